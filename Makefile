@@ -1,0 +1,49 @@
+# `make demo` bakes the default project and runs it whole; `make test` runs the tests. Both do all of their set-up.
+PYTHON ?= python3
+
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+else
+BIN := .venv/bin
+endif
+
+DEMO := build/my-slm
+
+.PHONY: help setup demo test test-fast test-full lint bench-demo
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/ready ## the template's own small environment
+
+.venv/ready: requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -c "import pathlib; pathlib.Path('.venv/ready').touch()"
+
+demo: setup ## bake the default project into build/my-slm, make the model, judge it
+	$(BIN)/python -m tests.bake $(DEMO)
+	$(MAKE) -C $(DEMO) setup
+	$(MAKE) -C $(DEMO) repro
+	$(MAKE) -C $(DEMO) report
+	$(MAKE) -C $(DEMO) gate
+	@echo
+	@echo "Next, in $(DEMO):"
+	@echo "  make chat                          talk to the model"
+	@echo "  open reports/report.html           see where it is good and where not"
+	@echo "  edit task/, then make repro gate   make it yours"
+
+test: setup ## all but the long tests, under 20 minutes on two cores
+	$(BIN)/python -m pytest -q tests -m "not full"
+
+test-fast: setup ## the inner loop, under 3 minutes
+	$(BIN)/python -m pytest -q tests -m "not slow and not full"
+
+test-full: setup ## nightly: every kill point, every scenario
+	$(BIN)/python -m pytest -q tests
+
+lint: setup ## style of template and body
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+bench-demo: setup ## a stranger's first half hour, timed
+	$(BIN)/python -m benchmarks.demo

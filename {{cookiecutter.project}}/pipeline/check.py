@@ -1,0 +1,52 @@
+"""Labelled data and prompts, judged by Great Expectations before anything costs time or money."""
+
+from pathlib import Path
+
+from slm.errors import UserError, stage
+from slm.expectations import explain, validate
+from slm.files import write_json
+from slm.quality import Index, frame, similarity, summary
+from slm.records import read_records
+from slm.task import TASK, load_task
+from slm.training import print_closing_line
+
+OUTPUT = Path("reports/data.json")
+SPLITS = {"train": True, "validation": True, "test": True, "prompts": False}
+
+
+@stage
+def main() -> None:
+    task = load_task()
+    splits = {
+        name: read_records(TASK / f"{name}.jsonl", answered)
+        for name, answered in SPLITS.items()
+        if name != "prompts" or (TASK / "prompts.jsonl").exists()
+    }
+
+    # What is trained on must not be near what is held out; validation must not be near test.
+    test = Index([(f"{TASK}/test.jsonl:{r.line}", r.text) for r in splits["test"]])
+    held_out = Index([(f"{TASK}/{name}.jsonl:{r.line}", r.text) for name in ("validation", "test") for r in splits[name]])
+    against = {"train": held_out, "prompts": held_out, "validation": test, "test": None}
+    frames = {name: frame(task, records, against[name]) for name, records in splits.items()}
+
+    reports = []
+    for suite, names in {"labelled": ("train", "validation", "test"), "prompts": ("prompts",)}.items():
+        path = TASK / "expectations" / f"{suite}.json"
+        files = {f"{TASK}/{name}.jsonl": name for name in names if name in frames}
+        report = validate(path, {f: frames[n] for f, n in files.items()}, {f: [r.line for r in splits[n]] for f, n in files.items()})
+        reports.append((path, report))
+    failed = [explain(report, path) for path, report in reports if not report["passed"]]
+    if failed:
+        raise UserError("\n".join(failed))
+
+    facts = {
+        "splits": {name: summary(task, records) for name, records in splits.items()},
+        "nearest_in_train": {name: similarity(splits["train"], splits[name]) for name in ("validation", "test")},
+        "suites": [report for _, report in reports],
+    }
+    write_json(OUTPUT, facts)
+    print_closing_line("check", {name: len(records) for name, records in splits.items()})
+
+
+if __name__ == "__main__":
+    main()

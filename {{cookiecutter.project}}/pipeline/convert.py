@@ -1,0 +1,67 @@
+"""A checkpoint as fp32 ONNX for ONNX Runtime GenAI, and the proof that it says the same.
+
+python -m pipeline.convert onnx models/finetuned
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from slm.chat import encode_prompt, fixed_sample
+from slm.errors import UserError, stage
+from slm.files import folder_sha256, replacing, write_json
+from slm.generation import generate
+from slm.models import load_model, load_tokenizer
+from slm.olive import run_recipe
+from slm.params import load_params
+from slm.progress import track
+from slm.records import read_records
+from slm.runtime import GenAI
+from slm.task import TASK
+from slm.training import print_closing_line
+
+RECIPE = Path("recipes/fp32.json")
+
+
+@stage
+def main(name: str, checkpoint: str) -> None:
+    params = load_params()
+    source, output, report = Path(checkpoint), Path("models") / name, Path("reports/convert") / f"{name}.json"
+    if (source / "endpoint.json").exists():  # nothing to convert: the teacher is elsewhere
+        with replacing(output) as temporary:
+            shutil.copytree(source, temporary)
+        write_json(report, {"skipped": "the teacher is an endpoint"})
+        return
+    run_recipe(RECIPE, source, output)
+
+    # Parity: the same greedy tokens, and first logits that differ by rounding only.
+    prompts = fixed_sample(read_records(TASK / "validation.jsonl", True), params.convert.parity_prompts, params.seed)
+    tokenizer, model, runtime = load_tokenizer(source), load_model(source, params), GenAI(output)
+    ids = [encode_prompt(tokenizer, r.prompt) for r in prompts]
+    for record, mine in zip(prompts, ids, strict=True):
+        if mine != runtime.encode(record.prompt):
+            raise UserError(f"{output}: its tokenizer or chat template reads {record.text!r} as other tokens than {source}; rebuild both")
+    limit = params.evaluate.max_new_tokens
+    expected = dict(generate(model, tokenizer, ids, params.evaluate.batch_size, limit))
+    equal, differences = 0, []
+    for i, prompt in track(enumerate(ids), "parity", total=len(ids)):
+        equal += runtime.ask(prompt, limit).token_ids == expected[i].token_ids
+        with torch.inference_mode():
+            logits = model(torch.tensor([prompt], device=model.device)).logits[0, -1].float().cpu().numpy()
+        differences.append(float(np.abs(logits - np.array(runtime.first_logits(prompt))).max()))
+
+    facts = {
+        "checkpoint_sha256": folder_sha256(source),
+        "prompts": len(ids),
+        "equal_answers": equal,
+        "largest_logit_difference": max(differences),
+    }
+    write_json(report, facts)
+    print_closing_line("convert", {"name": name, **facts})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,65 @@
+"""The student: the teacher's most important layers, trained on the teacher's answers."""
+
+import tempfile
+from pathlib import Path
+
+from slm.chat import collate, encode_example, fixed_sample
+from slm.errors import UserError, stage
+from slm.files import folder_sha256, sha256_file, write_json
+from slm.models import load_model, load_tokenizer, parameters_m, save_model
+from slm.params import load_params
+from slm.pruning import choose_layers, keep_layers
+from slm.records import read_records
+from slm.synthetic import encode_synthetic, read_synthetic
+from slm.task import TASK
+from slm.training import forget_checkpoints, print_closing_line, train
+from slm.vocabulary import prepare
+
+# With an endpoint as the teacher there is no local one: the student then starts from the base model.
+TEACHER, BASE = Path("models/teacher"), Path("models/base")
+RECORDS = Path("data/synthetic.jsonl")
+LOGPROBS = Path("data/logprobs.npz")
+OUTPUT = Path("models/distilled")
+FACTS = Path("reports/distill.json")
+CURVE = Path("reports/curves/distill.json")
+
+
+@stage
+def main() -> None:
+    params = load_params()
+    settings = params.distill
+    start = TEACHER if params.synthesize.teacher == "local" else BASE
+    synthetic = read_synthetic(RECORDS, LOGPROBS)
+    labelled = read_records(TASK / "train.jsonl", answered=True)
+    validation = read_records(TASK / "validation.jsonl", answered=True)
+    files = (RECORDS, LOGPROBS, TASK / "train.jsonl", TASK / "validation.jsonl", TASK / "prompts.jsonl")
+    inputs = {"start": folder_sha256(start)} | {path.as_posix(): sha256_file(path) for path in files}
+
+    with tempfile.TemporaryDirectory() as scratch:
+        if start == BASE:
+            start = prepare(BASE, Path(scratch) / "base", params)
+        tokenizer, model = load_tokenizer(start), load_model(start, params)
+    if settings.layers > model.config.num_hidden_layers:
+        raise UserError(
+            f"params.yaml: distill.layers is {settings.layers}, but {start} has {model.config.num_hidden_layers} layers; lower it"
+        )
+
+    # Which layers: by what each is worth on validation data.
+    probe = fixed_sample(validation, settings.probe_examples, params.seed)
+    batch = collate([encode_example(tokenizer, r) for r in probe], tokenizer.pad_token_id)
+    kept, importance = choose_layers(model, batch, settings.layers, settings.probe_rounds)
+    keep_layers(model, kept)
+
+    examples = [encode_synthetic(tokenizer, record, ids, values) for record, ids, values in synthetic]
+    examples += [encode_example(tokenizer, record) for record in labelled]
+    facts = train("distill", model, tokenizer, examples, settings, params, inputs, CURVE, settings.kl_weight)
+
+    save_model(model, tokenizer, OUTPUT)
+    facts |= {"layers": kept, "vocabulary": model.config.vocab_size, "parameters_m": parameters_m(model)}
+    write_json(FACTS, facts | {"importance": importance})
+    forget_checkpoints("distill")
+    print_closing_line("distill", facts)
+
+
+if __name__ == "__main__":
+    main()

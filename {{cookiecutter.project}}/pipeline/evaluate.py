@@ -1,0 +1,85 @@
+"""One rung asks the test set: predictions, and the facts of their quality.
+
+python -m pipeline.evaluate int4 models/int4
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from slm.chat import encode_prompt, fixed_sample
+from slm.endpoint import ask_all, request_of
+from slm.errors import stage
+from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, write_jsonl
+from slm.generation import generate
+from slm.models import load_model, load_tokenizer
+from slm.params import Params, load_params
+from slm.progress import track
+from slm.records import Record, read_records
+from slm.runtime import GenAI
+from slm.scoring import summarise
+from slm.task import TASK, Task, load_task
+from slm.training import print_closing_line
+
+TEST = TASK / "test.jsonl"
+
+
+def by_transformers(folder: Path, prompts: list[list[dict[str, str]]], params: Params) -> Iterator[tuple[int, str, bool]]:
+    tokenizer, model = load_tokenizer(folder), load_model(folder, params)
+    ids = [encode_prompt(tokenizer, messages) for messages in prompts]
+    for i, answer in generate(model, tokenizer, ids, params.evaluate.batch_size, params.evaluate.max_new_tokens):
+        yield i, answer.text, answer.cut
+
+
+def by_genai(rung: str, folder: Path, prompts: list[list[dict[str, str]]], params: Params) -> Iterator[tuple[int, str, bool]]:
+    runtime = GenAI(folder)
+    ids = [runtime.encode(messages) for messages in prompts]
+    # Quantized kernels round differently in a batch than for one request: what ships is asked as users ask it, one by one.
+    batch_size = params.evaluate.batch_size if rung == "onnx" else 1
+    for i, reply in runtime.ask_all(ids, batch_size, params.evaluate.max_new_tokens):
+        yield i, reply.text, reply.cut
+
+
+def by_endpoint(task: Task, prompts: list[list[dict[str, str]]], params: Params) -> Iterator[tuple[int, str, bool]]:
+    system = {"role": "system", "content": task.instruction}
+    requests = {str(i): request_of(params.synthesize, [system, *messages]) for i, messages in enumerate(prompts)}
+    for name, answer in ask_all(params.synthesize, requests):
+        yield int(name), answer["text"], answer["cut"]
+
+
+@stage
+def main(rung: str, folder_name: str) -> None:
+    params, task, folder = load_params(), load_task(), Path(folder_name)
+    records: list[Record] = fixed_sample(read_records(TEST, answered=True), params.evaluate.sample[rung], params.seed)
+    prompts = [r.prompt for r in records]
+
+    endpoint = (folder / "endpoint.json").exists()
+    if endpoint:
+        answers = by_endpoint(task, prompts, params)
+    elif (folder / "genai_config.json").exists():
+        answers = by_genai(rung, folder, prompts, params)
+    else:
+        if rung == "base":  # untaught: it must be told
+            prompts = [[{"role": "system", "content": task.instruction}, *messages] for messages in prompts]
+        answers = by_transformers(folder, prompts, params)
+    given = {i: (text, cut) for i, text, cut in track(answers, rung, total=len(prompts))}
+
+    # Every prediction says which bytes gave it, so that the gate can refuse those of another model.
+    hashes: dict[str, Any] = {
+        "weights_sha256": None if endpoint else weights_sha256(folder),
+        "folder_sha256": None if endpoint else folder_sha256(folder),
+        "test_sha256": sha256_file(TEST),
+    }
+    predictions = [
+        {"id": r.id, "prompt": r.text, "expected": r.answer, "answer": given[i][0], "cut": given[i][1], "tags": r.tags}
+        for i, r in enumerate(records)
+    ]
+    write_jsonl(Path("predictions") / f"{rung}.jsonl", [{"rung": rung, **hashes}, *predictions])
+    facts = {"rung": rung, **hashes, "cut": sum(p["cut"] for p in predictions), **summarise(task, predictions)}
+    write_json(Path("reports/quality") / f"{rung}.json", facts)
+    print_closing_line("evaluate", {"rung": rung, "n": facts["n"], "score": facts["score"], "cut": facts["cut"]})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

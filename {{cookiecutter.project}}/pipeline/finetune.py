@@ -1,0 +1,45 @@
+"""The student's last lesson: people's labels, through adapters that are then merged."""
+
+from pathlib import Path
+
+from slm.chat import encode_example
+from slm.errors import stage
+from slm.files import folder_sha256, replacing, sha256_file, write_json
+from slm.models import adapt, load_tokenizer, merged, parameters_m, save_model
+from slm.params import load_params
+from slm.records import read_records
+from slm.task import TASK
+from slm.training import forget_checkpoints, print_closing_line, train
+
+STUDENT = Path("models/distilled")
+OUTPUT = Path("models/finetuned")
+ADAPTER = Path("models/adapter")
+FACTS = Path("reports/finetune.json")
+CURVE = Path("reports/curves/finetune.json")
+
+
+@stage
+def main() -> None:
+    params = load_params()
+    records = read_records(TASK / "train.jsonl", answered=True)
+    inputs = {"student": folder_sha256(STUDENT), "train": sha256_file(TASK / "train.jsonl")}
+
+    tokenizer = load_tokenizer(STUDENT)
+    examples = [encode_example(tokenizer, record) for record in records]
+
+    model = adapt(STUDENT, params.finetune, params)
+    facts = train("finetune", model, tokenizer, examples, params.finetune, params, inputs, CURVE)
+    with replacing(ADAPTER) as temporary:
+        temporary.mkdir()
+        if params.finetune.method != "full":
+            model.save_pretrained(temporary)
+    student = merged(model, STUDENT, params.finetune, params)
+
+    save_model(student, tokenizer, OUTPUT)
+    write_json(FACTS, facts | {"parameters_m": parameters_m(student)})
+    forget_checkpoints("finetune")
+    print_closing_line("finetune", facts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The measured bytes with their papers: ladder, model card, bill of materials, checksums; loaded once and asked."""
+
+import shutil
+from pathlib import Path
+
+from slm.chat import fixed_sample
+from slm.errors import UserError, stage
+from slm.files import folder_sha256, read_json, replacing, weights_sha256, write_json
+from slm.foundry import ask
+from slm.ladder import build
+from slm.papers import archive, bill_of_materials, checksums, copy_model, model_card
+from slm.params import Models, load_params
+from slm.records import read_records
+from slm.task import TASK, load_task
+from slm.training import print_closing_line
+
+REPORTS = Path("reports")
+LADDER = REPORTS / "ladder.json"
+OUTPUT = Path("dist")
+
+
+def base_of(models: Models) -> dict[str, str]:
+    if models.source == "wheel":
+        return {"name": models.wheel.name, "version": models.wheel.version, "sha256": models.wheel.sha256}
+    return {"name": models.hub.repo, "version": models.hub.revision, "sha256": models.hub.revision}
+
+
+@stage
+def main() -> None:
+    params, task = load_params(), load_task()
+    name, variant = params.package.name, params.package.variant
+    model = Path("models") / variant
+
+    student = read_json(REPORTS / "finetune.json")["parameters_m"]
+    parameters = dict.fromkeys(("distilled", "finetuned", "onnx", "int8", "int4"), student)
+    parameters |= dict.fromkeys(("teacher", "base"), read_json(REPORTS / "teach.json")["parameters_m"])
+    ladder = build(REPORTS, task.name, params.profile, parameters)
+
+    # What ships is what was measured.
+    row = next(r for r in ladder["rungs"] if r["name"] == variant)
+    if row["folder_sha256"] != folder_sha256(model):
+        raise UserError(f"{model}: its bytes are not those that `evaluate` scored; run `dvc repro`")
+
+    prompt = fixed_sample(read_records(TASK / "validation.jsonl", True), 1, params.seed)[0].text
+    tried = {"prompt": prompt, "answer": ask(model, prompt)}
+
+    base, license_name = base_of(params.models), "Apache-2.0"
+    with replacing(OUTPUT) as temporary:
+        folder = temporary / name
+        copy_model(model, folder / "model")
+        card = model_card(name, ladder, variant, task.instruction.strip(), base["name"], license_name, tried)
+        (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
+        sbom = bill_of_materials(name, model, weights_sha256(model), base, license_name)
+        (folder / "sbom.cdx.json").write_text(sbom, encoding="utf-8", newline="\n")
+        shutil.copyfile(TASK / "task.yaml", folder / "task.yaml")
+        (folder / "SHA256SUMS").write_text(checksums(folder), encoding="utf-8", newline="\n")
+        archive(folder, temporary / f"{name}.tar.gz")
+    write_json(LADDER, ladder)
+    megabytes = (OUTPUT / f"{name}.tar.gz").stat().st_size / 1e6
+    print_closing_line("package", {"name": name, "variant": variant, "archive_mb": round(megabytes, 1), **tried})
+
+
+if __name__ == "__main__":
+    main()

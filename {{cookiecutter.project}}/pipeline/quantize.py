@@ -1,0 +1,56 @@
+"""The student in fewer bits, and how far it moved from its fp32 form.
+
+python -m pipeline.quantize int4
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from scipy.special import log_softmax
+
+from slm.chat import fixed_sample
+from slm.errors import stage
+from slm.files import weights_mb, write_json
+from slm.olive import run_recipe
+from slm.params import load_params
+from slm.progress import track
+from slm.records import read_records
+from slm.runtime import GenAI
+from slm.task import TASK
+from slm.training import print_closing_line
+
+CHECKPOINT = Path("models/finetuned")
+REFERENCE = Path("models/onnx")
+
+
+@stage
+def main(name: str) -> None:
+    params = load_params()
+    output = Path("models") / name
+    run_recipe(Path("recipes") / f"{name}.json", CHECKPOINT, output)
+
+    # Divergence on validation data: same answers, and KL of the first answer token's distribution, in nats.
+    records = fixed_sample(read_records(TASK / "validation.jsonl", True), params.convert.parity_prompts, params.seed)
+    reference, quantized = GenAI(REFERENCE), GenAI(output)
+    limit = params.evaluate.max_new_tokens
+    equal, divergences = 0, []
+    for record in track(records, "divergence"):
+        ids = reference.encode(record.prompt)
+        equal += reference.ask(ids, limit).token_ids == quantized.ask(ids, limit).token_ids
+        log_p, log_q = (log_softmax(np.array(m.first_logits(ids))) for m in (reference, quantized))
+        divergences.append(float((np.exp(log_p) * (log_p - log_q)).sum()))
+
+    facts = {
+        "prompts": len(records),
+        "equal_answers": equal,
+        "first_token_kl_mean": float(np.mean(divergences)),
+        "weights_mb": weights_mb(output),
+        "reference_mb": weights_mb(REFERENCE),
+    }
+    write_json(Path("reports/quantize") / f"{name}.json", facts)
+    print_closing_line("quantize", {"name": name, **facts})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

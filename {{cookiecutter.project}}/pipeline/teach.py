@@ -1,0 +1,59 @@
+"""The local teacher: the base model, adapted to the task with people's labels."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from slm.chat import encode_example
+from slm.errors import stage
+from slm.files import folder_sha256, replacing, sha256_file, write_json
+from slm.models import adapt, load_tokenizer, merged, parameters_m, save_model
+from slm.params import Params, load_params
+from slm.records import read_records
+from slm.task import TASK
+from slm.training import forget_checkpoints, print_closing_line, train
+from slm.vocabulary import prepare
+
+BASE = Path("models/base")
+OUTPUT = Path("models/teacher")
+FACTS = Path("reports/teach.json")
+CURVE = Path("reports/curves/teach.json")
+
+
+def note_endpoint(params: Params) -> None:
+    """The teacher is elsewhere: leave a note in its place, which the later stages understand."""
+    with replacing(OUTPUT) as temporary:
+        temporary.mkdir()
+        endpoint = params.synthesize.endpoint
+        (temporary / "endpoint.json").write_text(json.dumps({"base_url": endpoint.base_url, "model": endpoint.model}) + "\n")
+    write_json(CURVE, [])
+    write_json(FACTS, {"parameters_m": None})
+    print_closing_line("teach", {"skipped": "the teacher is an endpoint"})
+
+
+@stage
+def main() -> None:
+    params = load_params()
+    if params.synthesize.teacher == "endpoint":
+        return note_endpoint(params)
+
+    records = read_records(TASK / "train.jsonl", answered=True)
+    inputs = {"base": folder_sha256(BASE), "train": sha256_file(TASK / "train.jsonl")}
+
+    with tempfile.TemporaryDirectory() as scratch:
+        start = prepare(BASE, Path(scratch) / "base", params)
+        tokenizer = load_tokenizer(start)
+        examples = [encode_example(tokenizer, record) for record in records]
+
+        model = adapt(start, params.teach, params)
+        facts = train("teach", model, tokenizer, examples, params.teach, params, inputs, CURVE)
+        teacher = merged(model, start, params.teach, params)
+
+    save_model(teacher, tokenizer, OUTPUT)
+    write_json(FACTS, facts | {"parameters_m": parameters_m(teacher)})
+    forget_checkpoints("teach")
+    print_closing_line("teach", facts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Synthetic data, judged by Great Expectations before a student learns from it."""
+
+from collections import Counter
+from pathlib import Path
+
+from slm.errors import UserError, stage
+from slm.expectations import explain, validate
+from slm.files import read_jsonl, write_json
+from slm.quality import Index, frame, summary
+from slm.records import Record, read_records
+from slm.task import TASK, load_task
+from slm.training import print_closing_line
+
+INPUT = Path("data/synthetic.jsonl")
+SUITE = TASK / "expectations" / "synthetic.json"
+OUTPUT = Path("reports/synthetic.json")
+
+
+@stage
+def main() -> None:
+    task = load_task()
+    rows = read_jsonl(INPUT)
+    records = [Record(row["id"], row["messages"]) for row in rows]
+    held_out = Index(
+        [(f"{TASK}/{name}.jsonl:{r.line}", r.text) for name in ("validation", "test") for r in read_records(TASK / f"{name}.jsonl", True)]
+    )
+    table = frame(task, records, held_out)
+    table["dropped"] = [row["dropped"] for row in rows]
+
+    report = validate(SUITE, {str(INPUT): table}, {str(INPUT): list(range(1, len(rows) + 1))})
+    if not report["passed"]:
+        raise UserError(explain(report, SUITE))
+
+    kept = [record for record, row in zip(records, rows, strict=True) if row["dropped"] is None]
+    reasons = Counter(row["dropped"].split(":")[0] for row in rows if row["dropped"])
+    facts = {"asked": len(rows), "kept": len(kept), "dropped_for": dict(reasons), "summary": summary(task, kept), "suites": [report]}
+    write_json(OUTPUT, facts)
+    print_closing_line("validate", {"asked": len(rows), "kept": len(kept)})
+
+
+if __name__ == "__main__":
+    main()

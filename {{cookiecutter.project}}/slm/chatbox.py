@@ -1,0 +1,36 @@
+"""Talk to the shipped model in the terminal.
+
+python -m slm.chatbox       or: make chat
+"""
+
+from pathlib import Path
+
+from slm.errors import UserError, stage
+from slm.params import load_params
+from slm.runtime import GenAI
+from slm.task import load_task
+
+
+@stage
+def main() -> None:
+    params, task = load_params(), load_task()
+    folder = Path("dist") / params.package.name / "model"
+    if not folder.exists():
+        raise UserError(f"{folder}: no package yet; run `make repro` first")
+    model = GenAI(folder)
+    print(f"{task.name}, {params.package.variant}. An empty line ends.")
+    while True:
+        try:
+            text = input("> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            text = ""
+        if not text:
+            print()
+            return
+        reply = model.ask(model.encode([{"role": "user", "content": text}]), params.evaluate.max_new_tokens)
+        cut = "" if not reply.cut else ", cut off"
+        print(f"{reply.text}   [{reply.request_ms:.0f} ms, first token {reply.ttft_ms:.0f} ms{cut}]")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""`gates.yaml`, typed; and in what a contract is looser than another."""
+
+import math
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from slm.config import load_yaml
+
+CONTRACT = Path("gates.yaml")
+Metric = r"^(shipped|teacher|base|distilled|finetuned|onnx|int8|int4)\.[a-z0-9_]+$"
+
+
+class Gate(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    name: str = Field(min_length=1)
+    severity: Literal["block", "warn"]
+    metric: str = Field(pattern=Metric)
+    over: str | None = Field(None, pattern=Metric, description="divide by this metric")
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def one_limit(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("a gate has exactly one of at_least and at_most")
+        return self
+
+    @property
+    def limit(self) -> float:
+        return self.at_least if self.at_least is not None else self.at_most  # type: ignore[return-value]
+
+    def holds(self, value: float) -> bool:
+        return math.isfinite(value) and (value >= self.limit if self.at_least is not None else value <= self.limit)
+
+
+class Released(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    margin: float = Field(gt=0, le=0.2)
+    best_margin: float = Field(gt=0, le=0.2)
+    slice_size: int = Field(ge=10)
+    slice_alpha: float = Field(gt=0, le=0.2)
+
+
+class Contract(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    gates: list[Gate] = Field(min_length=1)
+    released: Released
+
+    @model_validator(mode="after")
+    def names_differ(self) -> Self:
+        names = [g.name for g in self.gates]
+        if len(names) != len(set(names)):
+            raise ValueError("two gates have the same name")
+        return self
+
+
+def load_contract(path: Path = CONTRACT) -> Contract:
+    return load_yaml(path, Contract)
+
+
+def loosened(before: Contract, after: Contract) -> list[str]:
+    """Each way in which `after` lets more through than `before`, as a sentence."""
+    now = {g.name: g for g in after.gates}
+    lines = []
+    for old in before.gates:
+        new = now.get(old.name)
+        if new is None:
+            lines.append(f"gate {old.name!r} was removed")
+            continue
+        if old.severity == "block" and new.severity == "warn":
+            lines.append(f"gate {old.name!r} only warns now")
+        if (old.metric, old.over) != (new.metric, new.over):
+            lines.append(f"gate {old.name!r} now looks at {new.metric}{f' / {new.over}' if new.over else ''}")
+        elif (old.at_least is None) != (new.at_least is None):
+            lines.append(f"gate {old.name!r} changed its direction")
+        elif (new.limit < old.limit) if old.at_least is not None else (new.limit > old.limit):
+            lines.append(f"gate {old.name!r} went from {old.limit} to {new.limit}")
+    for field in ("margin", "best_margin", "slice_size"):
+        old_value, new_value = getattr(before.released, field), getattr(after.released, field)
+        if new_value > old_value:
+            lines.append(f"released.{field} went from {old_value} to {new_value}")
+    if after.released.slice_alpha < before.released.slice_alpha:
+        lines.append(f"released.slice_alpha went from {before.released.slice_alpha} to {after.released.slice_alpha}")
+    return lines

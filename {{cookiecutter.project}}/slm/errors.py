@@ -1,0 +1,39 @@
+"""One kind of error for what a user can mend: it is shown as one message, without a traceback."""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+
+
+class UserError(Exception):
+    """Names the place (file, line), the value and the remedy."""
+
+
+def stage(main: Callable[..., None]) -> Callable[..., None]:
+    """Turn a `UserError` (and a full disk) into one line on stderr and exit code 2."""
+
+    @wraps(main)
+    def run(*args: str) -> None:
+        # A stage is a library user: no telemetry, no hub, whatever the shell says.
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+        try:
+            main(*args)
+        except UserError as error:
+            sys.exit(_fail(str(error)))
+        except OSError as error:
+            if error.errno != 28:  # ENOSPC
+                raise
+            sys.exit(
+                _fail(f"the disk is full ({error.filename or 'while writing'}): free some space, then run `dvc repro` again; it resumes")
+            )
+
+    return run
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2

@@ -1,0 +1,65 @@
+"""Ask a package through Foundry Local, as a user's application would. Works without a network.
+
+    python -m slm.foundry dist/home-assistant/model "turn off the kitchen light"
+
+Foundry Local brings its own copy of the runtime, so it lives in a process of its own.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from slm.errors import UserError
+
+
+def ask(folder: Path, text: str) -> str:
+    """The model's answer to one user message.
+
+    Raises:
+        UserError: Foundry Local cannot load the folder or gives no answer.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = os.environ | {"SLM_FOUNDRY_DATA": scratch}
+        command = [sys.executable, "-m", "slm.foundry", str(folder), text]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", check=False)
+    if done.returncode or not done.stdout.strip():
+        raise UserError(f"{folder}: Foundry Local cannot use it: {' / '.join(done.stderr.strip().splitlines()[-2:]) or 'no answer'}")
+    return json.loads(done.stdout.splitlines()[-1])["answer"]
+
+
+def main() -> None:
+    from foundry_local_sdk import (
+        CatalogType,
+        ChatSession,
+        Configuration,
+        FoundryLocalManager,
+        MessageItem,
+        ModelInfoBuilder,
+        Request,
+        RequestOptions,
+        SearchOptions,
+        TextItem,
+    )
+
+    folder, text = sys.argv[1], sys.argv[2]
+    data = os.environ.get("SLM_FOUNDRY_DATA")
+    config = Configuration(app_name="slm", app_data_dir=data, model_cache_dir=data, logs_dir=data, disable_nonessential_telemetry=True)
+    FoundryLocalManager.initialize(config)
+    catalog = FoundryLocalManager.instance.get_catalog(CatalogType.LOCAL)
+    with ModelInfoBuilder() as metadata:
+        metadata.set_string_property("task", "chat-completion")
+        model = catalog.register_model(model_path=str(Path(folder).resolve()), model_id="slm-generic-cpu:1", metadata=metadata)
+    model.load()
+    with ChatSession(model) as session:
+        session.set_options(RequestOptions(search=SearchOptions(temperature=0.0, max_output_tokens=128)))
+        with Request().add_item(MessageItem.user(text)) as request, session.process_request(request) as response:
+            answer = "".join(item.text for item in response if isinstance(item, TextItem))
+    model.unload()
+    print(json.dumps({"answer": answer}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The ladder: from the teacher to what ships, one row a rung (contracts/ladder.schema.json)."""
+
+from pathlib import Path
+from typing import Any
+
+from slm.files import read_json
+
+RUNGS = ("teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4")
+QUALITY = ("weights_sha256", "folder_sha256", "n", "score", "score_low", "score_high", "field_f1", "valid_rate")
+COST = ("ttft_ms_p50", "request_ms_p50", "request_ms_p95", "decode_tokens_per_s", "rss_mb")
+
+
+def build(reports: Path, task: str, profile: str, parameters: dict[str, float | None]) -> dict[str, Any]:
+    """Put the facts of `evaluate` and `measure` side by side.
+
+    Args:
+        parameters: millions of parameters of each rung.
+    """
+    cost = read_json(reports / "cost.json")
+    threads = str(cost["threads"])
+    rungs = []
+    for name in RUNGS:
+        quality = read_json(reports / "quality" / f"{name}.json")
+        measured = cost["rungs"].get(name)
+        row = {"name": name} | {k: quality[k] for k in QUALITY} | {"parameters_m": parameters.get(name)}
+        row["weights_mb"] = measured["weights_mb"] if measured else None
+        row |= {k: measured["by_threads"][threads][k] if measured else None for k in COST}
+        rungs.append(row)
+    return {
+        "task": task,
+        "profile": profile,
+        "test_sha256": read_json(reports / "quality" / "teacher.json")["test_sha256"],
+        "threads": cost["threads"],
+        "machine": cost["machine"],
+        "rungs": rungs,
+    }
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def table(ladder: dict[str, Any]) -> list[list[str]]:
+    """Rows of text for a person, the header first."""
+    rows = [["rung", "score", "95%", "n", "valid", "ms", "time", "RSS MB", "weights MB", "size"]]
+    teacher = ladder["rungs"][0]
+    for r in ladder["rungs"]:
+        time = r["request_ms_p50"] / teacher["request_ms_p50"] if r["request_ms_p50"] and teacher["request_ms_p50"] else None
+        size = r["weights_mb"] / teacher["weights_mb"] if r["weights_mb"] and teacher["weights_mb"] else None
+        rows.append(
+            [
+                r["name"],
+                _number(r["score"], ".3f"),
+                f"{r['score_low']:.3f}–{r['score_high']:.3f}",
+                str(r["n"]),
+                _number(r["valid_rate"], ".3f"),
+                _number(r["request_ms_p50"], ".0f"),
+                _number(time, ".0%"),
+                _number(r["rss_mb"], ".0f"),
+                _number(r["weights_mb"], ".1f"),
+                _number(size, ".0%"),
+            ]
+        )
+    return rows
+
+
+def markdown(rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "|".join(" --- " if i == 0 else " ---: " for i in range(len(rows[0]))) + "|")
+    return "\n".join(lines) + "\n"
+
+
+def plain(rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))) for row in rows
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,74 @@
+"""Load and save Hugging Face model folders, adapters included."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from slm.errors import UserError
+from slm.files import replacing
+from slm.params import Adapted, Params
+
+
+def device_of(params: Params) -> str:
+    if params.compute.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return params.compute.device
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def load_model(folder: Path, params: Params, **options: Any) -> PreTrainedModel:
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder}: no model here (config.json is missing); run `dvc repro`, which makes it")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True, **options)
+    return model.to(device_of(params))
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a complete model folder, or nothing."""
+    with replacing(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+
+
+def parameters_m(model: PreTrainedModel) -> float:
+    """Millions of parameters, tied weights counted once."""
+    return sum(p.numel() for p in model.parameters()) / 1e6
+
+
+def adapt(folder: Path, settings: Adapted, params: Params) -> Any:
+    """Load a model for training: all of it, or adapters on every linear layer (LoRA, arXiv 2106.09685; DoRA, arXiv
+    2402.09353; QLoRA, arXiv 2305.14314, whose frozen weights are held in 4 bits)."""
+    set_seed(params.seed)
+    if settings.method == "full":
+        return load_model(folder, params)
+    options: dict[str, Any] = {}
+    if settings.method == "qlora":
+        options["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=2 * settings.rank,
+        target_modules="all-linear",
+        use_dora=settings.method == "dora",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(load_model(folder, params, **options), config)
+
+
+def merged(model: Any, folder: Path, settings: Adapted, params: Params) -> PreTrainedModel:
+    """The plain model: adapters merged into the (unquantized) weights they were trained on."""
+    if settings.method == "full":
+        return model
+    if settings.method == "qlora":
+        from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+
+        state = get_peft_model_state_dict(model)
+        plain = PeftModel(load_model(folder, params), model.peft_config["default"])
+        set_peft_model_state_dict(plain, state)
+        return plain.merge_and_unload()
+    return model.merge_and_unload()

@@ -1,0 +1,57 @@
+"""Run a Microsoft Olive recipe in a process of its own.
+
+Olive 0.13 builds with a module that onnxruntime-genai 0.16 moved. `make setup` therefore puts onnxruntime-genai 0.14.1 into a
+folder of its own (the overlay), and this file alone puts that folder on Olive's path. What it builds is loaded by the
+current runtime. tests/test_olive.py tells when the overlay can go.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from slm.errors import UserError
+from slm.files import replacing
+
+OVERLAY = Path(sys.prefix) / "olive-overlay"
+
+# What Olive leaves beside the model that no runtime reads.
+LEFTOVERS = {"config.json", "generation_config.json", "model_config.json", "footprint.json", "output_footprint.json", "run_history.txt"}
+
+
+def run_recipe(recipe: Path, model: Path, output: Path) -> None:
+    """Build the ONNX folder `output` from the Hugging Face folder `model`.
+
+    Raises:
+        UserError: Olive failed, or (it can exit 0 with nothing built) left no model.onnx; with the end of its log.
+    """
+    if not OVERLAY.exists():
+        raise UserError(f"{OVERLAY}: the builder for Olive is missing; run `make setup`")
+    environment = os.environ | {
+        "PYTHONPATH": str(OVERLAY),
+        "HF_HUB_OFFLINE": "1",
+        "OLIVE_DISABLE_TELEMETRY": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        built = Path(scratch) / "built"
+        environment["HF_HUB_CACHE"] = str(Path(scratch) / "hub")
+        command = [sys.executable, "-m", "olive", "run", "--disable_telemetry"]
+        command += ["--config", str(recipe.resolve()), "-m", str(model.resolve()), "-o", str(built)]
+        # In the scratch folder, where Olive also keeps its own cache.
+        done = subprocess.run(
+            command, cwd=scratch, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        found = next(iter(sorted(built.rglob("model.onnx"))), None)
+        if done.returncode or not found:
+            log = "\n".join(done.stdout.splitlines()[-15:])
+            raise UserError(f"{recipe}: Olive built nothing from {model} (exit code {done.returncode}). The end of its log:\n{log}")
+        if not (found.parent / "genai_config.json").exists():
+            raise UserError(f"{recipe}: Olive wrote no genai_config.json; a recipe needs a ModelBuilder pass")
+        with replacing(output) as temporary:
+            temporary.mkdir()
+            for path in sorted(found.parent.iterdir()):
+                if path.is_file() and path.name not in LEFTOVERS:
+                    shutil.copyfile(path, temporary / path.name)

@@ -1,0 +1,118 @@
+"""What goes around the model's bytes in a package: model card, bill of materials, checksums, archive."""
+
+import gzip
+import shutil
+import tarfile
+import uuid
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cyclonedx.model import HashAlgorithm, HashType, Property
+from cyclonedx.model.bom import Bom
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.license import LicenseExpression
+from cyclonedx.output.json import JsonV1Dot6
+
+from slm.files import sha256_file
+from slm.ladder import markdown, table
+
+
+def model_card(
+    name: str, ladder: dict[str, Any], shipped: str, instruction: str, base: str, license_name: str, tried: dict[str, str]
+) -> str:
+    """README.md of the package, in the Hugging Face form."""
+    return f"""---
+license: {license_name.lower()}
+base_model: {base}
+library_name: onnxruntime-genai
+pipeline_tag: text-generation
+---
+# {name}
+
+{instruction}
+
+It runs with ONNX Runtime GenAI or Foundry Local from the folder `model/`, without a network.
+
+## How good, how fast, how small
+
+Shipped is `{shipped}`. Score is the task's own, over the test set, with its 95% interval; time is one request on one
+thread of {ladder["machine"]["processor"]}; `time` and `size` are shares of the teacher's.
+
+{markdown(table(ladder))}
+## Try it
+
+Asked through Foundry Local when it was packed:
+
+    > {tried["prompt"]}
+    {tried["answer"]}
+
+## Limits
+
+It answers this one task, in the language and style of its training data, and nothing else. Scores hold for requests like
+those of the test set. Made by a teacher's answers as well as people's labels; see the data report in its repository.
+"""
+
+
+def bill_of_materials(name: str, model: Path, weights_sha256: str, base: dict[str, str], license_name: str) -> str:
+    """CycloneDX 1.6 JSON: the model, its files, what it was made from, what runs it. Same bytes for the same model."""
+    bom = Bom()
+    bom.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, weights_sha256)
+    root = Component(
+        name=name,
+        type=ComponentType.MACHINE_LEARNING_MODEL,
+        bom_ref=name,
+        licenses=[LicenseExpression(license_name)],
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=weights_sha256)],
+    )
+    bom.metadata.component = root
+    parts = [
+        Component(
+            name=path.relative_to(model).as_posix(),
+            type=ComponentType.FILE,
+            bom_ref=f"file:{path.relative_to(model).as_posix()}",
+            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=sha256_file(path))],
+        )
+        for path in sorted(model.rglob("*"))
+        if path.is_file()
+    ]
+    parts.append(
+        Component(
+            name=base["name"],
+            version=base["version"],
+            type=ComponentType.MACHINE_LEARNING_MODEL,
+            bom_ref="base-model",
+            properties=[Property(name="sha256", value=base["sha256"])],
+        )
+    )
+    for library in ("onnxruntime", "onnxruntime-genai", "olive-ai", "torch", "transformers"):
+        # The build of torch ("+cpu") differs by machine, the version does not.
+        parts.append(Component(name=library, version=version(library).split("+")[0], type=ComponentType.LIBRARY, bom_ref=f"pypi:{library}"))
+    for part in parts:
+        bom.components.add(part)
+    bom.register_dependency(root, parts)
+    bom.metadata.timestamp = None
+    return JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
+
+
+def checksums(folder: Path) -> str:
+    """What `sha256sum --check` reads."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "SHA256SUMS")
+    return "".join(f"{sha256_file(p)}  {p.relative_to(folder).as_posix()}\n" for p in paths)
+
+
+def archive(folder: Path, output: Path) -> None:
+    """A .tar.gz with the same bytes for the same files: no time, no owner, sorted."""
+
+    def plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
+        info.mtime, info.uid, info.gid, info.uname, info.gname = 0, 0, 0, "", ""
+        info.mode = 0o755 if info.isdir() else 0o644
+        return info
+
+    with output.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
+        for path in sorted(folder.rglob("*")):
+            tar.add(path, arcname=f"{folder.name}/{path.relative_to(folder).as_posix()}", recursive=False, filter=plain)
+
+
+def copy_model(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, copy_function=shutil.copyfile)

@@ -1,0 +1,169 @@
+"""Every knob of `params.yaml`, typed once: name, unit and range are checked before anything runs.
+
+python -m slm.params --profile quick     writes what profiles/quick.yaml overrides into params.yaml
+"""
+
+import argparse
+import io
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from ruamel.yaml import YAML
+
+from slm.config import load_yaml
+from slm.errors import UserError, stage
+from slm.files import write_text
+
+PARAMS = Path("params.yaml")
+PROFILES = Path("profiles")
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Wheel(Strict):
+    name: str
+    version: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the wheel file")
+    gguf: str = Field(description="the model file inside the wheel")
+
+
+class Hub(Strict):
+    repo: str
+    revision: str = Field(description="a commit, so that the model never changes under you")
+
+
+class Models(Strict):
+    source: Literal["wheel", "hub"]
+    wheel: Wheel
+    hub: Hub
+    vocabulary: Literal["task", "full"] = Field(description="of teacher and student: the tokens that the task's texts need, or all")
+    layers: int | None = Field(ge=1, description="keep only the first layers of the base model (tests); null: all")
+
+
+class Training(Strict):
+    epochs: float = Field(gt=0, le=100)
+    batch_size: int = Field(ge=1, le=1024)
+    learning_rate: float = Field(gt=0, le=0.1)
+    warmup_share: float = Field(ge=0, le=0.5)
+    save_steps: int = Field(ge=1, description="a checkpoint to resume from every so many steps")
+
+
+class Adapted(Training):
+    method: Literal["full", "lora", "dora", "qlora"]
+    rank: int = Field(ge=1, le=512, description="LoRA rank; alpha is twice the rank")
+
+
+class Endpoint(Strict):
+    base_url: str
+    model: str
+    api_key_env: str = Field(pattern="^[A-Z_][A-Z0-9_]*$", description="environment variable that holds the key")
+    concurrency: int = Field(ge=1, le=1024)
+
+
+class Synthesize(Strict):
+    teacher: Literal["local", "endpoint"]
+    prompts: int = Field(ge=1, description="of task/prompts.jsonl, from the top")
+    batch_size: int = Field(ge=1, le=1024)
+    max_new_tokens: int = Field(ge=1, le=4096)
+    top_k: int = Field(ge=1, le=256, description="log-probabilities stored for each token")
+    endpoint: Endpoint
+
+
+class Distill(Training):
+    layers: int = Field(ge=1, description="layers of the student")
+    probe_examples: int = Field(ge=1, description="validation examples on which a layer's importance is measured")
+    probe_rounds: int = Field(ge=1, description="importance is measured again after each round of removals")
+    kl_weight: float = Field(ge=0, le=1, description="weight of the teacher's distribution; the rest is cross-entropy")
+
+
+class Convert(Strict):
+    parity_prompts: int = Field(ge=1, description="validation prompts answered by both forms")
+
+
+class Evaluate(Strict):
+    batch_size: int = Field(ge=1, le=1024)
+    max_new_tokens: int = Field(ge=1, le=4096)
+    sample: dict[Literal["teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4"], int | None] = Field(
+        description="test examples asked; null: all"
+    )
+
+
+class Measure(Strict):
+    prompts: int = Field(ge=1)
+    rounds: int = Field(ge=1)
+    threads: list[int] = Field(min_length=1)
+    max_new_tokens: int = Field(ge=1, le=4096)
+
+
+class Package(Strict):
+    name: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    variant: Literal["onnx", "int8", "int4"]
+
+
+class Compute(Strict):
+    device: Literal["auto", "cpu", "cuda"]
+
+
+class Params(Strict):
+    profile: str
+    seed: int = Field(ge=0, lt=2**32)
+    compute: Compute
+    models: Models
+    teach: Adapted
+    synthesize: Synthesize
+    distill: Distill
+    finetune: Adapted
+    convert: Convert
+    evaluate: Evaluate
+    measure: Measure
+    package: Package
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    return load_yaml(path, Params)
+
+
+def merge(base: Any, overrides: Any, where: str = "") -> None:
+    """Write `overrides` into `base` in place; a key that `base` lacks is an error."""
+    for key, value in overrides.items():
+        if key not in base:
+            raise UserError(f"{where}{key} is in the profile but not in {PARAMS}; correct the spelling")
+        if isinstance(value, dict):
+            merge(base[key], value, f"{where}{key}.")
+        else:
+            base[key] = value
+
+
+def apply_profile(name: str) -> None:
+    """Rewrite `params.yaml` with what a profile overrides; comments stay, `git diff` shows what changed."""
+    path = PROFILES / f"{name}.yaml"
+    if not path.exists():
+        names = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
+        raise UserError(f"no profile {name!r}; there are: {names}")
+    yaml = YAML(typ="rt")
+    yaml.width = 120
+    yaml.preserve_quotes = True
+    params = yaml.load(PARAMS.read_text(encoding="utf-8"))
+    merge(params, yaml.load(path.read_text(encoding="utf-8")))
+    Params.model_validate(params)
+    text = io.StringIO()
+    yaml.dump(params, text)
+    write_text(PARAMS, text.getvalue())
+    print(f"{PARAMS} now holds the profile {name!r}; `git checkout {PARAMS}` takes it back")
+
+
+@stage
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Check params.yaml, or write a profile into it.")
+    parser.add_argument("--profile", help="quick or full")
+    arguments = parser.parse_args()
+    if arguments.profile:
+        apply_profile(arguments.profile)
+    load_params()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Which layers of the teacher the student keeps, by what each is worth on validation data."""
+
+from typing import Any
+
+import torch
+from torch.nn import ModuleList
+from transformers import PreTrainedModel
+
+from slm.progress import track
+from slm.training import answer_loss
+
+
+@torch.inference_mode()
+def _loss(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> float:
+    keep = batch["labels"].shape[1] + 1
+    out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=keep, use_cache=False)
+    return answer_loss(out.logits[:, :-1], batch, 0.0).item()
+
+
+def choose_layers(model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: int, rounds: int) -> tuple[list[int], list[dict[str, Any]]]:
+    """Remove, in `rounds` rounds, the layers whose absence raises the loss least, measuring again after each round.
+
+    Loss when left out sees what the similarity of a layer's input and output (ShortGPT, arXiv 2403.03853) does not: in
+    a taught model a few middle layers look idle and are vital. Iterating is after IteRABRe, arXiv 2503.06291.
+
+    Returns:
+        the kept layers' indices in order, and one row for each measurement: round, layer, loss without it.
+    """
+    layers = list(model.model.layers)
+    kept = list(range(len(layers)))
+    rows: list[dict[str, Any]] = []
+    remove = len(layers) - keep
+    model.eval()
+    for number in range(rounds):
+        quota = remove // rounds + (number < remove % rounds)
+        if quota == 0:
+            continue
+        losses = {}
+        for layer in track(kept, f"importance, round {number + 1} of {rounds}"):
+            model.model.layers = ModuleList(layers[i] for i in kept if i != layer)
+            losses[layer] = _loss(model, batch)
+            rows.append({"round": number + 1, "layer": layer, "loss": losses[layer]})
+        removed = sorted(losses, key=lambda i: losses[i])[:quota]
+        kept = [i for i in kept if i not in removed]
+    model.model.layers = ModuleList(layers)
+    return kept, rows
+
+
+def keep_layers(model: PreTrainedModel, kept: list[int]) -> None:
+    """Leave only these layers, in place, and make the configuration say so."""
+    model.model.layers = ModuleList(model.model.layers[i] for i in kept)
+    for index, layer in enumerate(model.model.layers):
+        layer.self_attn.layer_idx = index
+    model.config.num_hidden_layers = len(kept)
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = [model.config.layer_types[i] for i in kept]

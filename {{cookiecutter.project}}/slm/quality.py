@@ -1,0 +1,104 @@
+"""Facts about data: one table row for each record, and how near the splits are to each other."""
+
+import re
+from collections import Counter
+from typing import Any
+
+import pandas as pd
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from slm.records import Record
+from slm.scoring import NOTHING, class_of, parse
+from slm.task import Task
+
+NEAR = 0.7  # word 3-gram Jaccard above which two requests count as the same
+
+
+def normal(text: str) -> str:
+    """Words only, lower case: what decides whether two requests are the same."""
+    return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+def grams(text: str) -> set[tuple[str, ...]]:
+    words = normal(text).split()
+    return {tuple(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
+
+
+class Index:
+    """Finds the record whose word 3-grams overlap most (Jaccard)."""
+
+    def __init__(self, named: list[tuple[str, str]]) -> None:
+        self._grams = [(name, grams(text)) for name, text in named]
+        self._where: dict[tuple[str, ...], list[int]] = {}
+        for i, (_, found) in enumerate(self._grams):
+            for gram in found:
+                self._where.setdefault(gram, []).append(i)
+
+    def nearest(self, text: str) -> tuple[str | None, float]:
+        mine = grams(text)
+        best: tuple[str | None, float] = (None, 0.0)
+        for i in {i for gram in mine for i in self._where.get(gram, ())}:
+            name, other = self._grams[i]
+            similarity = len(mine & other) / len(mine | other)
+            if similarity > best[1]:
+                best = (name, similarity)
+        return best
+
+
+def schema_error(task: Task, answer: str) -> str | None:
+    """What is wrong with an answer by the task's schema; None if nothing is."""
+    if task.kind == "label":
+        return None if answer in task.labels else f"{answer!r} is none of the labels"
+    if task.kind != "json":
+        return None
+    value = parse(answer)
+    if value is NOTHING:
+        return f"not JSON: {answer[:80]}"
+    error = next(iter(sorted(task.validator.iter_errors(value), key=lambda e: len(e.path), reverse=True)), None)
+    if error is None:
+        return None
+    if error.context:  # oneOf/anyOf: the branch that came furthest says what is wrong
+        error = max(error.context, key=lambda e: (len(e.path), e.validator != "const"))
+    return f"{'.'.join(map(str, error.absolute_path)) or 'answer'}: {error.message[:120]} in {answer[:120]}"
+
+
+def frame(task: Task, records: list[Record], held_out: Index | None) -> pd.DataFrame:
+    """One row for each record, the columns that the suites in task/expectations speak of."""
+    rows = []
+    for record in records:
+        leak = held_out.nearest(record.text) if held_out else (None, 0.0)
+        rows.append(
+            {
+                "id": record.id,
+                "text": record.text,
+                "normal_text": normal(record.text),
+                "text_words": len(record.text.split()),
+                "text_characters": len(record.text),
+                "answer": record.answer,
+                "answer_characters": len(record.answer),
+                "answer_class": class_of(task, record.answer) if record.answer else None,
+                "schema_error": schema_error(task, record.answer) if record.answer else None,
+                "tags": len(record.tags),
+                "leak": f"{record.text} ~ {leak[0]}" if leak[1] > NEAR else None,
+            }
+        )
+    return pd.DataFrame(rows).astype({"schema_error": object, "leak": object})
+
+
+def similarity(reference: list[Record], asked: list[Record]) -> dict[str, float]:
+    """How near the nearest record of `reference` is to each of `asked`: cosine of TF-IDF over words and word pairs."""
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    known = vectorizer.fit_transform([r.text for r in reference])
+    nearest = (vectorizer.transform([r.text for r in asked]) @ known.T).max(axis=1).toarray().ravel()
+    series = pd.Series(nearest)
+    return {"mean": float(series.mean()), "p50": float(series.median()), "p95": float(series.quantile(0.95)), "max": float(series.max())}
+
+
+def summary(task: Task, records: list[Record]) -> dict[str, Any]:
+    classes = Counter(class_of(task, r.answer) or "" for r in records if r.answer)
+    return {
+        "records": len(records),
+        "words_mean": sum(len(r.text.split()) for r in records) / len(records),
+        "classes": dict(sorted(classes.items())),
+        "tags": dict(sorted(Counter(t for r in records for t in r.tags).items())),
+    }

@@ -1,0 +1,249 @@
+"""The report: what the facts of this checkout say, as one page that needs no network and no script.
+
+    python -m slm.report      writes reports/report.html
+
+Functions here turn facts into rows of text and numbers; slm/report.html.j2 lays them out. What was not run is left out.
+"""
+
+import argparse
+import difflib
+import math
+import re
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from slm.errors import UserError, stage
+from slm.files import read_json, read_jsonl, write_text
+from slm.gate import REPORTS, Row, headline, judge, rows_of
+from slm.ladder import table
+from slm.params import Params, load_params
+from slm.scoring import class_of, interval, score_one
+from slm.task import Task, load_task
+
+OUTPUT = REPORTS / "report.html"
+FIGURES = [  # title, figure of the ladder, form of a value, hint
+    ("Score", "score", "{:.3f}", "higher is better; with 95% interval"),
+    ("Time of a request", "request_ms_p50", "{:,.0f} ms", "median; lower is better"),
+    ("Memory", "rss_mb", "{:,.0f} MB", "peak, beyond the runtime's own; lower is better"),
+    ("Size", "weights_mb", "{:,.1f} MB", "of the weights; lower is better"),
+]
+TRAINED = {"teach": "Teacher", "distill": "Student, distilled", "finetune": "Student, finetuned"}
+LIBRARIES = ("torch", "transformers", "peft", "olive-ai", "onnxruntime", "onnxruntime-genai")
+SHOWN_ERRORS = 25
+
+
+def read(path: Path) -> Any:
+    """Facts that may be absent: a stage that did not run leaves its part of the page out, it does not break the page."""
+    return read_json(path) if path.exists() else None
+
+
+def text(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)
+
+
+def tiles(ladder: Row, shipped: str) -> list[dict[str, str]]:
+    """The four figures that decide, for the shipped rung and as a share of the teacher's."""
+    figures = {r["name"]: r for r in ladder["rungs"]}
+    tiles = []
+    for title, key, form, _ in FIGURES:
+        mine, teachers = figures.get(shipped, {}).get(key), figures.get("teacher", {}).get(key)
+        share = f"{mine / teachers:.0%} of the teacher’s {form.format(teachers)}" if None not in (mine, teachers) else "teacher: –"
+        tiles.append({"title": title, "value": text(mine, form), "share": share})
+    return tiles
+
+
+def panels(ladder: Row, shipped: str) -> list[Row]:
+    """The ladder as bars: one panel a figure, one bar a rung, as shares (0 to 1) of the panel's scale."""
+    panels = []
+    for title, key, form, hint in FIGURES:
+        scale = 1.0 if key == "score" else max((r[key] or 0 for r in ladder["rungs"]), default=0) or 1.0
+        bars = []
+        for r in ladder["rungs"]:
+            kind = "shipped" if r["name"] == shipped else "teacher" if r["name"] == "teacher" else "other"
+            ends = (r["score_low"], r["score_high"]) if key == "score" else None
+            bars.append({"name": r["name"], "kind": kind, "share": (r[key] or 0) / scale, "text": text(r[key], form), "ends": ends})
+        panels.append({"title": title, "hint": hint, "bars": bars})
+    return panels
+
+
+def gates(verdict: Row) -> list[Row]:
+    """Rows of the gates table; a waived gate says by whom and until when."""
+    rows = []
+    for gate, (name, mark, *ends, why) in zip(verdict["gates"], rows_of(verdict)[1:], strict=True):
+        value, limit = (f"{gate[k]:.4g}" if isinstance(gate[k], float) else t for k, t in zip(("value", "limit"), ends, strict=True))
+        if gate.get("waived"):
+            mark, why = "waived", f"{why} (waived by {gate['waived']['owner']} until {gate['waived']['until']}: {gate['waived']['reason']})"
+        rows.append({"name": name, "mark": mark.lower(), "value": value, "limit": limit, "why": why})
+    return rows
+
+
+def curve(points: list[Row]) -> Row | None:
+    """A training curve as an SVG path in a box of 100 by 100, on a logarithmic scale: the end of training is where the news is."""
+    if not points:
+        return None
+    steps, losses = [p["step"] for p in points], [max(float(p["loss"]), 1e-6) for p in points]
+    low, high = math.log(min(losses)), math.log(max(losses))
+    wide, tall = max(steps) - min(steps) or 1, high - low or 1.0
+    dots = [(100 * (s - min(steps)) / wide, 100 * (high - math.log(v)) / tall) for s, v in zip(steps, losses, strict=True)]
+    dots = dots if len(dots) > 1 else dots * 2  # a line of no length shows as a dot
+    path = "M" + " L".join(f"{x:.2f} {y:.2f}" for x, y in dots)
+    ticks = [{"y": (high - v) / tall, "text": f"{math.exp(v):.2g}"} for v in dict.fromkeys((high, (high + low) / 2, low))]
+    return {"path": path, "ticks": ticks, "first": min(steps), "last": max(steps)}
+
+
+def confusion(task: Task, predictions: list[Row]) -> Row | None:
+    """Expected class by answered class; a class that nobody expects counts as (other). None for a task without classes.
+
+    The heat of a cell grows with the square root of its share, so that one mistake in thirty can be seen.
+    """
+    pairs = [(class_of(task, p["expected"]), class_of(task, p["answer"])) for p in predictions]
+    names = sorted({e for e, _ in pairs if e is not None})
+    if not names:
+        return None
+    counts = Counter((e, a if a in names or a == "(invalid)" else "(other)") for e, a in pairs)
+    columns = names + [extra for extra in ("(other)", "(invalid)") if extra not in names and any(a == extra for _, a in counts)]
+    rows = []
+    for name in names:
+        total = sum(counts[name, c] for c in columns)
+        cells = [{"n": counts[name, c], "hit": c == name, "heat": round(60 * math.sqrt(counts[name, c] / total))} for c in columns]
+        rows.append({"name": name, "n": total, "cells": cells})
+    return {"columns": columns, "rows": rows}
+
+
+def slices(quality: Row) -> dict[str, list[Row]]:
+    """Score by tag and by class with its n and interval, the worst first."""
+    groups: dict[str, list[Row]] = {"tag": [], "class": []}
+    for key, s in quality["slices"].items():
+        kind, name = key.split(":", 1)
+        low, high = interval([s["score"]] * s["n"])
+        groups[kind].append({"name": name, "n": s["n"], "score": s["score"], "low": low, "high": high})
+    return {kind: sorted(rows, key=lambda r: (r["score"], -r["n"])) for kind, rows in groups.items()}
+
+
+def difference(expected: str, answer: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
+    """Both texts in pieces, each with whether the other one lacks it."""
+    a, b = (re.findall(r"\w+|\W", t) for t in (expected, answer))
+    steps = difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
+    left = [("".join(a[i:j]), kind != "equal") for kind, i, j, _, _ in steps if i < j]
+    return left, [("".join(b[i:j]), kind != "equal") for kind, _, _, i, j in steps if i < j]
+
+
+def errors(task: Task, predictions: list[Row], teacher: dict[str, str]) -> list[Row]:
+    """Wrong answers, the most informative first: invalid ones, then those that the teacher (its answers by id) had better."""
+    rows = []
+    for p in predictions:
+        mine = score_one(task, p["expected"], p["answer"])
+        if mine["score"] == 1:
+            continue
+        said = teacher.get(p["id"])
+        better = said is not None and score_one(task, p["expected"], said)["score"] > mine["score"]
+        rows.append(p | {"valid": mine["valid"], "score": mine["score"], "teacher": said, "teacher_better": better})
+    return sorted(rows, key=lambda r: (r["valid"], not r["teacher_better"], r["score"]))
+
+
+def suites(reports: list[Row]) -> list[Row]:
+    """Great Expectations suites: how many checks (an expectation on a file) hold, and each expectation with its reason once."""
+    rows = []
+    for report in reports:
+        results = report["results"]
+        files = ", ".join(dict.fromkeys(Path(r["file"]).stem for r in results))
+        whys = dict.fromkeys(f"{r['expectation']}({r['column'] or ''}): {r['why']}" for r in results)
+        rows.append(
+            {"name": report["suite"], "files": files, "held": sum(r["passed"] for r in results), "checks": len(results), "whys": list(whys)}
+        )
+    return rows
+
+
+def data(facts: Row) -> Row:
+    """The splits: sizes, similarity to the training data, and what is in them by class and tag (tables with their header)."""
+    splits, near = facts["splits"], facts["nearest_in_train"]
+    sizes = [["split", "records", "words", "classes", "tags", "nearest in train: mean", "p95", "max"]]
+    for name, s in splits.items():
+        similar = [text(near.get(name, {}).get(k), "{:.2f}") for k in ("mean", "p95", "max")]
+        kinds = [str(sum(map(bool, s[key]))) for key in ("classes", "tags")]
+        sizes.append([name, f"{s['records']:,}", f"{s['words_mean']:.1f}", *kinds, *similar])
+    contents = {}
+    for kind, key in {"class": "classes", "tag": "tags"}.items():
+        names, having = sorted({n for s in splits.values() for n in s[key] if n}), [n for n, s in splits.items() if any(s[key])]
+        contents[kind] = [[kind, *having]] + [[n, *(str(splits[s][key].get(n, 0)) for s in having)] for n in names]
+    return {"sizes": sizes, "contents": contents, "suites": suites(facts["suites"])}
+
+
+def layers(facts: Row) -> Row:
+    """The teacher's layers: which the student kept, and the loss without each (the last time it was measured), as a bar."""
+    loss = {r["layer"]: max(r["loss"], 1e-6) for r in facts["importance"]}
+    kept, count = set(facts["layers"]), max([*loss, *facts["layers"]]) + 1
+    low, high = (math.log(f(loss.values())) for f in (min, max)) if loss else (0.0, 0.0)
+    shares = {i: 0.1 + 0.9 * (math.log(v) - low) / (high - low or 1) for i, v in loss.items()}
+    bars = [{"kept": i in kept, "loss": loss.get(i), "share": shares.get(i, 0.1)} for i in range(count)]
+    return {"bars": bars, "kept": len(kept), "parameters_m": text(facts.get("parameters_m"), "{:.1f} M parameters")}
+
+
+def conversions(convert: dict[str, Row], quantize: dict[str, Row]) -> list[list[str]]:
+    """Does each form still say the same? Greedy answers that stay equal, and how far the first token's scores moved."""
+    rows = [["form", "compared with", "equal answers", "first token moved", "weights"]]
+    for name, f in convert.items():
+        equal = f.get("skipped") or f"{f['equal_answers']} of {f['prompts']}"
+        moved = "–" if "skipped" in f else f"logits by {f['largest_logit_difference']:.2g} at most"
+        rows.append([name, "its PyTorch checkpoint", equal, moved, "–"])
+    for name, f in quantize.items():
+        size = f"{f['weights_mb']:.1f} of {f['reference_mb']:.1f} MB"
+        rows.append([name, "onnx (fp32)", f"{f['equal_answers']} of {f['prompts']}", f"KL {f['first_token_kl_mean']:.2g} nats", size])
+    return rows
+
+
+def origins(ladder: Row, verdict: Row, params: Params) -> list[list[str]]:
+    """Where and from what: the machine that was timed, base model, teacher, libraries installed here."""
+    wheel, hub, endpoint = params.models.wheel, params.models.hub, params.synthesize.endpoint
+    base = f"{wheel.name} {wheel.version}" if params.models.source == "wheel" else f"{hub.repo} at {hub.revision}"
+    teacher = "local" if params.synthesize.teacher == "local" else f"{endpoint.model} at {endpoint.base_url}"
+    rows = [["revision", verdict["candidate"]["revision"] or "–"], ["profile, seed", f"{params.profile}, {params.seed}"]]
+    rows += [["base model", base], ["teacher", teacher], ["threads of the ladder", str(ladder["threads"])]]
+    rows += [[name.replace("_", "-"), str(value)] for name, value in ladder["machine"].items()]
+    return rows + [[name, version(name)] for name in LIBRARIES if name.replace("-", "_") not in ladder["machine"]]
+
+
+def gather() -> Row:
+    """All that the page shows, from the facts of this checkout."""
+    params, task = load_params(), load_task()
+    shipped = params.package.variant
+    quality = read(REPORTS / "quality" / f"{shipped}.json")
+    if quality is None:
+        raise UserError(f"{REPORTS}/quality/{shipped}.json: no such file; run `dvc repro` first (or `dvc pull`)")
+    verdict = judge()
+    facts = {name: read(REPORTS / f"{name}.json") for name in ("ladder", "cost", "data", "synthetic", *TRAINED)}
+    ladder, checked, synthetic, distilled = (facts[name] for name in ("ladder", "data", "synthetic", "distill"))
+    predictions, asked = read_jsonl(Path("predictions") / f"{shipped}.jsonl")[1:], Path("predictions/teacher.jsonl")
+    wrong = errors(task, predictions, {p["id"]: p["answer"] for p in read_jsonl(asked)[1:]} if asked.exists() else {})
+    forms = {kind: {p.stem: read(p) for p in sorted((REPORTS / kind).glob("*.json"))} for kind in ("convert", "quantize")}
+    curves = [(title, curve(read(REPORTS / "curves" / f"{name}.json") or []), facts[name]) for name, title in TRAINED.items()]
+    return {
+        "name": params.package.name, "task": task, "shipped": shipped, "ladder": ladder, "verdict": verdict, "headline": headline(verdict),
+        "gates": gates(verdict), "tiles": tiles(ladder, shipped), "panels": panels(ladder, shipped), "table_rows": table(ladder),
+        "cost": facts["cost"], "curves": curves, "confusion": confusion(task, predictions), "slices": slices(quality),
+        "errors": [e | dict(zip(("want", "got"), difference(e["expected"], e["answer"]), strict=True)) for e in wrong[:SHOWN_ERRORS]],
+        "wrong": len(wrong), "asked": len(predictions), "layers": layers(distilled) if distilled else None,
+        "conversions": conversions(**forms), "data": data(checked) if checked else None,
+        "synthetic": synthetic and synthetic | {"suites": suites(synthetic["suites"])}, "origins": origins(ladder, verdict, params),
+    }  # fmt: skip
+
+
+def render(page: Row) -> str:
+    """The page; everything from data is escaped, and a fact that the template misspells is an error."""
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.get_template("report.html.j2").render(page)
+
+
+@stage
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    write_text(OUTPUT, render(gather()))
+    print(f"{OUTPUT}: open it in any browser")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Training by the Transformers Trainer: head on answer positions only, resumable, curves in TensorBoard."""
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from slm.chat import IGNORE, collate
+from slm.errors import UserError
+from slm.files import sha256_json, write_json
+from slm.params import Params, Training
+
+# Outside the stages' outputs: DVC deletes those before a stage runs.
+RESUME = Path(".resume")
+
+
+class Examples(Dataset[dict[str, Any]]):
+    def __init__(self, examples: list[dict[str, Any]]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.examples[index]
+
+
+def answer_loss(logits: torch.Tensor, batch: dict[str, torch.Tensor], kl_weight: float) -> torch.Tensor:
+    """Mean loss of an answer token: cross-entropy, mixed with the divergence from the teacher where it is known.
+
+    The teacher's distribution is stored as its top-k log-probabilities; what is left goes into one residual bucket
+    (the truncated form of Hinton et al., arXiv 1503.02531).
+
+    Args:
+        logits: [batch, answer tokens, vocabulary], each predicting the label of the same column.
+        batch: labels, and perhaps topk_ids and topk_logprobs, see `slm.chat.collate`.
+    """
+    labels = batch["labels"]
+    answered = labels != IGNORE
+    log_q = torch.log_softmax(logits[answered].float(), dim=-1)
+    cross_entropy = -log_q.gather(-1, labels[answered].unsqueeze(-1)).squeeze(-1)
+    if "topk_ids" not in batch or kl_weight == 0:
+        return cross_entropy.mean()
+    log_p = batch["topk_logprobs"][answered]
+    p = log_p.exp()
+    log_q_top = log_q.gather(-1, batch["topk_ids"][answered])
+    inside = torch.where(p > 0, p * (log_p - log_q_top), 0).sum(-1)
+    tiny = torch.finfo(torch.float32).tiny
+    p_rest = (1 - p.sum(-1)).clamp_min(0)
+    # Columns without a stored token count as outside: their student probability stays in the rest.
+    q_rest = (1 - torch.where(p > 0, log_q_top.exp(), 0).sum(-1)).clamp_min(1e-7)
+    divergence = inside + p_rest * (p_rest.clamp_min(tiny).log() - q_rest.log())
+    known = p.sum(-1) > 0
+    return torch.where(known, kl_weight * divergence + (1 - kl_weight) * cross_entropy, cross_entropy).mean()
+
+
+class AnswerTrainer(Trainer):
+    kl_weight = 0.0
+
+    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **_: Any) -> Any:
+        keep = inputs["labels"].shape[1] + 1
+        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], logits_to_keep=keep, use_cache=False)
+        loss = answer_loss(outputs.logits[:, :-1], inputs, self.kl_weight)
+        return (loss, outputs) if return_outputs else loss
+
+
+class _StopOnNaN(TrainerCallback):
+    """A loss that is no number stays none: stop at once rather than save a broken model."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        for name in ("loss", "grad_norm"):
+            if logs and not math.isfinite(float(logs.get(name, 0.0))):
+                raise UserError(
+                    f"the {name} is {logs[name]} at step {state.global_step}: training has diverged; "
+                    "lower learning_rate of this stage in params.yaml (a tenth is a good start)"
+                )
+
+
+class _Sampler(torch.utils.data.Sampler[int]):
+    """Batches of like length in random order: no step pads one long example with fifteen short ones."""
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(self.seed + 1000 * self.epoch)
+        order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        window = 16 * self.batch_size
+        batches = []
+        for start in range(0, len(order), window):
+            chunk = sorted(order[start : start + window], key=lambda i: self.lengths[i])
+            batches += [chunk[i : i + self.batch_size] for i in range(0, len(chunk), self.batch_size)]
+        # A last batch that is not full stays last, so that the others keep their bounds.
+        full = len(batches) - (len(batches[-1]) < self.batch_size)
+        for index in [*torch.randperm(full, generator=generator).tolist(), *range(full, len(batches))]:
+            yield from batches[index]
+
+
+def train(
+    stage: str,
+    model: PreTrainedModel | Any,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: list[dict[str, Any]],
+    settings: Training,
+    params: Params,
+    inputs: dict[str, str],
+    curve: Path,
+    kl_weight: float = 0.0,
+) -> dict[str, Any]:
+    """Train `model` in place. Killed and started again with the same inputs, it goes on from the last checkpoint.
+
+    Args:
+        examples: dicts of prompt_ids, answer_ids and perhaps the teacher's distribution.
+        inputs: hashes of all that the result depends on: they name the folder to resume from.
+        curve: a JSON file that gets the training curve, [{"step", "loss", ...}].
+
+    Returns:
+        facts: steps, tokens, final loss.
+    """
+    key = sha256_json([inputs, settings.model_dump(), params.seed, params.compute.device, kl_weight])
+    folder = RESUME / f"{stage}-{key[:16]}"
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_share,
+        lr_scheduler_type="linear",
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        optim="adamw_torch_fused",
+        seed=params.seed,
+        logging_steps=5,
+        logging_nan_inf_filter=False,
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        report_to=["tensorboard"],
+        remove_unused_columns=False,
+        use_cpu=params.compute.device == "cpu",
+    )
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path("logs") / stage)
+
+    class _Trainer(AnswerTrainer):
+        def _get_train_sampler(self, *_: Any) -> Any:
+            lengths = [len(e["prompt_ids"]) + len(e["answer_ids"]) for e in examples]
+            return _Sampler(lengths, settings.batch_size, params.seed)
+
+    trainer = _Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=Examples(examples),
+        data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
+        callbacks=[_StopOnNaN()],
+    )
+    trainer.kl_weight = kl_weight
+    last = get_last_checkpoint(str(folder)) if folder.exists() else None
+    if last:
+        print(f"{stage}: resuming from {last}")
+    result = trainer.train(resume_from_checkpoint=last)
+    history = [row for row in trainer.state.log_history if "loss" in row]
+    write_json(curve, history)
+    return {
+        "examples": len(examples),
+        "steps": trainer.state.global_step,
+        "tokens": int(settings.epochs * sum(len(e["prompt_ids"]) + len(e["answer_ids"]) for e in examples)),
+        "loss": history[-1]["loss"] if history else result.training_loss,
+    }
+
+
+def forget_checkpoints(stage: str) -> None:
+    """The stage's outputs are written: what it could have resumed from is no longer needed."""
+    for folder in RESUME.glob(f"{stage}-*"):
+        shutil.rmtree(folder)
+
+
+def print_closing_line(stage: str, facts: dict[str, Any]) -> None:
+    print(json.dumps({"stage": stage, **facts}))

@@ -1,0 +1,103 @@
+"""A vocabulary cut down to what the task needs: the embedding is a fifth of a 135M model, and half of a pruned one."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from slm.chat import use_short_template
+from slm.errors import UserError
+from slm.models import load_model, load_tokenizer, save_model
+from slm.params import Params
+from slm.records import read_records
+from slm.task import TASK
+
+# The commonest merges come first in a BPE vocabulary: they keep texts that the task never saw short.
+PREFIX = 1024
+
+
+def used_ids(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> set[int]:
+    return {i for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"] for i in ids}
+
+
+def task_texts() -> list[str]:
+    """All texts of the task that may be seen before release: the test set is not among them."""
+    records = [r for name in ("train", "validation") for r in read_records(TASK / f"{name}.jsonl", answered=True)]
+    if (TASK / "prompts.jsonl").exists():
+        records += read_records(TASK / "prompts.jsonl", answered=False)
+    return [m["content"] for r in records for m in r.messages] + ["system\n", "user\n", "assistant\n"]
+
+
+def prepare(base: Path, output: Path, params: Params) -> Path:
+    """Write the base model as it is taught: with the short chat template and, if params say so, the task's vocabulary."""
+    tokenizer, model = load_tokenizer(base), load_model(base, params)
+    use_short_template(tokenizer)
+    if params.models.vocabulary == "task":
+        trim(model, tokenizer, task_texts())
+    save_model(model, tokenizer, output)
+    return output
+
+
+def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> None:
+    """Keep the tokens of `texts`, their merge ancestors, all bytes and specials, and the commonest merges; in place.
+
+    All bytes stay, so any text still round-trips; texts made of kept tokens are cut exactly as before.
+
+    Raises:
+        UserError: for a tokenizer that is not byte-level BPE.
+    """
+    spec: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    if spec["model"]["type"] != "BPE" or spec["model"].get("byte_fallback"):
+        raise UserError(
+            f"params.yaml: models.vocabulary is 'task', but this model's tokenizer is {spec['model']['type']}, not byte-level BPE; set it to 'full'"
+        )
+    vocab: dict[str, int] = spec["model"]["vocab"]
+    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in spec["model"]["merges"]]
+    token_of = {i: t for t, i in vocab.items()}
+    parts = {}
+    for left, right in merges:
+        parts.setdefault(left + right, (left, right))
+
+    wanted = used_ids(tokenizer, texts) | {i for i in range(PREFIX) if i in token_of}
+    wanted |= {vocab[c] for c in ByteLevel.alphabet() if c in vocab} | {t["id"] for t in spec["added_tokens"]}
+    pending = list(wanted)
+    while pending:
+        for part in parts.get(token_of.get(pending.pop(), ""), ()):
+            if vocab[part] not in wanted:
+                wanted.add(vocab[part])
+                pending.append(vocab[part])
+
+    # Ascending old ids keep the merge ranks in order.
+    new_id = {old: new for new, old in enumerate(sorted(wanted))}
+    spec["model"]["vocab"] = {t: new_id[i] for t, i in vocab.items() if i in new_id}
+    spec["model"]["merges"] = [list(m) for m in merges if all(t in spec["model"]["vocab"] for t in (*m, m[0] + m[1]))]
+    for token in spec["added_tokens"]:
+        token["id"] = new_id[token["id"]]
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(spec))
+
+    rows = torch.tensor(sorted(wanted))
+    _keep_rows(model, rows)
+    for config in (model.config, model.generation_config):
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id"):
+            value = getattr(config, name, None)
+            if isinstance(value, int):
+                setattr(config, name, new_id.get(value))
+            elif isinstance(value, list):
+                setattr(config, name, [new_id[v] for v in value if v in new_id])
+
+
+def _keep_rows(model: PreTrainedModel, rows: torch.Tensor) -> None:
+    tied = model.config.tie_word_embeddings
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    embedding.weight = torch.nn.Parameter(embedding.weight.data[rows].clone())
+    embedding.num_embeddings = len(rows)
+    embedding.padding_idx = None
+    head.weight = embedding.weight if tied else torch.nn.Parameter(head.weight.data[rows].clone())
+    head.out_features = len(rows)
+    model.config.vocab_size = len(rows)
+    model.vocab_size = len(rows)

@@ -1,0 +1,142 @@
+"""The gate, with faults planted in the facts: each is caught by the gate that should catch it, and by no other."""
+
+import copy
+import math
+from typing import Any
+
+import pytest
+
+from slm.contract import Contract, Gate, Released
+from slm.gate import judge_baseline, judge_integrity, judge_metric, verdict
+from slm.statistics import paired
+
+RUNG = {"name": "int4", "score": 0.7, "score_low": 0.66, "request_ms_p50": 100.0, "weights_sha256": "w"}
+LADDER = {"rungs": [{"name": "teacher", "score": 0.75, "request_ms_p50": 500.0}, RUNG]}
+CONTRACT = Contract(
+    gates=[Gate(name="score", severity="block", metric="shipped.score_low", at_least=0.6)],
+    released=Released(margin=0.03, best_margin=0.045, slice_size=30, slice_alpha=0.05),
+)
+
+
+def gate(**limits: Any) -> Gate:
+    return Gate(name="g", severity="block", **limits)
+
+
+def test_floor_ceiling_and_ratio():
+    assert judge_metric(gate(metric="shipped.score_low", at_least=0.66), LADDER, "int4")["passed"]
+    assert not judge_metric(gate(metric="shipped.score_low", at_least=0.67), LADDER, "int4")["passed"]
+    row = judge_metric(gate(metric="shipped.request_ms_p50", over="teacher.request_ms_p50", at_most=0.3), LADDER, "int4")
+    assert (row["passed"], row["value"]) == (True, 0.2)
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf, "0.9", True])
+def test_what_is_no_finite_number_fails(value: Any):
+    ladder = copy.deepcopy(LADDER)
+    ladder["rungs"][1]["score_low"] = value
+    row = judge_metric(gate(metric="shipped.score_low", at_least=-10.0), ladder, "int4")
+    assert row["passed"] is False
+    assert "missing or no finite number" in row["why"]
+
+
+def test_missing_rung_and_zero_divisor_fail():
+    assert judge_metric(gate(metric="int8.score", at_least=0.0), LADDER, "int4")["passed"] is False
+    ladder = copy.deepcopy(LADDER)
+    ladder["rungs"][0]["request_ms_p50"] = 0.0
+    assert (
+        judge_metric(gate(metric="shipped.request_ms_p50", over="teacher.request_ms_p50", at_most=1.0), ladder, "int4")["passed"] is False
+    )
+
+
+def facts() -> dict[str, Any]:
+    return {
+        "header": {"folder_sha256": "f", "test_sha256": "t"},
+        "quality": {"score": 0.7},
+        "ladder_row": RUNG,
+        "package_folder_sha256": "f",
+        "package_weights_sha256": "w",
+        "cost_folder_sha256": "f",
+        "test_sha256": "t",
+        "test_ids": ["1", "2"],
+        "answered_ids": ["1", "2"],
+        "rescored": 0.7,
+    }
+
+
+FAULTS = {
+    "predictions of other bytes": (lambda f: f["header"].update(folder_sha256="x"), {"bytes scored"}),
+    "timed other bytes": (lambda f: f.update(cost_folder_sha256="x"), {"bytes timed"}),
+    "one weight swapped": (
+        lambda f: f.update(package_folder_sha256="x", package_weights_sha256="x"),
+        {"bytes scored", "bytes timed", "weights"},
+    ),
+    "no package": (lambda f: f.update(package_folder_sha256=None, package_weights_sha256=None), {"bytes scored", "bytes timed", "weights"}),
+    "test set swapped": (lambda f: f.update(test_sha256="x"), {"test set"}),
+    "hard examples left out": (lambda f: f.update(answered_ids=["1"]), {"whole test set"}),
+    "easy examples twice": (lambda f: f.update(answered_ids=["1", "1"]), {"whole test set"}),
+    "empty test set": (lambda f: f.update(answered_ids=[], test_ids=[]), {"whole test set"}),
+    "score claimed, not reached": (lambda f: f.update(rescored=0.5), {"score"}),
+    "score is NaN": (lambda f: f["quality"].update(score=math.nan), {"score"}),
+}
+
+
+def test_honest_facts_pass():
+    assert all(r["passed"] for r in judge_integrity(facts()))
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_planted_fault_is_caught_by_its_gate(name: str):
+    plant, wanted = FAULTS[name]
+    found = copy.deepcopy(facts())
+    plant(found)
+    failed = {r["name"].removeprefix("integrity: ") for r in judge_integrity(found) if not r["passed"]}
+    assert failed == wanted
+
+
+def predictions(scores: list[int], tag: str = "plain") -> list[dict[str, Any]]:
+    right, wrong = '{"name":"a","arguments":{}}', '{"name":"b","arguments":{}}'
+    return [
+        {"id": str(i), "prompt": f"p{i}", "expected": right, "answer": right if s else wrong, "tags": [tag if i < 40 else "other"]}
+        for i, s in enumerate(scores)
+    ]
+
+
+def test_no_baseline_says_so_and_does_not_fail(task):
+    rows = judge_baseline(CONTRACT, task, predictions([1] * 50), {"released": None, "best": None})
+    assert {r["passed"] for r in rows} == {None}
+    assert verdict(rows, {}, None, [])["passed"]
+
+
+def test_equal_model_passes_and_five_points_less_fails(task):
+    before = [1] * 560 + [0] * 240
+    same = judge_baseline(CONTRACT, task, predictions(before), {"released": predictions(before), "best": None})
+    assert next(r for r in same if r["name"] == "not worse than released")["passed"]
+    worse = [0] * 60 + [1] * 500 + [0] * 220 + [1] * 20
+    rows = judge_baseline(CONTRACT, task, predictions(worse), {"released": predictions(before), "best": None})
+    assert next(r for r in rows if r["name"] == "not worse than released")["passed"] is False
+
+
+def test_a_ruined_slice_is_named_though_the_mean_holds(task):
+    before, after = [1] * 40 + [0] * 40 + [1] * 720, [0] * 40 + [1] * 760
+    rows = judge_baseline(CONTRACT, task, predictions(after, "typo"), {"released": predictions(before, "typo"), "best": None})
+    by_name = {r["name"]: r for r in rows}
+    assert by_name["not worse than released"]["passed"]
+    assert by_name["no slice worse"]["passed"] is False
+    assert "tag typo: 40 lost" in by_name["no slice worse"]["why"]
+
+
+def test_baseline_that_shares_no_example_fails(task):
+    other = [p | {"prompt": "x" + p["prompt"]} for p in predictions([1] * 50)]
+    rows = judge_baseline(CONTRACT, task, predictions([1] * 50), {"released": other, "best": None})
+    assert next(r for r in rows if r["name"] == "not worse than released")["passed"] is False
+
+
+def test_warning_does_not_refuse_but_block_does():
+    warn = {"name": "w", "severity": "warn", "passed": False, "value": 0, "limit": 1, "why": "", "waived": None}
+    assert verdict([warn], {}, None, [])["passed"]
+    assert not verdict([warn | {"severity": "block"}], {}, None, [])["passed"]
+
+
+def test_detectable_drop_shrinks_with_examples():
+    few, many = paired([1, 0] * 50, [0, 0] * 50), paired([1, 0] * 500, [0, 0] * 500)
+    assert many["detectable"] < few["detectable"]
+    assert few["low"] < few["difference"] == -0.5 < few["high"]

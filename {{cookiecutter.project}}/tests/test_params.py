@@ -1,0 +1,72 @@
+"""Parameters: what ships is right, what is wrong is refused with its line."""
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from slm.contract import load_contract, loosened
+from slm.errors import UserError
+from slm.params import PARAMS, PROFILES, Params, load_params, merge
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("profile", sorted(p.stem for p in (ROOT / PROFILES).glob("*.yaml")))
+def test_every_shipped_profile_is_valid(profile: str):
+    yaml = YAML(typ="safe")
+    params = yaml.load((ROOT / PARAMS).read_text(encoding="utf-8"))
+    merge(params, yaml.load((ROOT / PROFILES / f"{profile}.yaml").read_text(encoding="utf-8")))
+    Params.model_validate(params)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  kl_weight: ", "  kl_wieght: 0.5\n  kl_weight: ", "distill.kl_wieght is unknown"),
+        ("  kl_weight: ", "  kl_weight: 7 # ", "distill.kl_weight is 7: Input should be less than or equal to 1"),
+        ("seed: ", "seed: -3 # ", "seed is -3"),
+        ("profile: ", "profil: ", "is unknown"),
+        ("compute:", "compute: [", "not YAML"),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_its_line(old: str, new: str, message: str, tmp_path: Path):
+    text = (ROOT / PARAMS).read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        load_params(path)
+    assert message in str(error.value)
+    assert str(error.value).split(":")[1].isdigit()
+
+
+def test_profile_with_an_unknown_key_is_refused():
+    with pytest.raises(UserError, match=r"teach\.epoch is in the profile but not in params\.yaml"):
+        merge({"teach": {"epochs": 1}}, {"teach": {"epoch": 2}})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("at_least: 0.60", "at_least: 0.10", "'score' went from 0.6 to 0.1"),
+        ("{name: time, severity: block", "{name: time, severity: warn", "'time' only warns now"),
+        ("margin: 0.03 ", "margin: 0.10 ", "released.margin went from 0.03 to 0.1"),
+        ("{name: weights,", "{name: waits,", "'weights' was removed"),
+    ],
+)
+def test_each_loosening_of_the_contract_is_said(old: str, new: str, said: str, tmp_path: Path):
+    text = (ROOT / "gates.yaml").read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "gates.yaml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    assert any(said in line for line in loosened(load_contract(ROOT / "gates.yaml"), load_contract(path)))
+    assert loosened(load_contract(path), load_contract(path)) == []
+
+
+@pytest.mark.parametrize("bad", ["gates: []", "gates: [{name: a, severity: block, metric: shipped.score, at_least: .nan}]"])
+def test_an_impossible_contract_is_refused(bad: str, tmp_path: Path):
+    path = tmp_path / "gates.yaml"
+    path.write_text(bad + "\nreleased: {margin: 0.03, best_margin: 0.04, slice_size: 30, slice_alpha: 0.05}\n")
+    with pytest.raises(UserError, match=r"gates\.yaml:1: gates"):
+        load_contract(path)

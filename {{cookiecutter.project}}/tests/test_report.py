@@ -1,0 +1,131 @@
+"""The page from a tiny checkout: it holds the facts, shows data as text, and loads nothing."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from slm import report
+from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, write_jsonl, write_text
+from slm.ladder import RUNGS
+from slm.params import load_params
+from slm.scoring import summarise
+from slm.task import load_task
+
+ROOT = Path(__file__).parents[1]
+EVIL = '<script>alert("1")</script><img src="https://example.org/x.png">'
+EXPECTED = ["on", "off", "off"]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The facts that a page cannot do without: task, parameters, contract, package, predictions, quality, cost, ladder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("params.yaml", "gates.yaml"):
+        shutil.copyfile(ROOT / name, name)
+    write_json(Path("released.json"), {"released": None, "best": None})
+    write_text(Path("task/task.yaml"), "name: lamp\nkind: label\ninstruction: On or off?\nlabels: ['on', 'off']\n")
+    write_jsonl(Path("task/test.jsonl"), [{"id": str(i)} for i in range(len(EXPECTED))])
+    task, package = load_task(), load_params().package
+    model = Path("dist") / package.name / "model"
+    write_text(model / "model.onnx", "weights")
+    hashes = {
+        "weights_sha256": weights_sha256(model),
+        "folder_sha256": folder_sha256(model),
+        "test_sha256": sha256_file(Path("task/test.jsonl")),
+    }
+
+    for rung, answers in {"teacher": EXPECTED, package.variant: ["on", EVIL, "on"]}.items():
+        rows = [
+            {
+                "id": str(i),
+                "prompt": f"request {i} {EVIL}",
+                "expected": expected,
+                "answer": answer,
+                "cut": False,
+                "tags": ["odd <b>tag</b>"],
+            }
+            for i, (expected, answer) in enumerate(zip(EXPECTED, answers, strict=True))
+        ]
+        write_jsonl(Path("predictions") / f"{rung}.jsonl", [{"rung": rung, **hashes}, *rows])
+        write_json(Path("reports/quality") / f"{rung}.json", {"rung": rung, **hashes, "cut": 0, **summarise(task, rows)})
+
+    quality = {"n": 3, "score": 1 / 3, "score_low": 0.1, "score_high": 0.8, "valid_rate": 2 / 3, "field_f1": None, **hashes}
+    keys = ("ttft_ms_p50", "request_ms_p50", "request_ms_p95", "decode_tokens_per_s", "rss_mb")
+    cost = dict.fromkeys((*keys, "weights_mb"), 1234.0)
+    nothing = dict.fromkeys(cost)  # a rung that the runtime does not run, or an endpoint as the teacher
+    rungs = [{"name": name, "parameters_m": None, **quality, **(cost if name == package.variant else nothing)} for name in RUNGS]
+    ladder = {"task": "lamp", "profile": "quick", "threads": 1, "machine": {"processor": "abacus"}, "rungs": rungs}
+    write_json(Path("reports/ladder.json"), ladder)
+    measured = {"folder_sha256": hashes["folder_sha256"], "weights_mb": 1234.0, "by_threads": {"1": cost}}
+    write_json(Path("reports/cost.json"), {"machine": {}, "threads": 1, "rungs": {package.variant: measured}})
+    return tmp_path
+
+
+def page() -> str:
+    return report.render(report.gather())
+
+
+class Loads(HTMLParser):
+    """What a browser would fetch or run."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("script", "img", "link", "iframe", "object", "embed", "base", "use", "image"):
+            self.found.append(tag)
+        self.found += [f"{tag} {k}={v}" for k, v in attrs if k in ("src", "href", "xlink:href", "srcset") and not (v or "").startswith("#")]
+        self.found += [f"{tag} {k}" for k, _ in attrs if k.startswith("on")]
+
+
+def test_page_holds_the_ladder_and_the_verdict(checkout: Path) -> None:
+    html = page()
+    for rung in RUNGS:
+        assert f'<th scope="row">{rung}</th>' in html
+    assert "The model is refused" in html and "1,234 ms" in html and "abacus" in html
+    assert ">–</text>" in html  # figures that do not apply
+
+
+def test_data_is_text_and_nothing_is_loaded(checkout: Path) -> None:
+    html = page()
+    assert "&lt;script&gt;" in html and "odd &lt;b&gt;tag" in html
+    assert not Loads(html).found
+    assert not re.search(r"url\(|@import", html)
+    assert "default-src 'none'" in html
+
+
+def test_optional_facts_show_when_they_are_there(checkout: Path) -> None:
+    write_json(Path("reports/curves/teach.json"), [])  # the teacher is an endpoint
+    write_json(Path("reports/teach.json"), {"parameters_m": None})
+    write_json(Path("reports/curves/distill.json"), [{"step": 5, "loss": 0.5}])
+    importance = [{"round": 1, "layer": i, "loss": 1.0 + i} for i in range(3)]
+    write_json(
+        Path("reports/distill.json"), {"examples": 3, "steps": 5, "tokens": 9, "loss": 0.5, "layers": [1, 2], "importance": importance}
+    )
+    write_json(Path("reports/convert/teacher-onnx.json"), {"skipped": "the teacher is an endpoint"})
+    html = page()
+    assert "Not trained here" in html and "keeps 2 of 3 layers" in html and "the teacher is an endpoint" in html
+
+
+def test_without_facts_it_says_what_to_run(checkout: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree("reports")
+    monkeypatch.setattr("sys.argv", ["report"])
+    with pytest.raises(SystemExit) as stopped:
+        report.main()
+    assert stopped.value.code == 2 and "dvc repro" in capsys.readouterr().err
+
+
+def test_errors_come_most_informative_first() -> None:
+    task = load_task(ROOT / "task/task.yaml").model_copy(update={"kind": "label", "labels": ["a", "b"]})
+    rows = [{"id": str(i), "expected": "a", "answer": answer} for i, answer in enumerate(["a", "b", "b", "?"])]
+    found = report.errors(task, rows, {"1": "b", "2": "a", "3": "a"})
+    assert [r["id"] for r in found] == ["3", "2", "1"]
+
+
+def test_difference_marks_what_the_other_lacks() -> None:
+    assert report.difference("lamp on", "lamp off") == ([("lamp ", False), ("on", True)], [("lamp ", False), ("off", True)])

@@ -1,0 +1,128 @@
+"""How a student is made: loss, layers, vocabulary, generation, on a model of a few thousand weights."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from slm.chat import IGNORE, collate, use_short_template
+from slm.errors import UserError
+from slm.generation import generate
+from slm.pruning import choose_layers, keep_layers
+from slm.training import answer_loss
+from slm.vocabulary import trim
+from tests.conftest import TEXTS
+
+
+def example(prompt: list[int], answer: list[int], **extra: object) -> dict:
+    return {"prompt_ids": prompt, "answer_ids": answer, **extra}
+
+
+def test_answers_end_in_the_same_column():
+    batch = collate([example([1, 2], [3]), example([4], [5, 6, 7])], pad_id=0)
+    assert batch["input_ids"].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert batch["attention_mask"].tolist() == [[0, 1, 1, 1], [1, 1, 1, 1]]
+    assert batch["labels"].tolist() == [[IGNORE, IGNORE, 3], [5, 6, 7]]
+
+
+def test_padding_changes_no_loss(tiny):
+    model, _ = tiny
+    long, short = example([5, 6, 7, 8, 9], [10, 11, 12]), example([5, 6], [10, 11])
+
+    def loss(*examples: dict) -> float:
+        batch = collate(list(examples), 0)
+        out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=batch["labels"].shape[1] + 1)
+        return answer_loss(out.logits[:, :-1], batch, 0.0).item()
+
+    assert loss(long, short) == pytest.approx((3 * loss(long) + 2 * loss(short)) / 5, rel=1e-5)
+
+
+def test_divergence_is_zero_for_the_teacher_itself_and_counts_the_rest():
+    logits = torch.randn(1, 2, 50)
+    log_p = torch.log_softmax(logits, -1).topk(8)
+    batch = {"labels": torch.tensor([[3, 4]]), "topk_ids": log_p.indices, "topk_logprobs": log_p.values}
+    assert answer_loss(logits, batch, 1.0).item() == pytest.approx(0, abs=1e-5)
+    moved = logits.clone()
+    moved[..., log_p.indices[0, 0, 0]] += 2
+    assert answer_loss(moved, batch, 1.0).item() > 0.01
+
+
+def test_without_a_known_distribution_cross_entropy_is_used():
+    logits = torch.randn(1, 2, 50)
+    batch = {"labels": torch.tensor([[3, 4]])}
+    unknown = batch | {"topk_ids": torch.zeros(1, 2, 8, dtype=torch.long), "topk_logprobs": torch.full((1, 2, 8), -torch.inf)}
+    assert answer_loss(logits, unknown, 0.9).item() == pytest.approx(answer_loss(logits, batch, 0.0).item())
+
+
+def test_least_important_layer_goes_first(tiny):
+    model = copy.deepcopy(tiny[0])
+    with torch.no_grad():  # a layer that adds nothing
+        model.model.layers[2].self_attn.o_proj.weight.zero_()
+        model.model.layers[2].mlp.down_proj.weight.zero_()
+    batch = collate([example([5, 6, 7], [8, 9, 10, 11])], 0)
+    # Train the rest a little, so that each other layer matters.
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(20):
+        out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=5)
+        answer_loss(out.logits[:, :-1], batch, 0.0).backward()
+        model.model.layers[2].zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
+    kept, rows = choose_layers(model, batch, keep=3, rounds=1)
+    assert kept == [0, 1, 3]
+    assert len(rows) == 4
+    keep_layers(model, kept)
+    assert model.config.num_hidden_layers == 3
+    assert [layer.self_attn.layer_idx for layer in model.model.layers] == [0, 1, 2]
+
+
+def test_trimmed_vocabulary_cuts_task_texts_alike_and_loses_no_text(tiny):
+    model, tokenizer = copy.deepcopy(tiny[0]), copy.deepcopy(tiny[1])
+    use_short_template(tokenizer)
+    before = [tokenizer(t)["input_ids"] for t in TEXTS]
+    words = [tokenizer.convert_ids_to_tokens(ids) for ids in before]
+    with torch.no_grad():
+        logits = model(torch.tensor([before[0]])).logits
+    import slm.vocabulary
+
+    size, prefix = len(tokenizer), slm.vocabulary.PREFIX
+    slm.vocabulary.PREFIX = 10
+    try:
+        trim(model, tokenizer, TEXTS[:1])
+    finally:
+        slm.vocabulary.PREFIX = prefix
+    assert len(tokenizer) < size
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert tokenizer.convert_ids_to_tokens(tokenizer(TEXTS[0])["input_ids"]) == words[0]
+    for text in [*TEXTS, "unseen Ωmega\t\n\x00 𝔘nicode"]:
+        assert tokenizer.decode(tokenizer(text)["input_ids"], clean_up_tokenization_spaces=False) == text
+    with torch.no_grad():
+        after = model(torch.tensor([tokenizer(TEXTS[0])["input_ids"]])).logits
+    common = torch.tensor(before[0])
+    new = torch.tensor(tokenizer(TEXTS[0])["input_ids"])
+    torch.testing.assert_close(logits[..., common], after[..., new])
+    assert model.config.eos_token_id == tokenizer.eos_token_id
+
+
+def test_other_tokenizers_are_refused(tiny):
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0, "b": 1}, unk_token="a")))
+    with pytest.raises(UserError, match="WordLevel, not byte-level BPE"):
+        trim(copy.deepcopy(tiny[0]), words, ["a"])
+
+
+def test_generation_equals_the_library_and_leaves_no_row_waiting(tiny):
+    model, tokenizer = tiny
+    prompts = [[5, 6, 7], [8, 9], [10, 11, 12, 13], [14]]
+    mine = dict(generate(model, tokenizer, prompts, batch_size=4, max_new_tokens=12, top_k=3))
+    for i, prompt in enumerate(prompts):
+        theirs = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, pad_token_id=0)[0, len(prompt) :].tolist()
+        assert mine[i].token_ids == theirs
+        assert mine[i].cut == (theirs[-1] != tokenizer.eos_token_id)
+        assert len(mine[i].topk_ids) == len(theirs)
+        assert [t[0] for t in mine[i].topk_ids] == theirs
+        assert all(math.exp(p[0]) <= 1 for p in mine[i].topk_logprobs)
