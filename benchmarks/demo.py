@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -49,7 +50,7 @@ def run(command: list[str], folder: Path, environment: dict[str, str], log: Path
             seen = len(found)
     end = time.monotonic()
     marks.append(("end", end))
-    stages = {name: after - at for (name, at), (_, after) in zip(marks, marks[1:], strict=False)}
+    stages = {name: after - at for (name, at), (_, after) in pairwise(marks)}
     return process.returncode, end - start, peak, stages
 
 

@@ -34,10 +34,13 @@ class Index:
             for gram in found:
                 self._where.setdefault(gram, []).append(i)
 
-    def nearest(self, text: str) -> tuple[str | None, float]:
+    def nearest(self, text: str, before: int | None = None) -> tuple[str | None, float]:
+        """The nearest record's name and similarity; `before` looks only at that many first records."""
         mine = grams(text)
         best: tuple[str | None, float] = (None, 0.0)
         for i in {i for gram in mine for i in self._where.get(gram, ())}:
+            if before is not None and i >= before:
+                continue
             name, other = self._grams[i]
             similarity = len(mine & other) / len(mine | other)
             if similarity > best[1]:
