@@ -43,7 +43,7 @@ test-full: setup ## nightly: every kill point, every scenario
 	$(BIN)/python -m pytest -q tests
 
 lint: setup ## style of template and body
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check --no-cache . && $(BIN)/ruff format --no-cache --check .
 
 bench-demo: setup ## a stranger's first half hour, timed
 	$(BIN)/python -m benchmarks.demo

@@ -1,7 +1,6 @@
 """Make the project a git repository with a first commit, and say what comes next."""
 
 import os
-import shutil
 import subprocess
 
 NEXT = """
@@ -13,8 +12,12 @@ The project is in {folder}. Next:
 """
 
 
-def git(*arguments):
-    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True)
+# Inside another repository's git hook these name that repository, which must not get our commit.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
+
+
+def git(*arguments, check=True):
+    return subprocess.run(["git", *arguments], check=check, capture_output=True, text=True, env=ENVIRONMENT)
 
 
 def first_commit():
@@ -23,13 +26,13 @@ def first_commit():
     # Whoever has no identity yet, or signs with a key that asks, still gets a first commit.
     identity = ["-c", "commit.gpgsign=false"]
     for key, value in (("user.name", "cookiecutter-slmops"), ("user.email", "cookiecutter-slmops@localhost")):
-        if subprocess.run(["git", "config", key], capture_output=True, check=False).returncode:
+        if git("config", key, check=False).returncode:
             identity += ["-c", f"{key}={value}"]
     git(*identity, "commit", "--quiet", "--no-verify", "--message", "Start from cookiecutter-slmops")
 
 
-if shutil.which("git") is None:
-    print("git is not installed: install it, then run `git init && git add . && git commit` here; DVC needs a repository.")
-else:
+try:
     first_commit()
+except (OSError, subprocess.CalledProcessError) as error:  # no git, or one that fails: the project is good all the same
+    print(f"git made no first commit ({error}): install or repair it, then run `git init && git add . && git commit` here.")
 print(NEXT.format(folder=os.path.basename(os.getcwd())))

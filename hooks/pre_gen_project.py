@@ -9,7 +9,12 @@ import unicodedata
 # Jinja's tojson leaves no quote that could end this literal, and no < > & either.
 ANSWERS = json.loads(r'''{{ cookiecutter | tojson }}''')
 
-RESERVED = {"con", "prn", "aux", "nul", "pipeline", "slm", "test", "tests", "task", *(f"{p}{n}" for p in ("com", "lpt") for n in range(1, 10))}
+# Cookiecutter has made the folder by now and deletes it when this refuses: for `x/..` that is a folder of the user's own.
+# So cookiecutter.json replaces an answer that is no slug by this name before there is a folder, and keeps it in `__project`.
+if ANSWERS["project"] == "not_a_slug":
+    ANSWERS["project"] = ANSWERS["__project"]
+
+RESERVED = {"con", "prn", "aux", "nul", "pipeline", "slm", "tests", "task", *(f"{p}{n}" for p in ("com", "lpt") for n in range(1, 10))}
 
 
 def refuse(name, remedy):
@@ -30,7 +35,7 @@ for name in ("project_name", "description", "author"):
 slug = ANSWERS["project"]
 if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", slug) or not 2 <= len(slug) <= 63:
     refuse("project", "write 2 to 63 small letters, digits and single hyphens, a letter first, such as my-slm")
-if slug in RESERVED or keyword.iskeyword(slug):
+if slug in RESERVED or slug in sys.stdlib_module_names or keyword.iskeyword(slug):
     refuse("project", "this name means something else to Python, Windows or the project; choose another")
 
 if not re.fullmatch(r"[A-Za-z0-9](-?[A-Za-z0-9]){0,38}", ANSWERS["owner"]):

@@ -5,10 +5,10 @@ from pathlib import Path
 from slm.errors import UserError, stage
 from slm.expectations import explain, validate
 from slm.files import write_json
+from slm.progress import print_closing_line
 from slm.quality import Index, frame, similarity, summary
-from slm.records import read_records
-from slm.task import TASK, load_task
-from slm.training import print_closing_line
+from slm.records import TASK, read_records
+from slm.task import load_task
 
 OUTPUT = Path("reports/data.json")
 SPLITS = {"train": True, "validation": True, "test": True, "prompts": False}

@@ -17,11 +17,9 @@ from slm.generation import generate
 from slm.models import load_model, load_tokenizer
 from slm.olive import run_recipe
 from slm.params import load_params
-from slm.progress import track
-from slm.records import read_records
+from slm.progress import print_closing_line, track
+from slm.records import TASK, read_records
 from slm.runtime import GenAI
-from slm.task import TASK
-from slm.training import print_closing_line
 
 RECIPE = Path("recipes/fp32.json")
 

@@ -15,12 +15,11 @@ from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, wr
 from slm.generation import generate
 from slm.models import load_model, load_tokenizer
 from slm.params import Params, load_params
-from slm.progress import track
-from slm.records import Record, read_records
+from slm.progress import print_closing_line, track
+from slm.records import TASK, Record, read_records
 from slm.runtime import GenAI
 from slm.scoring import summarise
-from slm.task import TASK, Task, load_task
-from slm.training import print_closing_line
+from slm.task import Task, load_task
 
 TEST = TASK / "test.jsonl"
 

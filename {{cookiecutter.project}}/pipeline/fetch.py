@@ -11,8 +11,8 @@ from slm.base import hub_snapshot, unpack_wheel
 from slm.errors import stage
 from slm.models import parameters_m, save_model
 from slm.params import Wheel, load_params
+from slm.progress import print_closing_line
 from slm.pruning import keep_layers
-from slm.training import print_closing_line
 
 OUTPUT = Path("models/base")
 

@@ -10,9 +10,9 @@ from slm.foundry import ask
 from slm.ladder import build
 from slm.papers import archive, bill_of_materials, checksums, copy_model, model_card
 from slm.params import Models, load_params
-from slm.records import read_records
-from slm.task import TASK, load_task
-from slm.training import print_closing_line
+from slm.progress import print_closing_line
+from slm.records import TASK, read_records
+from slm.task import load_task
 
 REPORTS = Path("reports")
 LADDER = REPORTS / "ladder.json"

@@ -14,11 +14,9 @@ from slm.errors import stage
 from slm.files import weights_mb, write_json
 from slm.olive import run_recipe
 from slm.params import load_params
-from slm.progress import track
-from slm.records import read_records
+from slm.progress import print_closing_line, track
+from slm.records import TASK, read_records
 from slm.runtime import GenAI
-from slm.task import TASK
-from slm.training import print_closing_line
 
 CHECKPOINT = Path("models/finetuned")
 REFERENCE = Path("models/onnx")

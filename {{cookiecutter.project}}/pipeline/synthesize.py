@@ -8,16 +8,15 @@ import numpy as np
 from slm.chat import encode_prompt
 from slm.endpoint import ask_all, request_of
 from slm.errors import stage
-from slm.files import folder_sha256, replacing, sha256_json, write_jsonl
+from slm.files import RESUME, folder_sha256, replacing, sha256_json, write_jsonl
 from slm.generation import generate
 from slm.models import load_model, load_tokenizer
 from slm.params import Params, load_params
-from slm.progress import track
+from slm.progress import print_closing_line, track
 from slm.quality import schema_error
-from slm.records import Record, read_records
+from slm.records import TASK, Record, read_records
 from slm.store import Store
-from slm.task import TASK, Task, load_task
-from slm.training import RESUME, print_closing_line
+from slm.task import Task, load_task
 
 TEACHER = Path("models/teacher")
 RECORDS = Path("data/synthetic.jsonl")

@@ -9,9 +9,9 @@ from slm.errors import stage
 from slm.files import folder_sha256, replacing, sha256_file, write_json
 from slm.models import adapt, load_tokenizer, merged, parameters_m, save_model
 from slm.params import Params, load_params
-from slm.records import read_records
-from slm.task import TASK
-from slm.training import forget_checkpoints, print_closing_line, train
+from slm.progress import print_closing_line
+from slm.records import TASK, read_records
+from slm.training import forget_checkpoints, train
 from slm.vocabulary import prepare
 
 BASE = Path("models/base")

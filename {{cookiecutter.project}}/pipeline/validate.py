@@ -6,10 +6,10 @@ from pathlib import Path
 from slm.errors import UserError, stage
 from slm.expectations import explain, validate
 from slm.files import read_jsonl, write_json
+from slm.progress import print_closing_line
 from slm.quality import Index, frame, summary
-from slm.records import Record, read_records
-from slm.task import TASK, load_task
-from slm.training import print_closing_line
+from slm.records import TASK, Record, read_records
+from slm.task import load_task
 
 INPUT = Path("data/synthetic.jsonl")
 SUITE = TASK / "expectations" / "synthetic.json"

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# What a killed stage goes on from; outside the stages' outputs, which DVC deletes before a stage runs.
+RESUME = Path(".resume")
+
 WEIGHT_SUFFIXES = {".safetensors", ".onnx", ".data", ".bin", ".gguf"}
 
 

@@ -17,9 +17,10 @@ from slm.errors import UserError, stage
 from slm.files import folder_sha256, read_json, read_jsonl, sha256_file, weights_sha256, write_json, write_text
 from slm.ladder import markdown, plain, table
 from slm.params import load_params
+from slm.records import TASK
 from slm.scoring import class_of, score_one
 from slm.statistics import paired, slices_worse
-from slm.task import TASK, Task, load_task
+from slm.task import Task, load_task
 
 REPORTS = Path("reports")
 RELEASED = Path("released.json")

@@ -13,6 +13,8 @@ from typing import Any
 
 from slm.errors import UserError
 
+TASK = Path("task")
+
 
 @dataclass(frozen=True)
 class Record:

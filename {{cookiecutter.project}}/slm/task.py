@@ -8,8 +8,7 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel, ConfigDict, Field
 
 from slm.config import load_yaml
-
-TASK = Path("task")
+from slm.records import TASK
 
 
 class Task(BaseModel):

@@ -1,6 +1,5 @@
 """Training by the Transformers Trainer: head on answer positions only, resumable, curves in TensorBoard."""
 
-import json
 import math
 import os
 import shutil
@@ -14,11 +13,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from slm.chat import IGNORE, collate
 from slm.errors import UserError
-from slm.files import sha256_json, write_json
+from slm.files import RESUME, sha256_json, write_json
 from slm.params import Params, Training
-
-# Outside the stages' outputs: DVC deletes those before a stage runs.
-RESUME = Path(".resume")
 
 
 class Examples(Dataset[dict[str, Any]]):
@@ -184,7 +180,3 @@ def forget_checkpoints(stage: str) -> None:
     """The stage's outputs are written: what it could have resumed from is no longer needed."""
     for folder in RESUME.glob(f"{stage}-*"):
         shutil.rmtree(folder)
-
-
-def print_closing_line(stage: str, facts: dict[str, Any]) -> None:
-    print(json.dumps({"stage": stage, **facts}))

@@ -14,8 +14,7 @@ from slm.chat import use_short_template
 from slm.errors import UserError
 from slm.models import load_model, load_tokenizer, save_model
 from slm.params import Params
-from slm.records import read_records
-from slm.task import TASK
+from slm.records import TASK, read_records
 
 # The commonest merges come first in a BPE vocabulary: they keep texts that the task never saw short.
 PREFIX = 1024
