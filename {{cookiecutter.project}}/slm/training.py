@@ -167,7 +167,9 @@ def train(
     if last:
         print(f"{stage}: resuming from {last}")
     result = trainer.train(resume_from_checkpoint=last)
-    history = [row for row in trainer.state.log_history if "loss" in row]
+    # Keys in one order: a resumed run reads the older rows back from its checkpoint, sorted.
+    figures = ("step", "epoch", "loss", "grad_norm", "learning_rate")
+    history = [{name: row[name] for name in figures} for row in trainer.state.log_history if "loss" in row]
     write_json(curve, history)
     return {
         "examples": len(examples),
