@@ -49,7 +49,7 @@ def test_profile_with_an_unknown_key_is_refused():
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("at_least: 0.40", "at_least: 0.10", "'score' went from 0.4 to 0.1"),
+        ("at_least: 0.50", "at_least: 0.10", "'score' went from 0.5 to 0.1"),
         ("{name: time, severity: block", "{name: time, severity: warn", "'time' only warns now"),
         ("margin: 0.03 ", "margin: 0.10 ", "released.margin went from 0.03 to 0.1"),
         ("{name: weights,", "{name: waits,", "'weights' was removed"),
