@@ -57,8 +57,8 @@ def judge_integrity(facts: dict[str, Any]) -> list[Row]:
     """What is judged is what ships, on this test set, by this scorer. These gates cannot be switched off.
 
     Args:
-        facts: `predictions` (header and rows), `quality`, `ladder_row`, `package_folder_sha256`, `package_weights_sha256`,
-            `test_sha256`, `test_size`, `rescored`, `cost_folder_sha256`.
+        facts: `header` (of the predictions), `quality`, `ladder_row`, `package_folder_sha256`, `package_weights_sha256`,
+            `cost_folder_sha256`, `test_sha256`, `test_ids`, `answered_ids`, `rescored`; see `judge`.
     """
     header, quality, ladder = facts["header"], facts["quality"], facts["ladder_row"]
 
