@@ -51,7 +51,9 @@ def tiles(ladder: Row, shipped: str) -> list[dict[str, str]]:
     tiles = []
     for title, key, form, _ in FIGURES:
         mine, teachers = figures.get(shipped, {}).get(key), figures.get("teacher", {}).get(key)
-        share = f"{mine / teachers:.0%} of the teacher’s {form.format(teachers)}" if None not in (mine, teachers) else "teacher: –"
+        share = f"teacher: {text(teachers, form)}"
+        if mine is not None and teachers:  # a teacher that gets nothing right has no shares
+            share = f"{mine / teachers:.0%} of the teacher’s {form.format(teachers)}"
         tiles.append({"title": title, "value": text(mine, form), "share": share})
     return tiles
 

@@ -129,3 +129,10 @@ def test_errors_come_most_informative_first() -> None:
 
 def test_difference_marks_what_the_other_lacks() -> None:
     assert report.difference("lamp on", "lamp off") == ([("lamp ", False), ("on", True)], [("lamp ", False), ("off", True)])
+
+
+def test_a_teacher_that_knows_nothing_has_no_shares(checkout: Path) -> None:
+    figures = {"score": 0.5, "request_ms_p50": 10.0, "rss_mb": 1.0, "weights_mb": 1.0}
+    ladder = {"rungs": [{"name": "teacher", **figures, "score": 0.0}, {"name": "int4", **figures}]}
+    score, time, *_ = report.tiles(ladder, "int4")
+    assert (score["share"], time["share"]) == ("teacher: 0.000", "100% of the teacher’s 10 ms")
