@@ -44,7 +44,7 @@ def main() -> None:
     prompt = fixed_sample(read_records(TASK / "validation.jsonl", True), 1, params.seed)[0].text
     tried = {"prompt": prompt, "answer": ask(model, prompt)}
 
-    base, license_name = base_of(params.models), "Apache-2.0"
+    base, license_name = base_of(params.models), params.models.license
     with replacing(OUTPUT) as temporary:
         folder = temporary / name
         copy_model(model, folder / "model")

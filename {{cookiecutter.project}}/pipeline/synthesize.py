@@ -34,8 +34,14 @@ def ask_local(records: list[Record], params: Params, store: Store) -> tuple[list
     if missing:
         model = load_model(TEACHER, params)
         answers = generate(model, tokenizer, [prompts[i] for i in missing], settings.batch_size, settings.max_new_tokens, settings.top_k)
+        batch = {}
         for i, answer in track(answers, "answers", total=len(missing)):
-            store.put(keys[missing[i]], vars(answer))
+            batch[keys[missing[i]]] = vars(answer)
+            # Whole batches only: a resumed run then cuts the same batches, and their sums round alike.
+            if len(batch) == settings.batch_size:
+                store.put(batch)
+                batch = {}
+        store.put(batch)
     return keys, provenance
 
 
@@ -46,7 +52,7 @@ def ask_endpoint(task: Task, records: list[Record], params: Params, store: Store
     missing = {key: request for key, request in zip(keys, requests, strict=True) if store.get(key) is None}
     if missing:
         for key, answer in track(ask_all(settings, missing), "answers", total=len(missing)):
-            store.put(key, answer)
+            store.put({key: answer})
     return keys, {"teacher": "endpoint", "base_url": settings.endpoint.base_url, "model": settings.endpoint.model}
 
 

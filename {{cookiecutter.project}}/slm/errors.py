@@ -1,5 +1,6 @@
 """One kind of error for what a user can mend: it is shown as one message, without a traceback."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -24,12 +25,12 @@ def stage(main: Callable[..., None]) -> Callable[..., None]:
             main(*args)
         except UserError as error:
             sys.exit(_fail(str(error)))
-        except OSError as error:
-            if error.errno != 28:  # ENOSPC
+        except Exception as error:
+            # Not every library that writes raises an OSError: safetensors has an error of its own.
+            if getattr(error, "errno", None) != errno.ENOSPC and "No space left on device" not in str(error):
                 raise
-            sys.exit(
-                _fail(f"the disk is full ({error.filename or 'while writing'}): free some space, then run `dvc repro` again; it resumes")
-            )
+            where = getattr(error, "filename", None) or "while writing"
+            sys.exit(_fail(f"the disk is full ({where}): free some space, then run `dvc repro` again; it resumes"))
 
     return run
 

@@ -31,8 +31,12 @@ def row(name: str, severity: str, passed: bool | None, value: Any, limit: Any, w
     return {"name": name, "severity": severity, "passed": passed, "value": value, "limit": limit, "why": why, "waived": None}
 
 
-def judge_metric(gate: Gate, ladder: dict[str, Any], shipped: str) -> Row:
-    """One gate of the contract against the ladder; a figure that is missing or no finite number fails."""
+def judge_metric(gate: Gate, ladder: dict[str, Any], shipped: str, absent: dict[str, str]) -> Row:
+    """One gate of the contract against the ladder; a figure that is missing or no finite number fails.
+
+    Args:
+        absent: rungs that by nature lack figures, with the reason; a gate over one of those does not apply.
+    """
     figures = {r["name"]: r for r in ladder["rungs"]}
     sign = ">=" if gate.at_least is not None else "<="
 
@@ -44,7 +48,9 @@ def judge_metric(gate: Gate, ladder: dict[str, Any], shipped: str) -> Row:
     value = read(gate.metric)
     what = gate.metric
     if gate.over is not None:
-        divisor = read(gate.over)
+        divisor, rung = read(gate.over), gate.over.split(".")[0]
+        if divisor is None and rung in absent:
+            return row(gate.name, gate.severity, None, None, gate.limit, f"does not apply: {absent[rung]}")
         value = value / divisor if value is not None and divisor else None
         what = f"{gate.metric} / {gate.over}"
     if value is None:
@@ -226,7 +232,9 @@ def judge() -> dict[str, Any]:
     }
     baselines = {name: _baseline_predictions(released.get(name)) for name in ("released", "best")}
     rows = judge_integrity(facts)
-    rows += [judge_metric(gate, ladder, shipped) for gate in contract.gates]
+    endpoint = params.synthesize.teacher == "endpoint"
+    absent = {"teacher": "the teacher is an endpoint, without time, memory and weights of its own here"} if endpoint else {}
+    rows += [judge_metric(gate, ladder, shipped, absent) for gate in contract.gates]
     rows += judge_baseline(contract, task, predictions, baselines)
     candidate = {
         "revision": _git("rev-parse", "HEAD"),

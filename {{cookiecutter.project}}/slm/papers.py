@@ -23,7 +23,7 @@ def model_card(
 ) -> str:
     """README.md of the package, in the Hugging Face form."""
     return f"""---
-license: {license_name.lower()}
+license: {license_name.lower() if not license_name.startswith("LicenseRef-") else "other"}
 base_model: {base}
 library_name: onnxruntime-genai
 pipeline_tag: text-generation

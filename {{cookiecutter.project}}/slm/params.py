@@ -8,7 +8,8 @@ import io
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from cyclonedx.spdx import is_expression
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ruamel.yaml import YAML
 
 from slm.config import load_yaml
@@ -39,8 +40,16 @@ class Models(Strict):
     source: Literal["wheel", "hub"]
     wheel: Wheel
     hub: Hub
+    license: str = Field(description="of the base model, an SPDX expression")
     vocabulary: Literal["task", "full"] = Field(description="of teacher and student: the tokens that the task's texts need, or all")
     layers: int | None = Field(ge=1, description="keep only the first layers of the base model (tests); null: all")
+
+    @field_validator("license")
+    @classmethod
+    def spdx(cls, value: str) -> str:
+        if value.startswith("LicenseRef-") or (value and is_expression(value)):
+            return value
+        raise ValueError("no SPDX expression such as Apache-2.0, MIT or LicenseRef-name")
 
 
 class Training(Strict):

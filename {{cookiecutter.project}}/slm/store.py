@@ -22,10 +22,11 @@ class Store:
         row = self._connection.execute("SELECT value FROM answers WHERE key = ?", (key,)).fetchone()
         return json.loads(zlib.decompress(row[0])) if row else None
 
-    def put(self, key: str, value: Any) -> None:
-        """Store one answer; it is on disk when this returns."""
+    def put(self, answers: dict[str, Any]) -> None:
+        """Store some answers, all or none of them; they are on disk when this returns."""
+        rows = [(key, zlib.compress(json.dumps(value).encode())) for key, value in answers.items()]
         with self._connection:
-            self._connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (key, zlib.compress(json.dumps(value).encode())))
+            self._connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
 
     def close(self) -> None:
         self._connection.close()

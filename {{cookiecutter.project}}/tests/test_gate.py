@@ -23,9 +23,9 @@ def gate(**limits: Any) -> Gate:
 
 
 def test_floor_ceiling_and_ratio():
-    assert judge_metric(gate(metric="shipped.score_low", at_least=0.66), LADDER, "int4")["passed"]
-    assert not judge_metric(gate(metric="shipped.score_low", at_least=0.67), LADDER, "int4")["passed"]
-    row = judge_metric(gate(metric="shipped.request_ms_p50", over="teacher.request_ms_p50", at_most=0.3), LADDER, "int4")
+    assert judge_metric(gate(metric="shipped.score_low", at_least=0.66), LADDER, "int4", {})["passed"]
+    assert not judge_metric(gate(metric="shipped.score_low", at_least=0.67), LADDER, "int4", {})["passed"]
+    row = judge_metric(gate(metric="shipped.request_ms_p50", over="teacher.request_ms_p50", at_most=0.3), LADDER, "int4", {})
     assert (row["passed"], row["value"]) == (True, 0.2)
 
 
@@ -33,18 +33,28 @@ def test_floor_ceiling_and_ratio():
 def test_what_is_no_finite_number_fails(value: Any):
     ladder = copy.deepcopy(LADDER)
     ladder["rungs"][1]["score_low"] = value
-    row = judge_metric(gate(metric="shipped.score_low", at_least=-10.0), ladder, "int4")
+    row = judge_metric(gate(metric="shipped.score_low", at_least=-10.0), ladder, "int4", {})
     assert row["passed"] is False
     assert "missing or no finite number" in row["why"]
 
 
 def test_missing_rung_and_zero_divisor_fail():
-    assert judge_metric(gate(metric="int8.score", at_least=0.0), LADDER, "int4")["passed"] is False
+    assert judge_metric(gate(metric="int8.score", at_least=0.0), LADDER, "int4", {})["passed"] is False
     ladder = copy.deepcopy(LADDER)
     ladder["rungs"][0]["request_ms_p50"] = 0.0
     assert (
-        judge_metric(gate(metric="shipped.request_ms_p50", over="teacher.request_ms_p50", at_most=1.0), ladder, "int4")["passed"] is False
+        judge_metric(gate(metric="shipped.request_ms_p50", over="teacher.request_ms_p50", at_most=1.0), ladder, "int4", {})["passed"]
+        is False
     )
+
+
+def test_an_endpoint_teacher_has_a_score_and_no_cost():
+    ladder = {"rungs": [{"name": "teacher", "score": 0.8, "rss_mb": None}, {"name": "int4", "score": 0.76, "rss_mb": 100.0}]}
+    memory = gate(metric="shipped.rss_mb", over="teacher.rss_mb", at_most=0.5)
+    assert judge_metric(memory, ladder, "int4", {})["passed"] is False
+    assert judge_metric(memory, ladder, "int4", {"teacher": "it is far away"})["passed"] is None
+    kept = gate(metric="shipped.score", over="teacher.score", at_least=0.9)
+    assert judge_metric(kept, ladder, "int4", {"teacher": "it is far away"})["passed"] is True
 
 
 def facts() -> dict[str, Any]:
