@@ -32,10 +32,11 @@ def main(name: str) -> None:
     records = fixed_sample(read_records(TASK / "validation.jsonl", True), params.convert.parity_prompts, params.seed)
     reference, quantized = GenAI(REFERENCE), GenAI(output)
     limit = params.evaluate.max_new_tokens
+    prompts = [reference.encode(record.prompt) for record in records]
+    expected = {i: reply.token_ids for i, reply in reference.ask_all(prompts, params.evaluate.batch_size, limit)}
     equal, divergences = 0, []
-    for record in track(records, "divergence"):
-        ids = reference.encode(record.prompt)
-        equal += reference.ask(ids, limit).token_ids == quantized.ask(ids, limit).token_ids
+    for i, ids in track(enumerate(prompts), "divergence", total=len(prompts)):
+        equal += quantized.ask(ids, limit).token_ids == expected[i]
         log_p, log_q = (log_softmax(np.array(m.first_logits(ids))) for m in (reference, quantized))
         divergences.append(float((np.exp(log_p) * (log_p - log_q)).sum()))
 

@@ -11,6 +11,8 @@ import onnxruntime_genai as og
 
 og.disable_telemetry_events()
 
+LARGEST_BATCH = 32  # the runtime takes no larger one
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -70,6 +72,7 @@ class GenAI:
 
     def ask_all(self, prompts: list[list[int]], batch_size: int, max_new_tokens: int) -> Iterator[tuple[int, Reply]]:
         """Yield (index of the prompt, reply): prompts of the same length share a batch, so that nothing is padded."""
+        batch_size = min(batch_size, LARGEST_BATCH)
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
         for length, group in groupby(order, key=lambda i: len(prompts[i])):
             indices = list(group)

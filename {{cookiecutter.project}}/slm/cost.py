@@ -1,0 +1,81 @@
+"""Time and memory of several models side by side: fresh processes, interleaved in rounds, on one machine in one run."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slm.errors import UserError
+from slm.files import write_json
+from slm.params import Measure
+from slm.progress import track
+
+Row = dict[str, Any]
+
+
+def side_by_side(folders: dict[str, Path], prompts: list[list[dict[str, str]]], settings: Measure) -> dict[str, dict[str, Row]]:
+    """Figures of each model by number of threads: {"int4": {"1": {…}, "2": {…}}}.
+
+    Every round asks every model once, so that a slow minute of the machine slows them all. The first thread count is
+    measured in every round, the others in the first.
+    """
+    plan = [(r, t, name) for r in range(settings.rounds) for t in settings.threads[: None if r == 0 else 1] for name in folders]
+    runs: dict[tuple[str, int], list[Row]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "prompts.json"
+        write_json(path, prompts)
+        for _, threads, name in track(plan, "measure"):
+            runs.setdefault((name, threads), []).append(run_once(folders[name], path, threads, settings.max_new_tokens))
+    return {name: {str(t): figures(runs[name, t]) for t in settings.threads} for name in folders}
+
+
+def run_once(folder: Path, prompts: Path, threads: int, max_new_tokens: int) -> Row:
+    command = [sys.executable, "-m", "slm.bench", str(folder), str(prompts), "--threads", str(threads)]
+    command += ["--max-new-tokens", str(max_new_tokens)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"{folder}: cannot be measured: {done.stderr.strip().splitlines()[-1:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def figures(runs: list[Row]) -> Row:
+    requests = [r for run in runs for r in run["requests"]]
+    times = [r["request_ms"] for r in requests]
+    decode_s = sum(r["request_ms"] - r["ttft_ms"] for r in requests) / 1000
+    return {
+        "ttft_ms_p50": float(np.median([r["ttft_ms"] for r in requests])),
+        "request_ms_p50": float(np.median(times)),
+        "request_ms_p95": float(np.quantile(times, 0.95)),
+        "decode_tokens_per_s": sum(r["answer_tokens"] - 1 for r in requests) / decode_s if decode_s else 0.0,
+        "prompt_tokens": float(np.mean([r["prompt_tokens"] for r in requests])),
+        "answer_tokens": float(np.mean([r["answer_tokens"] for r in requests])),
+        "rss_mb": float(np.median([run["rss_mb"] for run in runs])),
+        "request_ms_p50_by_round": [float(np.median([r["request_ms"] for r in run["requests"]])) for run in runs],
+    }
+
+
+def machine() -> Row:
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "onnxruntime_genai": version("onnxruntime-genai"),
+        "onnxruntime": version("onnxruntime"),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
