@@ -9,7 +9,7 @@ endif
 
 DEMO := build/my-slm
 
-.PHONY: help setup demo test test-fast test-full lint bench-demo bench-task
+.PHONY: help setup demo test test-fast test-full lint bench-demo bench-workflows bench-task
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ lint: setup ## style of template and body
 
 bench-demo: setup ## a stranger's first half hour, timed
 	$(BIN)/python -m benchmarks.demo
+
+bench-workflows: setup ## scenarios, injections, seconds of a change of words (after make demo)
+	$(BIN)/python -m benchmarks.workflows
 
 bench-task: ## facts about the default task's data (after make demo)
 	$(DEMO)/$(BIN)/python benchmarks/task.py $(DEMO)

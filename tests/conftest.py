@@ -12,9 +12,11 @@ import pytest
 
 from tests import bake
 
+pytest_plugins = ["tests.worlds"]
 QUICK = bake.TEMPLATE / "build" / "test-slm"
-# How many examples of each split the quick run keeps: enough for a stub of the model to learn the answer's form.
-SIZES = {"train": 300, "validation": 60, "test": 40, "prompts": 40}
+# What the quick run keeps of each split: few functions and many examples of each, so that a stub of the model learns some.
+SIZES = {"train": 480, "validation": 60, "test": 40, "prompts": 40}
+FUNCTIONS = ("set_lock", "control_media", "get_status", "none")
 
 
 def environment() -> dict[str, str]:
@@ -50,7 +52,7 @@ def python(project: Path, *arguments: str, check: bool = True) -> subprocess.Com
 def shrink(project: Path) -> None:
     for name, count in SIZES.items():
         path = project / "task" / f"{name}.jsonl"
-        rows = path.read_text(encoding="utf-8").splitlines()
+        rows = [r for r in path.read_text(encoding="utf-8").splitlines() if name == "prompts" or any(f'{f}\\"' in r for f in FUNCTIONS)]
         random.Random(0).shuffle(rows)
         path.write_text("\n".join(rows[:count]) + "\n", encoding="utf-8", newline="\n")
 

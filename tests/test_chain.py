@@ -2,10 +2,14 @@
 
 import json
 import re
+import socket
 import subprocess
 import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
+import openai
 import pytest
 from jsonschema import Draft202012Validator
 
@@ -102,3 +106,44 @@ def test_chat_answers(chain: Path):
 def test_isolation_isolates(project: Path):
     code = "import socket; socket.create_connection(('192.0.2.1', 80), 3)"
     assert run(project, "python3", "-c", code, check=False, offline=True).returncode != 0
+
+
+@pytest.fixture(scope="session")
+def server(chain: Path) -> Iterator[str]:
+    """The address of `make serve`, in the chain's project."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(chain / ".venv" / "bin" / "python"), "-m", "slm.serve", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=chain, env=environment())
+    address = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=5).close()
+            break
+        except OSError:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+    yield address
+    process.terminate()
+    process.wait()
+
+
+def test_openai_client_talks_to_the_server(server: str, chain: Path):
+    client = openai.OpenAI(base_url=f"{server}/v1", api_key="none", max_retries=0)
+    (model,) = client.models.list().data
+    messages = [{"role": "user", "content": "lock the front door"}]
+    whole = client.chat.completions.create(model=model.id, messages=messages)
+    assert whole.usage.completion_tokens > 0
+    rows = [json.loads(line) for line in (chain / "predictions" / "int4.jsonl").read_text(encoding="utf-8").splitlines()[1:]]
+    asked = client.chat.completions.create(model=model.id, messages=[{"role": "user", "content": rows[0]["prompt"]}])
+    assert asked.choices[0].message.content == rows[0]["answer"]
+    parts = client.chat.completions.create(model=model.id, messages=messages, stream=True)
+    assert "".join(p.choices[0].delta.content or "" for p in parts) == whole.choices[0].message.content
+    assert client.chat.completions.create(model=model.id, messages=messages, max_tokens=1).choices[0].finish_reason == "length"
+    for bad in ([], [{"role": "robot", "content": "x"}], [{"role": "user", "content": "x" * 200_000}]):
+        with pytest.raises(openai.BadRequestError, match="messages"):
+            client.chat.completions.create(model=model.id, messages=bad)
+    with pytest.raises(openai.APIStatusError, match="larger than 1 MB"):
+        client.chat.completions.create(model=model.id, messages=[{"role": "user", "content": "x" * 2_000_000}])

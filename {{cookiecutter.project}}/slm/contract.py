@@ -41,6 +41,9 @@ class Released(BaseModel):
 
     margin: float = Field(gt=0, le=0.2)
     best_margin: float = Field(gt=0, le=0.2)
+    time: float = Field(ge=1, le=10, description="ceiling, as a share of the released model's")
+    memory: float = Field(ge=1, le=10)
+    weights: float = Field(ge=1, le=10)
     slice_size: int = Field(ge=10)
     slice_alpha: float = Field(gt=0, le=0.2)
 
@@ -80,7 +83,7 @@ def loosened(before: Contract, after: Contract) -> list[str]:
             lines.append(f"gate {old.name!r} changed its direction")
         elif (new.limit < old.limit) if old.at_least is not None else (new.limit > old.limit):
             lines.append(f"gate {old.name!r} went from {old.limit} to {new.limit}")
-    for field in ("margin", "best_margin", "slice_size"):
+    for field in ("margin", "best_margin", "time", "memory", "weights", "slice_size"):
         old_value, new_value = getattr(before.released, field), getattr(after.released, field)
         if new_value > old_value:
             lines.append(f"released.{field} went from {old_value} to {new_value}")

@@ -93,3 +93,14 @@ def folder_sha256(folder: Path) -> str:
 def weights_mb(folder: Path) -> float:
     """Size of the weight files, in 10^6 bytes."""
     return sum(p.stat().st_size for p in weight_files(folder)) / 1e6
+
+
+def dvc_md5(folder: Path) -> str:
+    """The hash by which dvc.lock names a folder: that of the sorted list of its files' hashes."""
+    rows = [
+        {"md5": hashlib.md5(p.read_bytes(), usedforsecurity=False).hexdigest(), "relpath": p.relative_to(folder).as_posix()}
+        for p in folder.rglob("*")
+        if p.is_file()
+    ]
+    listing = json.dumps(sorted(rows, key=lambda r: r["relpath"]))
+    return hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir"

@@ -18,12 +18,12 @@ from slm.files import folder_sha256, read_json, read_jsonl, sha256_file, weights
 from slm.ladder import markdown, plain, table
 from slm.params import load_params
 from slm.records import TASK
+from slm.released import RELEASED, predictions_of
 from slm.scoring import class_of, score_one
 from slm.statistics import paired, slices_worse
 from slm.task import Task, load_task
 
 REPORTS = Path("reports")
-RELEASED = Path("released.json")
 Row = dict[str, Any]
 
 
@@ -45,12 +45,14 @@ def judge_metric(gate: Gate, ladder: dict[str, Any], shipped: str, absent: dict[
         value = figures.get(shipped if rung == "shipped" else rung, {}).get(figure)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
 
+    for metric in (gate.metric, gate.over):
+        rung = metric.split(".")[0] if metric else ""
+        if rung in absent and read(metric) is None:
+            return row(gate.name, gate.severity, None, None, gate.limit, f"does not apply: {absent[rung]}")
     value = read(gate.metric)
     what = gate.metric
     if gate.over is not None:
-        divisor, rung = read(gate.over), gate.over.split(".")[0]
-        if divisor is None and rung in absent:
-            return row(gate.name, gate.severity, None, None, gate.limit, f"does not apply: {absent[rung]}")
+        divisor = read(gate.over)
         value = value / divisor if value is not None and divisor else None
         what = f"{gate.metric} / {gate.over}"
     if value is None:
@@ -137,6 +139,22 @@ def judge_baseline(contract: Contract, task: Task, candidate: list[Row], baselin
     return rows
 
 
+def judge_cost(contract: Contract, candidate: dict[str, float], released: dict[str, float] | None) -> list[Row]:
+    """Time, memory and weights of a candidate as shares of the released model's, measured in one run on one machine."""
+    rows = []
+    figures = {"time": "request_ms_p50", "memory": "rss_mb", "weights": "weights_mb"}
+    for name, figure in figures.items():
+        limit, label = getattr(contract.released, name), f"{name} of released"
+        if released is None:
+            rows.append(row(label, "block", None, None, limit, "no baseline: nothing is released yet"))
+            continue
+        share = candidate[figure] / released[figure] if released[figure] else math.inf
+        passed = math.isfinite(share) and share <= limit
+        why = f"{figure} is {candidate[figure]:.4g}, the released model's is {released[figure]:.4g} beside it: a share of {share:.3f}"
+        rows.append(row(label, "block", passed, round(share, 4) if math.isfinite(share) else None, limit, f"{why}, must be <= {limit}"))
+    return rows
+
+
 def _pairs(task: Task, candidate: list[Row], baseline: list[Row]) -> tuple[list[float], list[float]]:
     """Scores before and after on the examples whose request and expected answer are the same in both."""
     known = {(r["id"], r["prompt"]): r for r in baseline}
@@ -172,19 +190,6 @@ def verdict(rows: list[Row], candidate: dict[str, Any], baseline: dict[str, Any]
 def _git(*arguments: str) -> str | None:
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, encoding="utf-8", check=False)
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _baseline_predictions(entry: dict[str, Any] | None) -> list[Row] | None:
-    """Predictions of a released model, from the address in released.json; refused if they are not those released."""
-    if entry is None:
-        return None
-    path = Path(entry["predictions"])
-    if not path.exists():
-        raise UserError(f"{RELEASED}: the predictions {path} of {entry['revision']} are not here; run `dvc pull` or correct the address")
-    found = sha256_file(path)
-    if found != entry["predictions_sha256"]:
-        raise UserError(f"{path}: sha256 is {found}, but {RELEASED} says {entry['predictions_sha256']}; restore the released file")
-    return read_jsonl(path)[1:]
 
 
 def _weakened(contract: Contract, revision: str | None) -> list[str]:
@@ -230,7 +235,7 @@ def judge() -> dict[str, Any]:
         "answered_ids": [p["id"] for p in predictions],
         "rescored": sum(scores) / len(scores) if scores else 0.0,
     }
-    baselines = {name: _baseline_predictions(released.get(name)) for name in ("released", "best")}
+    baselines = {name: predictions_of(released.get(name)) for name in ("released", "best")}
     rows = judge_integrity(facts)
     endpoint = params.synthesize.teacher == "endpoint"
     absent = {"teacher": "the teacher is an endpoint, without time, memory and weights of its own here"} if endpoint else {}

@@ -14,7 +14,7 @@ RUNG = {"name": "int4", "score": 0.7, "score_low": 0.66, "request_ms_p50": 100.0
 LADDER = {"rungs": [{"name": "teacher", "score": 0.75, "request_ms_p50": 500.0}, RUNG]}
 CONTRACT = Contract(
     gates=[Gate(name="score", severity="block", metric="shipped.score_low", at_least=0.6)],
-    released=Released(margin=0.03, best_margin=0.045, slice_size=30, slice_alpha=0.05),
+    released=Released(margin=0.03, best_margin=0.045, time=1.15, memory=1.15, weights=1.02, slice_size=30, slice_alpha=0.05),
 )
 
 

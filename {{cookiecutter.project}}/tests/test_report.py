@@ -23,8 +23,10 @@ EXPECTED = ["on", "off", "off"]
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The facts that a page cannot do without: task, parameters, contract, package, predictions, quality, cost, ladder."""
     monkeypatch.chdir(tmp_path)
-    for name in ("params.yaml", "gates.yaml"):
-        shutil.copyfile(ROOT / name, name)
+    shutil.copyfile(ROOT / "params.yaml", "params.yaml")
+    gate = "{name: score, severity: block, metric: shipped.score_low, at_least: 0.5}"
+    margins = "{margin: 0.03, best_margin: 0.04, time: 1.1, memory: 1.1, weights: 1.1, slice_size: 30, slice_alpha: 0.05}"
+    write_text(Path("gates.yaml"), f"gates: [{gate}]\nreleased: {margins}\n")
     write_json(Path("released.json"), {"released": None, "best": None})
     write_text(Path("task/task.yaml"), "name: lamp\nkind: label\ninstruction: On or off?\nlabels: ['on', 'off']\n")
     write_jsonl(Path("task/test.jsonl"), [{"id": str(i)} for i in range(len(EXPECTED))])

@@ -1,0 +1,189 @@
+"""From main to a release and back, model updates by the workflow, and strings that try to be code."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.world import SECRET, World
+from tests.worlds import GATES, append, on_main, on_tag, python_at, write
+
+pytestmark = pytest.mark.slow
+
+
+def publish(world: World, tag: str) -> None:
+    """What release.yml does, job by job, but for the container: docker is not everywhere."""
+    for job in ("publish", "announce"):
+        folder = world.clone("tag", tag)
+        path = folder / ".github" / "workflows" / "release.yml"
+        text = path.read_text(encoding="utf-8")
+        text = text.replace("needs: [verify, container]", "needs: [verify]").replace("run: make sign", "run: echo unsigned")
+        path.write_text(text, encoding="utf-8")
+        run = world.act("release.yml", "push", {"ref": f"refs/tags/{tag}", "after": world.tip(tag)}, folder, job)
+        assert run.passed, run.log[-4000:]
+
+
+def test_a_good_tag_is_released_named_and_taken_back(world: World):
+    assert on_main(world).passed
+    world.git(world.origin, "tag", "v1", "main")
+    publish(world, "v1")
+    release = world.forge.release("v1")
+    assert release and not release["draft"]
+    names = {a["name"] for a in release["assets"]}
+    assert {"SEAL.json", "facts.tar.gz", "predictions.jsonl", "sbom.cdx.json", "SHA256SUMS"} <= names
+    # released.json moves by a pull request.
+    assert [p["head"]["ref"] for p in world.forge.pulls] == ["released"]
+    folder = world.clone("read", "released")
+    entry = json.loads((folder / "released.json").read_text(encoding="utf-8"))["released"]
+    assert entry["tag"] == "v1" and entry["revision"] == world.tip("v1")
+    # The bytes come back, and are those of the tagged commit.
+    python_at(world, folder, "-m", "slm.seal", "verify", "v1")
+    # A second release, then the first again.
+    world.git(folder, "push", "--quiet", "origin", "HEAD:refs/heads/main")
+    python_at(world, folder, "-m", "slm.released")
+    python_at(world, folder, "-m", "slm.released", "rollback", "v1")
+    assert json.loads((folder / "released.json").read_text(encoding="utf-8"))["released"] == entry
+
+
+def test_a_changed_byte_of_a_release_is_found(released: World):
+    asset = next(a for a in released.forge.release("v1")["assets"] if a["name"] == "predictions.jsonl")
+    released.forge.files[asset["id"]] += b" "
+    with pytest.raises(AssertionError, match="is not the file that was sealed"):
+        python_at(released, released.clone("read"), "-m", "slm.seal", "verify", "v1")
+
+
+def test_every_changed_byte_of_a_package_is_found(sealed: Path, chain: Path, tmp_path: Path):
+    """Single-byte changes over every sealed file and every file of the package: none passes."""
+    from tests.tamper import tampered
+
+    tried, caught = tampered(chain, sealed, tmp_path, 24)
+    assert tried >= 24 and caught == tried
+
+
+def train(world: World):
+    folder = world.clone("train")
+    return world.act("train.yml", "workflow_dispatch", {"inputs": {"profile": "default", "runner": "ubuntu-latest", "reason": ""}}, folder)
+
+
+def test_training_that_changes_nothing_proposes_nothing(world: World):
+    run = train(world)
+    assert run.jobs == {"Model": True, "Propose": True}, run.log[-4000:]
+    assert not world.forge.pulls
+    assert "nothing changed: no pull request" in run.log
+
+
+def test_training_that_changes_the_package_proposes_it_once(world: World):
+    def edit(folder: Path) -> None:
+        path = folder / "slm" / "papers.py"
+        path.write_text(path.read_text(encoding="utf-8").replace("## Try it", "## Try it yourself"), encoding="utf-8")
+
+    world.push(edit)
+    for _ in range(2):
+        run = train(world)
+        assert run.jobs == {"Model": True, "Propose": True}, run.log[-4000:]
+    (pull,) = world.forge.pulls
+    assert pull["head"]["ref"] == "model-update" and "| rung |" in pull["body"]
+    assert world.git(world.origin, "diff", "--name-only", "main", "model-update") == "dvc.lock"
+
+
+def test_training_that_makes_a_worse_model_proposes_nothing(world: World):
+    world.push(write("gates.yaml", GATES.replace("at_least: 0.10", "at_least: 0.999")))
+    run = train(world)
+    assert run.jobs == {"Model": False}
+    assert not world.forge.pulls
+
+
+# Strings that try to be code, wherever a stranger can put one
+PAYLOADS = [
+    "$(touch PWNED)",
+    "`touch PWNED`",
+    "';touch PWNED;'",
+    '";touch PWNED;"',
+    "${{ github.token }}",
+    "${IFS}touch${IFS}PWNED",
+    "&&touch PWNED",
+    "|touch PWNED",
+    "\ntouch PWNED\n",
+    "::set-output name=number::1",
+    "::add-mask::x",
+    "%0Atouch PWNED",
+    "x\nnumber=1\nhead=evil",
+    "<<EOF\ntouch PWNED\nEOF",
+]
+
+
+def ref(text: str) -> str:
+    """The payload as git lets it stand in a branch's name."""
+    safe = re.sub(r"[\s~^:?*\[\\]|\.\.|@\{|[\x00-\x1f]", "-", text).strip("/.") or "x"
+    return f"x{safe}".replace(".lock", "-lock").replace("//", "/")
+
+
+@pytest.mark.parametrize("payload", [*PAYLOADS[:2], *(pytest.param(p, marks=pytest.mark.full) for p in PAYLOADS[2:])], ids=repr)
+def test_no_string_of_a_stranger_becomes_code(payload: str, world: World, record_property: Callable[[str, object], None]):
+    """Title, body, branch, commit message, file name, file content: six places for each payload."""
+    record_property("injections", 6)
+
+    def edit(folder: Path) -> None:
+        name = re.sub(r"[/\x00]", "-", payload)[:80]
+        write(f"docs/{name}.md", payload)(folder)
+        write(f"slm/{name}.py", "")(folder)
+        append("params.yaml", f"# {payload!r}\n")(folder)
+
+    pull = world.pull(edit, title=payload, branch=ref(payload))
+    pull["body"] = payload
+    run = world.check(pull, "candidate", PR_BUDGET_MINUTES="0")
+    verdict = world.judge(pull, run)
+    assert verdict.jobs["Report"], verdict.log[-3000:]
+    assert world.status(pull) == "failure"  # it touches the model and brings no package
+    assert not list(world.folder.rglob("PWNED*"))
+    assert not [p for p in Path("/tmp").glob("PWNED*")]
+    assert SECRET not in run.log + verdict.log + world.comment(pull)
+    assert set(world.forge.statuses) == {pull["head"]["sha"]} and set(world.forge.comments) == {pull["number"]}
+
+
+def test_a_tag_that_tries_to_be_code_is_only_a_tag(world: World):
+    tag = "v1$(touch${IFS}PWNED)"
+    world.git(world.origin, "tag", tag, "main")
+    run = on_tag(world, tag, "take")
+    assert run.jobs == {"Take the sealed package": False}
+    assert "has the verdict none" in run.log
+    assert not list(world.folder.rglob("PWNED*"))
+
+
+def test_two_releases_at_once_leave_one_entry(released: World):
+    """The later of two entries is proposed on the same branch: there is one pull request, with one released model."""
+    for tag in ("v2", "v3"):
+        released.forge.add_release(tag, {a["name"]: released.forge.files[a["id"]] for a in released.forge.release("v1")["assets"]})
+        released.git(released.origin, "tag", tag, "main")
+        folder = released.clone("announce")
+        shutil.copytree(_sealed_of(released, tag, folder), folder / "sealed", dirs_exist_ok=True)
+        python_at(released, folder, "-m", "slm.released", "entry", "sealed", tag)
+        shutil.rmtree(folder / "sealed")
+        (folder / "body.md").write_text("x", encoding="utf-8")
+        _propose(released, folder)
+    assert len([p for p in released.forge.pulls if p["head"]["ref"] == "released"]) == 1
+    final = json.loads((released.clone("read", "released") / "released.json").read_text(encoding="utf-8"))
+    assert final["released"]["tag"] == "v3"
+
+
+def _sealed_of(world: World, tag: str, folder: Path) -> Path:
+    target = world.folder / f"sealed-{tag}"
+    target.mkdir()
+    for asset in world.forge.release(tag)["assets"]:
+        (target / asset["name"]).write_bytes(world.forge.files[asset["id"]])
+    return target
+
+
+def _propose(world: World, folder: Path) -> None:
+    import os
+    import subprocess
+
+    output = world.folder / "output"
+    output.touch()
+    variables = world.environment() | {"GITHUB_API_URL": world.forge.url, "GITHUB_REPOSITORY": "acme/slm", "GITHUB_OUTPUT": str(output)}
+    command = ["python3", "-m", "slm.workflow", "propose", "released", "Name the released model", "body.md", "released.json"]
+    done = subprocess.run(command, cwd=folder, env=variables | {"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,217 @@
+"""A repository on a small GitHub: pushes, pull requests, and its workflows run for real by act, on this host.
+
+One third-party action is one small stand-in below tests/actions; the workflow files, their shell and their Python are those of
+the project. What act cannot show is listed in docs/workflows.md.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.bake import TEMPLATE
+from tests.forge import Forge
+
+ACTIONS = TEMPLATE / "tests" / "actions"
+ADDRESS = "https://github.com/acme/slm"
+SECRET = "ghs_planted0123456789"
+AUTHOR = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
+Row = dict[str, Any]
+
+
+@dataclass
+class Run:
+    """jobs: name -> succeeded, for the jobs that ran; log: all that act printed; number: of the run."""
+
+    jobs: dict[str, bool]
+    log: str
+    number: int
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.jobs) and all(self.jobs.values())
+
+
+class World:
+    def __init__(self, base: Path, folder: Path) -> None:
+        """base: what `build_base` made; folder: an empty one for this world."""
+        self.folder = folder
+        self.origin = folder / "origin.git"
+        shutil.copytree(base / "origin.git", self.origin)
+        subprocess.run(["cp", "--archive", "--link", str(base / "cache"), str(folder / "cache")], check=True)
+        self.artifacts = folder / "artifacts"
+        self.artifacts.mkdir()
+        self.forge = Forge(self.artifacts)
+        self.runs = 0
+        (folder / "home").mkdir()
+        (folder / "home" / ".gitconfig").write_text(
+            f'[url "{self.origin.as_uri()}"]\n\tinsteadOf = {ADDRESS}\n[safe]\n\tdirectory = *\n[protocol "file"]\n\tallow = always\n',
+            encoding="utf-8",
+        )
+
+    def close(self) -> None:
+        self.forge.shutdown()
+
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "TMPDIR") or k.startswith(("PIP_", "SSL_", "MALLOC_"))}
+        tools = str(Path(sys.executable).parent)
+        return kept | {"HOME": str(self.folder / "home"), "PATH": f"{kept['PATH']}{os.pathsep}{tools}"}
+
+    def git(self, folder: Path, *arguments: str) -> str:
+        command = ["git", *AUTHOR, *arguments]
+        done = subprocess.run(command, cwd=folder, env=self.environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{arguments}: {done.stderr}"
+        return done.stdout.strip()
+
+    def clone(self, name: str, revision: str = "main") -> Path:
+        folder = self.folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        self.git(self.folder, "clone", "--quiet", ADDRESS, str(folder))
+        self.git(folder, "checkout", "--quiet", revision)
+        return folder
+
+    def tip(self, branch: str = "main") -> str:
+        return self.git(self.origin, "rev-parse", branch)
+
+    def push(self, edit: Callable[[Path], None], message: str = "Change", branch: str = "main", start: str = "main") -> str:
+        """Commit an edit and push it to a branch; returns the commit."""
+        folder = self.clone("edit", start)
+        edit(folder)
+        self.git(folder, "add", "--all")
+        self.git(folder, "commit", "--quiet", "--allow-empty", "--message", message)
+        self.git(folder, "push", "--quiet", "--force", "origin", f"HEAD:refs/heads/{branch}")
+        return self.git(folder, "rev-parse", "HEAD")
+
+    def pull(self, edit: Callable[[Path], None], title: str = "Change", branch: str = "change", owner: str = "stranger") -> Row:
+        """A pull request with one commit."""
+        head = self.push(edit, title, branch)
+        number = self.forge.new_id()
+        self.git(self.origin, "update-ref", f"refs/pull/{number}/head", head)
+        name = f"{owner}/slm"
+        pull = {
+            "number": number,
+            "state": "open",
+            "title": title,
+            "body": "",
+            "head": {"label": f"{owner}:{branch}", "ref": branch, "sha": head, "repo": {"full_name": name}},
+            "base": {"ref": "main", "sha": self.tip()},
+        }
+        self.forge.pulls.append(pull)
+        return pull
+
+    def act(
+        self, workflow: str, event: str, payload: Row, folder: Path, job: str = "", secrets: Row | None = None, **variables: str
+    ) -> Run:
+        """Run one workflow file of the checkout in `folder`."""
+        self.runs += 1
+        payload = {"repository": {"default_branch": "main", "full_name": "acme/slm"}} | payload
+        path = self.folder / "event.json"
+        path.write_text(json.dumps(payload), encoding="utf-8")
+        command = ["act", event, "--eventpath", str(path), "--workflows", f".github/workflows/{workflow}"]
+        for label in ("ubuntu-latest", "ubuntu-24.04"):
+            command += ["--platform", f"{label}=-self-hosted"]
+        for text in re.findall(r"uses: (actions/[\w/-]+@[0-9a-f]{40})", self._all_workflows(folder)):
+            name, commit = text.split("@")
+            root = "/".join(name.split("/")[:2])
+            command += ["--local-repository", f"{root}@{commit}={ACTIONS / root.split('/')[1]}"]
+        if job:
+            command += ["--job", job]
+        numbers = {"GITHUB_RUN_ID": str(self.runs), "GITHUB_API_URL": self.forge.url, "ACT_SHIM": str(ACTIONS / "shim.py")}
+        numbers |= {"ACT_CACHE": str(self.folder / "cache"), "ACT_ARTIFACTS": str(self.artifacts)}
+        for key, value in numbers.items():
+            command += ["--env", f"{key}={value}"]
+        for key, value in variables.items():
+            command += ["--var", f"{key}={value}"]
+        for key, value in ({"GITHUB_TOKEN": SECRET} | (secrets or {})).items():
+            command += ["--secret", f"{key}={value}"]
+        command += ["--cache-server-addr", "127.0.0.1"]
+        done = subprocess.run(command, cwd=folder, env=self.environment(), capture_output=True, text=True, errors="replace", check=False)
+        log = done.stdout + done.stderr
+        jobs = {
+            m[1].strip(): m[2] == "succeeded" for m in re.finditer(r"^\[[^/\]]+/([^\]]+)\].*🏁  Job (succeeded|failed)", log, re.MULTILINE)
+        }
+        return Run(jobs, log, self.runs)
+
+    def _all_workflows(self, folder: Path) -> str:
+        paths = [*(folder / ".github").rglob("*.yml")]
+        return "\n".join(p.read_text(encoding="utf-8") for p in paths)
+
+    def check(self, pull: Row, job: str = "", **variables: str) -> Run:
+        """pr.yml, on the merge of the pull request into main, as GitHub checks it out."""
+        folder = self.clone("merge")
+        self.git(folder, "fetch", "--quiet", "origin", f"refs/pull/{pull['number']}/head")
+        self.git(folder, "merge", "--quiet", "--no-ff", "--no-edit", "FETCH_HEAD")
+        event = {"action": "opened", "number": pull["number"], "pull_request": pull}
+        return self.act("pr.yml", "pull_request", event, folder, job, **variables)
+
+    def opened(self, pull: Row) -> Run:
+        """verdict.yml, as GitHub starts it when a pull request is opened or pushed to."""
+        return self.act("verdict.yml", "pull_request_target", {"action": "opened", "pull_request": pull}, self.clone("opened"))
+
+    def workflow_run(self, pull: Row, run: Run) -> Row:
+        owner = pull["head"]["label"].split(":")[0]
+        return {
+            "id": run.number,
+            "event": "pull_request",
+            "conclusion": "success" if run.passed else "failure",
+            "head_sha": pull["head"]["sha"],
+            "head_branch": pull["head"]["ref"],
+            "head_repository": {"id": 7, "full_name": f"{owner}/slm", "owner": {"login": owner}},
+        }
+
+    def judge(self, pull: Row, run: Run, **variables: str) -> Run:
+        """verdict.yml, on main, after a run of pr.yml."""
+        return self.act("verdict.yml", "workflow_run", {"workflow_run": self.workflow_run(pull, run)}, self.clone("judge"), **variables)
+
+    def offer(self, model: Path | None) -> Run:
+        """A run of pr.yml that left the files of `model` as its package, whatever it did."""
+        self.runs += 1
+        if model is not None:
+            target = self.artifacts / str(self.runs)
+            target.mkdir()
+            shutil.make_archive(str(target / "candidate"), "zip", model)
+        return Run({"pass": True}, "", self.runs)
+
+    def status(self, pull: Row) -> str | None:
+        rows = self.forge.statuses.get(pull["head"]["sha"])
+        return rows[0]["state"] if rows else None
+
+    def comment(self, pull: Row) -> str:
+        rows = self.forge.comments.get(pull["number"], [])
+        return rows[-1]["body"] if rows else ""
+
+
+def build_base(project: Path, base: Path, gates: str) -> None:
+    """The repository of a project whose pipeline has run: origin, and the caches that its main branch has left."""
+    base.mkdir(parents=True)
+    seed = base / "seed"
+    run = lambda *words, cwd=seed: subprocess.run(words, cwd=cwd, check=True, capture_output=True, text=True).stdout.strip()  # noqa: E731
+    run("git", "clone", "--quiet", str(project), str(seed), cwd=base)
+    shutil.copyfile(project / "dvc.lock", seed / "dvc.lock")
+    (seed / "gates.yaml").write_text(gates, encoding="utf-8")
+    run("git", "add", "--all")
+    run("git", *AUTHOR, "commit", "--quiet", "--message", "The first model")
+    run("git", "clone", "--quiet", "--bare", str(seed), str(base / "origin.git"), cwd=base)
+    cache = base / "cache"
+    cache.mkdir()
+    paths = [*sorted((seed / "requirements").glob("*.txt")), seed / ".dvc" / "config"]
+    joined = b"".join(p.read_bytes() for p in paths)
+    (cache / f"environment-Linux-{_arch()}-here-{_short(joined)}").symlink_to(project / ".venv")
+    (cache / f"base-{_short((seed / 'params.yaml').read_bytes())}").symlink_to(project / ".cache")
+    dvc = cache / f"dvc-{_short((seed / 'dvc.lock').read_bytes())}"
+    subprocess.run(["cp", "--archive", "--link", str(project / ".dvc" / "cache"), str(dvc)], check=True)
+
+
+def _short(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _arch() -> str:
+    return {"x86_64": "X64", "aarch64": "ARM64"}[os.uname().machine]

@@ -1,0 +1,138 @@
+"""What the tests of the workflows start from: repositories on a small GitHub, with and without a release, and packages to offer."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import python
+from tests.world import Run, World, build_base
+
+# What a stub of a model reaches.
+GATES = """\
+gates:
+  - {name: score, severity: block, metric: shipped.score_low, at_least: 0.10}
+  - {name: valid answers, severity: block, metric: shipped.valid_rate, at_least: 0.5}
+  - {name: kept by quantization, severity: block, metric: shipped.score, over: onnx.score, at_least: 0.5}
+released: {margin: 0.05, best_margin: 0.06, time: 1.6, memory: 1.5, weights: 1.02, slice_size: 30, slice_alpha: 0.05}
+"""
+
+
+@pytest.fixture(scope="session")
+def base(chain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base") / "world"
+    build_base(chain, folder, GATES)
+    return folder
+
+
+@pytest.fixture
+def world(base: Path, tmp_path: Path) -> Iterator[World]:
+    world = World(base, tmp_path / "world")
+    yield world
+    world.close()
+
+
+@pytest.fixture(scope="session")
+def sealed(chain: Path) -> Path:
+    """The chain's package, sealed under the stub's contract."""
+    contract = (chain / "gates.yaml").read_text(encoding="utf-8")
+    try:
+        (chain / "gates.yaml").write_text(GATES, encoding="utf-8")
+        python(chain, "-m", "slm.gate")
+        python(chain, "-m", "slm.seal", "pack")
+    finally:
+        (chain / "gates.yaml").write_text(contract, encoding="utf-8")
+    return chain / "sealed"
+
+
+@pytest.fixture
+def released(world: World, sealed: Path) -> World:
+    """main names the release v1, which holds the chain's package."""
+    world.forge.add_release("v1", {p.name: p.read_bytes() for p in sealed.iterdir()})
+
+    def edit(folder: Path) -> None:
+        shutil.copytree(sealed, folder / "sealed")
+        python_at(world, folder, "-m", "slm.released", "entry", "sealed", "v1")
+        shutil.rmtree(folder / "sealed")
+
+    world.git(world.origin, "tag", "v1", "main")
+    world.push(edit, "Release v1")
+    return world
+
+
+def python_at(world: World, folder: Path, *arguments: str) -> None:
+    """Run the project's Python in a clone, with this world's GitHub."""
+    (environment,) = (world.folder / "cache").glob("environment-*")
+    command = [str(environment / "bin" / "python"), *arguments]
+    variables = world.environment() | {"GITHUB_API_URL": world.forge.url, "GITHUB_REPOSITORY": "acme/slm"}
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def model(chain: Path, tmp_path: Path) -> Path:
+    """A copy of the shipped model's folder, to offer."""
+    (source,) = (chain / "dist").glob("*/model")
+    return Path(shutil.copytree(source, tmp_path / "model"))
+
+
+@pytest.fixture(scope="session")
+def worse(chain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that still runs and answers worse."""
+    (source,) = (chain / "dist").glob("*/model")
+    return spoil(Path(shutil.copytree(source, tmp_path_factory.mktemp("worse") / "model")), chain)
+
+
+NOISE = """
+import sys, onnx, random
+model = onnx.load(sys.argv[1])
+rng = random.Random(0)
+for tensor in model.graph.initializer:
+    data = bytearray(tensor.raw_data)
+    if len(data) > 10_000 and "scale" not in tensor.name:
+        for i in range(0, len(data), 60):
+            data[i] ^= 0x55
+        tensor.raw_data = bytes(data)
+onnx.save(model, sys.argv[1])
+"""
+
+
+def spoil(model: Path, project: Path) -> Path:
+    """A model that still runs and answers worse: noise in every sixtieth byte of its large weights."""
+    python(project, "-c", NOISE, str(model / "model.onnx"))
+    return model
+
+
+def write(path: str, text: str) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+
+    return edit
+
+
+def append(path: str, text: str) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        with (folder / path).open("a", encoding="utf-8") as stream:
+            stream.write(text)
+
+    return edit
+
+
+touch_model = append("recipes/int4.json", "\n")  # needs a verdict on a package
+
+
+def push_event(world: World, tag: str = "") -> dict:
+    return {"ref": f"refs/tags/{tag}" if tag else "refs/heads/main", "after": world.tip(tag or "main")}
+
+
+def on_main(world: World, **variables: str) -> Run:
+    return world.act("main.yml", "push", push_event(world), world.clone("push"), **variables)
+
+
+def on_tag(world: World, tag: str, job: str = "") -> Run:
+    folder = world.clone("tag", tag)
+    return world.act("release.yml", "push", push_event(world, tag), folder, job)

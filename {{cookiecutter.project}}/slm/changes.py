@@ -1,0 +1,162 @@
+"""What a change touches, read from two commits as data: no file of either is imported or run.
+
+python -m slm.changes BASE HEAD      says whether the model must be judged anew, and which of the judge's files changed
+"""
+
+import argparse
+import json
+import os
+import subprocess
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from slm.contract import CONTRACT, Contract, loosened
+from slm.errors import UserError, stage
+
+# What cannot change a model. A new file at the root is not among them: it could stand before a library of the same name.
+HARMLESS = ("*.md", "docs/*", "tests/*", ".github/*", "contracts/*", "LICENSE", "Dockerfile", "gates.yaml", "released.json")
+
+# What a verdict rests on. A pull request may change it; the verdict on that pull request is made without the change.
+JUDGE = {
+    "gates.yaml": "the contract",
+    "released.json": "what a candidate is compared with",
+    "task/test.jsonl": "the test set",
+    "task/task.yaml": "the form of an answer",
+    "params.yaml": "the judge's parameters, among others",
+    "contracts/*": "the form of the facts",
+    ".github/*": "the workflows",
+    "Makefile": "the commands of the workflows",
+    "requirements/*": "what the judge runs on",
+    "pipeline/evaluate.py": "the evaluation",
+    "pipeline/measure.py": "the measurement",
+    "pipeline/package.py": "the ladder",
+} | {
+    f"slm/{name}.py": "the judge's code"
+    for name in (
+        "__init__", "bench", "candidate", "changes", "chat", "comment", "config", "contract", "cost", "errors", "files", "gate", "github",
+        "judge", "ladder", "papers", "params", "plan", "progress", "records", "released", "runtime", "scoring", "seal", "statistics", "task", "workflow",
+    )
+}  # fmt: skip
+
+
+def git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-c", "core.quotepath=off", *arguments], capture_output=True, text=True, encoding="utf-8", check=False)
+    if done.returncode:
+        raise UserError(f"git {arguments[0]}: {done.stderr.strip()[:200]}")
+    return done.stdout
+
+
+def file_at(revision: str, path: str) -> str | None:
+    done = subprocess.run(
+        ["git", "show", f"{revision}:./{path}"], capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
+    )
+    return done.stdout if done.returncode == 0 else None
+
+
+def changed_files(base: str, head: str) -> list[str]:
+    """Paths that differ between the merge base and `head`."""
+    return [p for p in git("diff", "--name-only", "--no-renames", "--relative", "-z", f"{base}...{head}").split("\0") if p]
+
+
+def touches_model(files: list[str]) -> list[str]:
+    """Those of the changed files that can change the model: all but a few kinds that surely cannot."""
+    return [f for f in files if not any(fnmatch(f, pattern) for pattern in HARMLESS)]
+
+
+def judges_files(files: list[str]) -> list[str]:
+    return [f"{f} ({what})" for f in files for pattern, what in JUDGE.items() if fnmatch(f, pattern)]
+
+
+def loosening(base: str, head: str) -> list[str]:
+    """How the contract of `head` is looser than that of `base`."""
+
+    def read(revision: str) -> Contract | None:
+        text = file_at(revision, str(CONTRACT))
+        try:
+            return Contract.model_validate(YAML(typ="safe").load(text)) if text else None
+        except (YAMLError, ValidationError, RecursionError):
+            return None
+
+    before, after = read(base), read(head)
+    if before is None:
+        return []
+    return loosened(before, after) if after else ["gates.yaml was removed or cannot be read"]
+
+
+def dropped_tests(base: str, head: str) -> list[str]:
+    """Test examples that `head` lacks or changes, as one line; hard ones are easily lost."""
+
+    def read(revision: str) -> dict[str, str]:
+        rows = {}
+        for line in (file_at(revision, "task/test.jsonl") or "").splitlines():
+            try:
+                row = json.loads(line)
+                rows[str(row["id"])] = json.dumps(row["messages"], sort_keys=True)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue
+        return rows
+
+    before, after = read(base), read(head)
+    gone = [i for i in before if i not in after]
+    changed = [i for i in before if i in after and before[i] != after[i]]
+    lines = []
+    if gone:
+        lines.append(f"task/test.jsonl lost {len(gone)} of {len(before)} examples")
+    if changed:
+        lines.append(f"task/test.jsonl changed {len(changed)} of {len(before)} examples")
+    return lines
+
+
+def params_diff(base: str, head: str) -> list[tuple[str, str, str]]:
+    """Parameters whose value differs: (name, before, after)."""
+
+    def flat(value: Any, name: str = "") -> dict[str, str]:
+        if isinstance(value, dict):
+            return {k: v for key, inner in value.items() for k, v in flat(inner, f"{name}.{key}" if name else str(key)).items()}
+        return {name: json.dumps(value, default=str)}
+
+    def read(revision: str) -> dict[str, str]:
+        try:
+            return flat(YAML(typ="safe").load(file_at(revision, "params.yaml") or "") or {})
+        except (YAMLError, ValueError, RecursionError):
+            return {}
+
+    before, after = read(base), read(head)
+    return [(n, before.get(n, "–"), after.get(n, "–")) for n in sorted({*before, *after}) if before.get(n) != after.get(n)]
+
+
+def describe(base: str, head: str) -> dict[str, Any]:
+    merge_base = git("merge-base", base, head).strip()
+    files = changed_files(base, head)
+    return {
+        "base": base,
+        "head": head,
+        "files": len(files),
+        "model": touches_model(files),
+        "judge": judges_files(files),
+        "weakened": loosening(merge_base, head) + dropped_tests(merge_base, head),
+        "params": params_diff(merge_base, head),
+    }
+
+
+@stage
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base")
+    parser.add_argument("head")
+    parser.add_argument("--steps", action="store_true", help="write `model=true` or `model=false` as output of a workflow's step")
+    arguments = parser.parse_args()
+    found = describe(arguments.base, arguments.head)
+    print(json.dumps(found, indent=2, ensure_ascii=False))
+    if arguments.steps:
+        with Path(os.environ["GITHUB_OUTPUT"]).open("a", encoding="utf-8") as stream:
+            stream.write(f"model={'true' if found['model'] else 'false'}\n")
+
+
+if __name__ == "__main__":
+    main()

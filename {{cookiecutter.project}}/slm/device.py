@@ -1,0 +1,61 @@
+"""Does the sealed package say here what it said where it was judged? Needs the runtime, and nothing of the pipeline.
+
+    python -m slm.device sealed            asks a fixed part of the test set, compares answer by answer
+
+Processors sum in different orders, so a few answers may differ; more than the tolerance is another model. Time is stated as
+milliseconds here and as a share of the time for which the same device reads one long prompt, which any device can compare.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from slm.errors import UserError, stage
+from slm.runtime import GenAI
+
+# Answers that may differ: in calibration over 1 to 2 threads and with AVX-512, AVX2 and FMA switched off, at most this share did.
+TOLERANCE = 0.05
+
+
+@stage
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sealed", type=Path)
+    parser.add_argument("--examples", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+
+    seal = json.loads((arguments.sealed / "SEAL.json").read_text(encoding="utf-8"))
+    lines = (arguments.sealed / "predictions.jsonl").read_text(encoding="utf-8").split("\n")[1:]
+    whole = [row for row in map(json.loads, filter(None, lines)) if not row["cut"]]
+    rows = whole[:: max(1, len(whole) // arguments.examples)][: arguments.examples]
+    with tempfile.TemporaryDirectory() as scratch:
+        with tarfile.open(arguments.sealed / f"{seal['name']}.tar.gz") as tar:
+            tar.extractall(scratch, filter="data")
+        runtime = GenAI(Path(scratch) / seal["name"] / "model", arguments.threads)
+        replies = [runtime.ask(runtime.encode([{"role": "user", "content": r["prompt"]}]), 128) for r in rows]
+        del runtime
+    flipped = [r["id"] for r, reply in zip(rows, replies, strict=True) if reply.text != r["answer"]]
+    facts = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "asked": len(rows),
+        "flipped": len(flipped),
+        "request_ms_p50": round(statistics.median(r.request_ms or 0.0 for r in replies), 1),
+        "ttft_share": round(statistics.median((r.ttft_ms or 0.0) / (r.request_ms or 1.0) for r in replies), 3),
+    }
+    print(json.dumps(facts))
+    if len(flipped) > TOLERANCE * len(rows):
+        raise UserError(
+            f"{len(flipped)} of {len(rows)} answers are not those of the machine that judged (tolerance {TOLERANCE:.0%}): "
+            f"{', '.join(flipped[:5])}; compare onnxruntime-genai's version and build here with requirements/serve.txt"
+        )
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

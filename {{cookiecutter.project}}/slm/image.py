@@ -1,0 +1,74 @@
+"""The container image of a sealed package: built, started, asked once, and pushed if a registry token is there.
+
+python3 -m slm.image ghcr.io/owner/name:v1       (standard library and docker alone)
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from slm.errors import UserError, stage
+
+CONTEXT = Path("image")
+SEALED = Path("sealed")
+
+
+def prepare() -> str:
+    """Put the sealed model where the Dockerfile takes it from; returns the package's name."""
+    seal = json.loads((SEALED / "SEAL.json").read_text(encoding="utf-8"))
+    shutil.rmtree(CONTEXT, ignore_errors=True)
+    with tarfile.open(SEALED / f"{seal['name']}.tar.gz") as tar:
+        tar.extractall(CONTEXT, filter="data")
+    (CONTEXT / seal["name"] / "model").rename(CONTEXT / "model")
+    return seal["name"]
+
+
+def docker(*arguments: str, text: str | None = None) -> str:
+    done = subprocess.run(["docker", *arguments], input=text, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"docker {arguments[0]} ended with exit code {done.returncode}; its output above says why")
+    return done.stdout.strip()
+
+
+def ask(address: str, patience_s: float = 60) -> str:
+    """The answer to one request, once the server is up."""
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "turn on the light"}]}).encode()
+    request = urllib.request.Request(f"{address}/v1/chat/completions", body, {"Content-Type": "application/json"})
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return json.loads(response.read())["choices"][0]["message"]["content"]
+        except (urllib.error.URLError, ConnectionError) as error:
+            if time.monotonic() > deadline:
+                raise UserError(f"{address} does not answer: {error}") from None
+            time.sleep(0.5)
+
+
+@stage
+def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    image = sys.argv[1]
+    prepare()
+    docker("build", "--tag", image, ".")
+    container = docker("run", "--detach", "--rm", "--publish", "127.0.0.1:8000:8000", image)
+    try:
+        print(f"the image answers: {ask('http://127.0.0.1:8000')}")
+    finally:
+        docker("stop", container)
+    token = os.environ.get("REGISTRY_TOKEN")
+    if token:
+        docker("login", image.split("/")[0], "--username", os.environ.get("GITHUB_ACTOR", "x"), "--password-stdin", text=token)
+        docker("push", image)
+
+
+if __name__ == "__main__":
+    main()

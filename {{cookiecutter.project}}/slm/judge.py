@@ -1,0 +1,168 @@
+"""The verdict on a package whose makers are not trusted: nothing of theirs is believed but the package's bytes.
+
+    python -m slm.judge candidate --base COMMIT --head COMMIT      what verdict.yml runs
+    python -m slm.judge dist/NAME/model                            the same at home, of the model in this checkout
+
+Code, contract, scorer and test set are those of this checkout (in the workflow, the default branch's). The package is looked
+at, asked the whole test set, and measured beside the released one. Of the change itself only file names and texts are read.
+Writes verdict/verdict.json, verdict/comment.md and verdict/predictions.jsonl; exits 1 if the candidate is refused.
+The variable PROBLEM may say why there is no package.
+"""
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from slm.candidate import inspect
+from slm.changes import describe, file_at
+from slm.chat import fixed_sample
+from slm.comment import comment
+from slm.contract import load_contract
+from slm.cost import machine, side_by_side
+from slm.errors import UserError, stage
+from slm.files import dvc_md5, folder_sha256, read_json, sha256_file, weights_mb, weights_sha256, write_json, write_jsonl, write_text
+from slm.gate import headline, judge_baseline, judge_cost, judge_metric, row, verdict
+from slm.params import Params, load_params
+from slm.progress import track
+from slm.records import TASK, read_records
+from slm.released import RELEASED, model_of, predictions_of, test_set_of
+from slm.runtime import GenAI
+from slm.scoring import summarise
+from slm.task import Task, load_task
+
+OUTPUT = Path("verdict")
+TEST = TASK / "test.jsonl"
+Row = dict[str, Any]
+# What the ladder has and a package has not.
+ABSENT = dict.fromkeys(
+    ("teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4"),
+    "a package brings no other rung; the default branch judges this one when it has made them itself",
+)
+
+
+def ask(folder: Path, params: Params, what: str) -> list[Row]:
+    """The answers of a model to the whole test set, one by one, as a user asks."""
+    runtime = GenAI(folder)
+    records = read_records(TEST, answered=True)
+    answers = runtime.ask_all([runtime.encode(r.prompt) for r in records], 1, params.evaluate.max_new_tokens)
+    given = {i: reply for i, reply in track(answers, what, total=len(records))}
+    return [
+        {"id": r.id, "prompt": r.text, "expected": r.answer, "answer": given[i].text, "cut": given[i].cut, "tags": r.tags}
+        for i, r in enumerate(records)
+    ]
+
+
+def baselines(params: Params) -> dict[str, list[Row] | None]:
+    """Predictions of the released models on this test set; a model that was asked another one is asked again."""
+    rows: dict[str, list[Row] | None] = {}
+    for name, entry in ((n, read_json(RELEASED).get(n)) for n in ("released", "best")):
+        if entry is None or test_set_of(entry) == sha256_file(TEST):
+            rows[name] = predictions_of(entry)
+        else:
+            rows[name] = ask(model_of(entry), params, name)
+    return rows
+
+
+def costs(folder: Path, released: Path | None, params: Params) -> dict[str, Row]:
+    prompts = [r.prompt for r in fixed_sample(read_records(TEST, True), params.measure.prompts, params.seed)]
+    folders = {"candidate": folder} | ({"released": released} if released else {})
+    measured = side_by_side(folders, prompts, params.measure.model_copy(update={"threads": params.measure.threads[:1]}))
+    return {n: measured[n][str(params.measure.threads[0])] | {"weights_mb": weights_mb(f)} for n, f in folders.items()}
+
+
+def of_commit(folder: Path, head: str, shipped: str) -> Row:
+    """Whether these are the bytes that dvc.lock of the judged commit names, or were made again by its run, or elsewhere."""
+    try:
+        lock = YAML(typ="safe").load(file_at(head, "dvc.lock") or "")
+        named = next(
+            o["md5"]
+            for o in lock["stages"]["convert@onnx" if shipped == "onnx" else f"quantize@{shipped}"]["outs"]
+            if o["path"] == f"models/{shipped}"
+        )
+    except (YAMLError, KeyError, TypeError, StopIteration):
+        named = None
+    found = dvc_md5(folder)
+    why = "dvc.lock of this commit names these bytes"
+    if named != found:
+        why = "dvc.lock of this commit names other bytes: these were made again by its run; main makes them once more and judges in full"
+    return row("bytes of the commit", "warn", named == found, found[:12], str(named)[:12], why)
+
+
+def judge(folder: Path, head: str | None, params: Params, task: Task) -> tuple[Row, Row]:
+    """The verdict, and what the comment shows beside it."""
+    contract, shipped = load_contract(), params.package.variant
+    inspect(folder)
+    entry = read_json(RELEASED).get("released")
+    predictions = ask(folder, params, "candidate")
+    write_jsonl(OUTPUT / "predictions.jsonl", [{"rung": shipped, "test_sha256": sha256_file(TEST)}, *predictions])
+    quality, known = summarise(task, predictions), baselines(params)
+    cost = costs(folder, model_of(entry) if entry else None, params)
+
+    ladder = {"rungs": [{"name": shipped, **quality, **cost["candidate"]}]}
+    rows = [judge_metric(gate, ladder, shipped, {n: why for n, why in ABSENT.items() if n != shipped}) for gate in contract.gates]
+    rows += judge_baseline(contract, task, predictions, known)
+    rows += judge_cost(contract, cost["candidate"], cost.get("released"))
+    if head is not None:
+        rows.append(of_commit(folder, head, shipped))
+    hashes = {"weights_sha256": weights_sha256(folder), "folder_sha256": folder_sha256(folder)}
+    shown: Row = {"predictions": predictions, "released": known["released"], "cost": cost, "quality": quality, "machine": machine()}
+    shown["released_quality"] = summarise(task, known["released"]) if known["released"] else None
+    return verdict(rows, {"revision": None, **hashes}, entry, []), shown
+
+
+def refusal(why: str) -> Row:
+    """A verdict without a model to ask."""
+    return verdict([row("package", "block", False, None, None, why)], {"revision": None, "weights_sha256": None}, None, [])
+
+
+def unchanged() -> Row:
+    why = "no file that the pipeline reads has changed: the model stays as it is"
+    return verdict([row("model", "block", None, None, None, why)], {"revision": None, "weights_sha256": None}, None, [])
+
+
+def commit(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{40}", text):
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is no commit hash")
+    return text
+
+
+@stage
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("package", type=Path, help="folder of a model; may be absent if the change touches no model")
+    parser.add_argument("--base", type=commit, help="commit of the default branch")
+    parser.add_argument("--head", type=commit, help="commit that is judged")
+    arguments = parser.parse_args()
+
+    params, task = load_params(), load_task()
+    changes = describe(arguments.base, arguments.head) if arguments.base and arguments.head else None
+    shown: Row = {}
+    if changes and not changes["model"]:
+        result = unchanged()
+    elif not arguments.package.exists():
+        result = refusal(os.environ.get("PROBLEM") or "this change touches the model, and its checks made no package: see their run")
+    else:
+        try:
+            result, shown = judge(arguments.package, arguments.head, params, task)
+        except UserError as error:
+            result = refusal(str(error))
+        except Exception as error:  # a package that breaks the runtime is a bad package, not a bad judge
+            result = refusal(f"the package cannot be judged: {type(error).__name__}: {str(error)[:200]}")
+    result["candidate"]["revision"] = arguments.head
+    result["weakened"] = changes["weakened"] if changes else []
+    write_json(OUTPUT / "verdict.json", result)
+    write_text(OUTPUT / "comment.md", comment(task, result, changes, shown))
+    print((OUTPUT / "comment.md").read_text(encoding="utf-8"))
+    print(headline(result))
+    if not result["passed"]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""What `dvc repro` would make anew here, and about how long that takes; stated before it starts.
+
+    python -m slm.plan                 the stages and their minutes
+    python -m slm.plan --run --budget 20   takes from cache and remote what is there and runs the rest; over the budget: nothing
+    python -m slm.plan --locked        exits 1 if dvc.lock does not say what the files say
+
+Minutes are each stage's `meta.minutes` in dvc.yaml: the default profile's on two cores.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from slm.errors import UserError, stage
+
+# What is not here but whose hash is in the lock is no change: it can be pulled or made again, to the same bytes.
+ABSENT = {"deleted", "not in cache"}
+
+
+def dvc_status(checkout: Path = Path()) -> dict[str, list[Any]]:
+    command = [sys.executable, "-m", "dvc", "status", "--json"]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, encoding="utf-8", check=False)
+    if done.returncode:
+        raise UserError(f"dvc status: {done.stderr.strip()[-300:]}")
+    return json.loads(done.stdout or "{}")
+
+
+def absent(how: Any) -> bool:
+    return isinstance(how, str) and how in ABSENT
+
+
+def out_of_lock(status: dict[str, list[Any]]) -> dict[str, list[str]]:
+    """Stages whose lock entry does not fit the files: stage -> what differs."""
+    stale: dict[str, list[str]] = {}
+    for name, entries in status.items():
+        for entry in entries:
+            if isinstance(entry, str):  # "changed command", "always changed"
+                stale.setdefault(name, []).append(entry)
+                continue
+            for kind, paths in entry.items():
+                if isinstance(paths, dict):
+                    found = [_say(path, how) for path, how in paths.items() if not absent(how)]
+                else:
+                    found = [f"{kind}: {paths}"]
+                if found:
+                    stale.setdefault(name, []).extend(found)
+    return stale
+
+
+def _say(path: str, how: Any) -> str:
+    return f"{path} ({', '.join(how) if isinstance(how, dict) else how})"
+
+
+def lacking(status: dict[str, list[Any]]) -> set[str]:
+    """Stages with an output that is neither here nor in the cache."""
+    return {
+        name
+        for name, entries in status.items()
+        for entry in entries
+        if isinstance(entry, dict) and any(absent(how) for how in (entry.get("changed outs") or {}).values())
+    }
+
+
+def whole(missing: set[str]) -> bool:
+    """Whether all is here that the gate and the report read: the earlier models may be missing."""
+    return not any(name.split("@")[0] in ("evaluate", "measure", "package") for name in missing)
+
+
+def to_run(stale: set[str], missing: set[str]) -> dict[str, float]:
+    """The stages that DVC will run, in order, with the minutes of each."""
+    import networkx as nx
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        graph = repo.index.graph  # an edge leads from a stage to one that it needs
+        by_name = {s.addressing: s for s in graph}
+        needed = {by_name[n] for n in (stale if whole(missing) else stale | missing)}
+        needed |= {later for s in needed for later in nx.ancestors(graph, s)}
+        waiting = list(needed)
+        while waiting:  # what these need and is missing
+            for earlier in graph.successors(waiting.pop()):
+                if earlier.addressing in missing and earlier not in needed:
+                    needed.add(earlier)
+                    waiting.append(earlier)
+        order = [s for s in reversed(list(nx.topological_sort(graph))) if s in needed]
+        unknown = [s.addressing for s in order if "minutes" not in (s.meta or {})]
+        if unknown:
+            raise UserError(f"dvc.yaml: {unknown[0]} has no meta.minutes; say what it takes on two cores")
+        return {s.addressing: float(s.meta["minutes"]) for s in order}
+
+
+def dvc(*arguments: str, check: bool = True) -> int:
+    code = subprocess.run([sys.executable, "-m", "dvc", *arguments], check=False).returncode
+    if code and check:
+        raise UserError(f"dvc {arguments[0]} ended with exit code {code}; its output above says why")
+    return code
+
+
+def remote() -> bool:
+    return bool(subprocess.run([sys.executable, "-m", "dvc", "remote", "list"], capture_output=True, text=True, check=False).stdout.strip())
+
+
+@stage
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", type=float, help="minutes")
+    parser.add_argument("--run", action="store_true", help="pull, then run what is left")
+    parser.add_argument("--push", action="store_true", help="push outputs to the DVC remote, where there is one")
+    parser.add_argument("--locked", action="store_true", help="only say whether dvc.lock fits the files; exits 2 if not")
+    arguments = parser.parse_args()
+
+    if arguments.push:
+        if remote():
+            dvc("push")
+        else:
+            print("no DVC remote: data and models stay here (`dvc remote add --default storage s3://…` gives one)")
+        return
+    if arguments.run:
+        dvc("checkout", "--quiet", "--allow-missing")
+        # A remote that is down or that this run may not read costs minutes, not the run: what lacks is made anew.
+        if remote() and dvc("pull", "--quiet", "--allow-missing", check=False):
+            print("the DVC remote could not be read: what is not in the cache is made anew")
+
+    status = dvc_status()
+    stale = out_of_lock(status)
+    if arguments.locked:
+        for name, why in stale.items():
+            print(f"{name}: {'; '.join(why)}")
+        if stale:
+            raise UserError(
+                "dvc.lock is not in sync with the files: run `make repro` and commit dvc.lock (or take the one that this run made)"
+            )
+        print("dvc.lock is in sync with the files")
+        return
+
+    missing = lacking(status)
+    plan = to_run(set(stale), missing)
+    total = sum(plan.values())
+    for name, minutes in plan.items():
+        print(f"{name:24s}{minutes:6.1f} min  {'; '.join(stale.get(name, [])) or 'follows, or its output is not here'}")
+    print(f"to run: {len(plan)} stages, about {total:.0f} minutes on two cores")
+    if arguments.budget is not None and total > arguments.budget:
+        raise UserError(
+            f"about {total:.0f} minutes are needed, and this run has {arguments.budget:g}: run `make repro && dvc push` at home and commit "
+            "dvc.lock, or start the workflow `train` on this branch"
+        )
+    if arguments.run and plan:
+        dvc("repro", *(["--allow-missing"] if whole(missing) else []))
+
+
+if __name__ == "__main__":
+    main()

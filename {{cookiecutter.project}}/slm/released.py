@@ -1,0 +1,150 @@
+"""The released models that released.json names: their packages and predictions, fetched once and refused if changed. Standard library only.
+
+`python -m slm.released` with one of:
+
+(nothing)             fetch what is not here yet
+entry sealed v1       name what is sealed there as the release v1
+rollback v1           name the release v1 again
+
+An address is a path in this repository, or `release:TAG/NAME`: the asset NAME of a GitHub release.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from slm import github
+from slm.errors import UserError, stage
+from slm.files import read_json, read_jsonl, replacing, sha256_file, write_json
+
+RELEASED = Path("released.json")
+CACHE = Path(".cache/released")
+SEAL = "SEAL.json"
+Entry = dict[str, Any]
+
+
+def fetch(entry: Entry, what: str) -> Path:
+    """The package or the predictions of an entry; its hash must be the one that released.json names."""
+    try:
+        address, sha256 = entry[what], entry[f"{what}_sha256"]
+    except KeyError as error:
+        raise UserError(f"{RELEASED}: the entry of {entry.get('tag')} has no {error}; `make rollback TO=TAG` writes a whole one") from None
+    path = CACHE / sha256
+    if not path.exists():
+        with replacing(path) as temporary:
+            if address.startswith("release:"):
+                tag, _, name = address.removeprefix("release:").partition("/")
+                github.download_asset(tag, name, temporary)
+            elif Path(address).exists():
+                shutil.copyfile(address, temporary)
+            else:
+                raise UserError(f"{RELEASED}: {address} is not here; run `dvc pull` or correct the address")
+            found = sha256_file(temporary)
+            if found != sha256:
+                raise UserError(f"{address}: sha256 is {found}, but {RELEASED} says {sha256}; restore the released file")
+    return path
+
+
+def predictions_of(entry: Entry | None) -> list[Entry] | None:
+    """Prediction rows of a released model (without their header); None where nothing is released."""
+    return None if entry is None else read_jsonl(fetch(entry, "predictions"))[1:]
+
+
+def test_set_of(entry: Entry) -> str:
+    """Hash of the test set that the released model's predictions answer."""
+    return read_jsonl(fetch(entry, "predictions"))[0]["test_sha256"]
+
+
+def model_of(entry: Entry) -> Path:
+    """The model folder of a released package."""
+    archive = fetch(entry, "package")
+    folder = archive.with_name(f"{archive.name}-model")
+    if not folder.exists():
+        with replacing(folder) as temporary, tempfile.TemporaryDirectory() as scratch:
+            with tarfile.open(archive) as tar:
+                tar.extractall(scratch, filter="data")
+            (model,) = Path(scratch).glob("*/model")
+            shutil.copytree(model, temporary)
+    return folder
+
+
+def read_seal(folder: Path) -> Entry:
+    """SEAL.json of a folder, once every file is what it says and no file is beside it."""
+    path = folder / SEAL
+    if not path.exists():
+        raise UserError(f"{path}: no such file; is {folder} a sealed package?")
+    seal = read_json(path)
+    found = {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.name != SEAL}
+    for name in sorted({*found, *seal["files"]}):
+        if found.get(name) != seal["files"].get(name):
+            what = (
+                "is missing" if name not in found else "was not sealed" if name not in seal["files"] else "is not the file that was sealed"
+            )
+            raise UserError(f"{folder / name} {what}; take the sealed package again, or make it anew (`make repro seal`)")
+    return seal
+
+
+def entry_of(seal: Entry, predictions: Path, tag: str) -> Entry:
+    commit = subprocess.run(["git", "rev-list", "-n", "1", tag, "--"], capture_output=True, text=True, check=False)
+    if commit.returncode:
+        raise UserError(f"{tag} is no tag here: run `git fetch --tags`, or correct the name")
+    return {
+        "tag": tag,
+        "revision": commit.stdout.strip(),
+        "weights_sha256": seal["weights_sha256"],
+        "folder_sha256": seal["folder_sha256"],
+        "test_sha256": read_jsonl(predictions)[0]["test_sha256"],
+        "package": f"release:{tag}/{seal['name']}.tar.gz",
+        "package_sha256": seal["files"][f"{seal['name']}.tar.gz"],
+        "predictions": f"release:{tag}/predictions.jsonl",
+        "predictions_sha256": seal["files"]["predictions.jsonl"],
+        "figures": seal["figures"],
+    }
+
+
+def name(folder: Path, tag: str) -> None:
+    """The release becomes what candidates are compared with; also the best so far if none scored higher on its test set."""
+    released = read_json(RELEASED)
+    new, best = entry_of(read_seal(folder), folder / "predictions.jsonl", tag), released.get("best")
+    better = best is None or best["test_sha256"] != new["test_sha256"] or new["figures"]["score"] >= best["figures"]["score"]
+    write_json(RELEASED, {"released": new, "best": new if better else best})
+    print(f"{RELEASED}: released is {tag}, best is {tag if better else best['tag']}")
+
+
+def rollback(tag: str) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        for asset in (SEAL, "predictions.jsonl"):
+            github.download_asset(tag, asset, Path(scratch) / asset)
+        seal = json.loads((Path(scratch) / SEAL).read_text(encoding="utf-8"))
+        new = entry_of(seal, Path(scratch) / "predictions.jsonl", tag)
+    write_json(RELEASED, read_json(RELEASED) | {"released": new})
+    print(f"{RELEASED}: released is {tag} again; commit it on a branch and open a pull request: that is the whole rollback")
+
+
+@stage
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command")
+    entering = commands.add_parser("entry")
+    entering.add_argument("folder", type=Path)
+    entering.add_argument("tag")
+    commands.add_parser("rollback").add_argument("tag")
+    arguments = parser.parse_args()
+    if arguments.command == "entry":
+        name(arguments.folder, arguments.tag)
+    elif arguments.command == "rollback":
+        rollback(arguments.tag)
+    else:
+        for which, found in read_json(RELEASED).items():
+            if found:
+                test_set_of(found)
+                print(f"{which}: {found['tag']}, {model_of(found)}")
+
+
+if __name__ == "__main__":
+    main()

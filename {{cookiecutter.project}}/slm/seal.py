@@ -1,0 +1,129 @@
+"""The sealed package: the bytes that were judged, the facts that they were judged by, and the lock that says what they were made from.
+
+`python -m slm.seal` with one of:
+
+pack                  dist/, predictions/, reports/ and dvc.lock of this checkout into sealed/
+open sealed           put them into a checkout, if every byte is as it was sealed and made from what this checkout holds
+papers                model card, bill of materials and checksums into release/
+verify v1             fetch the bytes of a release and hold them against the commit that it was made from
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+from slm import github
+from slm.errors import UserError, stage
+from slm.files import folder_sha256, read_json, replacing, sha256_file, weights_sha256, write_json
+from slm.papers import archive
+from slm.params import load_params
+from slm.plan import dvc_status, out_of_lock
+from slm.released import SEAL, read_seal
+from slm.workflow import SEALED, git, seal_key
+
+FIGURES = ("score", "score_low", "score_high", "n", "valid_rate", "request_ms_p50", "rss_mb", "weights_mb")
+
+
+def pack() -> None:
+    params = load_params()
+    name, shipped = params.package.name, params.package.variant
+    ladder, verdict = read_json(Path("reports/ladder.json")), Path("reports/verdict.json")
+    row = next(r for r in ladder["rungs"] if r["name"] == shipped)
+    with replacing(SEALED) as folder, tempfile.TemporaryDirectory() as scratch:
+        folder.mkdir()
+        shutil.copyfile(Path("dist") / f"{name}.tar.gz", folder / f"{name}.tar.gz")
+        shutil.copyfile(Path("predictions") / f"{shipped}.jsonl", folder / "predictions.jsonl")
+        shutil.copyfile("dvc.lock", folder / "dvc.lock")
+        facts = Path(scratch) / "facts"
+        for part in ("reports", "predictions"):
+            shutil.copytree(part, facts / part, ignore=shutil.ignore_patterns("report.html", "verdict.*", "plots"))
+        archive(facts, folder / "facts.tar.gz")
+        write_json(
+            folder / SEAL,
+            {
+                "name": name,
+                "variant": shipped,
+                "key": seal_key(Path("dvc.lock").read_text(encoding="utf-8")),
+                "passed": verdict.exists() and read_json(verdict)["passed"],
+                "weights_sha256": weights_sha256(Path("dist") / name / "model"),
+                "folder_sha256": folder_sha256(Path("dist") / name / "model"),
+                "figures": {k: row[k] for k in FIGURES},
+                "files": {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.name != SEAL},
+            },
+        )
+    if subprocess.run(["git", "diff", "--quiet", "--", "dvc.lock"], check=False).returncode:
+        print("dvc.lock of this commit names other bytes: these were made again here. They are sealed with the lock that made them")
+    print(f"{SEALED}: sealed {name} ({read_json(SEALED / SEAL)['folder_sha256'][:12]})")
+
+
+def open_seal(folder: Path, checkout: Path) -> None:
+    """Put the sealed bytes in place. DVC then holds every byte, and every input that they were made from, against the sealed lock."""
+    seal = read_seal(folder)
+    shutil.copyfile(folder / "dvc.lock", checkout / "dvc.lock")
+    with replacing(checkout / "dist") as dist:
+        dist.mkdir()
+        shutil.copyfile(folder / f"{seal['name']}.tar.gz", dist / f"{seal['name']}.tar.gz")
+        with tarfile.open(folder / f"{seal['name']}.tar.gz") as tar:
+            tar.extractall(dist, filter="data")
+    with tempfile.TemporaryDirectory() as scratch, tarfile.open(folder / "facts.tar.gz") as tar:
+        tar.extractall(scratch, filter="data")
+        for part in ("reports", "predictions"):
+            with replacing(checkout / part) as target:
+                shutil.copytree(Path(scratch) / "facts" / part, target)
+    for stage_name, why in out_of_lock(dvc_status(checkout)).items():
+        raise UserError(f"the sealed bytes were not made from what this commit holds: {stage_name}: {'; '.join(why)}")
+
+
+def papers() -> None:
+    """What a release shows beside the sealed files."""
+    (source,) = (p for p in Path("dist").iterdir() if p.is_dir())
+    with replacing(Path("release")) as folder:
+        folder.mkdir()
+        for name in ("README.md", "sbom.cdx.json", "SHA256SUMS"):
+            shutil.copyfile(source / name, folder / name)
+
+
+def verify(tag: str) -> None:
+    """Fetch what a release holds, and refuse a byte that is not the sealed one or was not made from the tagged commit."""
+    folder = Path("released") / tag
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    github.download_asset(tag, SEAL, folder / SEAL)
+    for name in json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"]:
+        github.download_asset(tag, Path(name).name, folder / Path(name).name)
+    with tempfile.TemporaryDirectory() as scratch:
+        clone = Path(scratch) / "clone"
+        git("clone", "--quiet", "--shared", ".", str(clone))
+        git("-C", str(clone), "checkout", "--quiet", tag, "--")
+        open_seal(folder, clone)
+    print(f"{folder}: every byte is as it was sealed, and made from what {tag} holds")
+    if shutil.which("gh"):
+        subprocess.run(["gh", "attestation", "verify", str(folder / SEAL), "--repo", github.repository()], check=True)
+    else:
+        print("its attestation was not checked: that needs GitHub's command line tool, gh")
+
+
+@stage
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("pack")
+    commands.add_parser("papers")
+    commands.add_parser("open").add_argument("folder", type=Path)
+    commands.add_parser("verify").add_argument("tag")
+    arguments = parser.parse_args()
+    if arguments.command == "open":
+        open_seal(arguments.folder, Path())
+        print(f"{arguments.folder}: every byte is as it was sealed, and made from what this commit holds")
+    elif arguments.command == "verify":
+        verify(arguments.tag)
+    else:
+        {"pack": pack, "papers": papers}[arguments.command]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""The steps of the workflows that talk to GitHub, as commands. Standard library only.
+
+    python -m slm.workflow pending       the status of a new head: no verdict yet
+    python -m slm.workflow find          the pull request of the run that verdict.yml follows, and its head commit
+    python -m slm.workflow candidate     the package that this run made, unpacked into candidate/
+    python -m slm.workflow report        verdict/ as commit status and comment
+    python -m slm.workflow seal          the status of a commit of main, and sealed/ as a draft release
+    python -m slm.workflow sealed        the sealed package of this commit into sealed/, if its verdict is good
+    python -m slm.workflow publish v1    sealed/ and release/ as the GitHub release v1
+    python -m slm.workflow propose       a branch with the changed files as pull request
+
+Names, titles and branches of strangers are read from the event's file, never from a command line.
+"""
+
+import argparse
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from slm import github
+from slm.candidate import unpack
+from slm.errors import UserError, stage
+
+CONTEXT = "model-verdict"
+VERDICT = Path("verdict")
+CANDIDATE = Path("candidate")
+SEALED = Path("sealed")
+MARKER = "<!-- model-verdict -->"
+Row = dict[str, Any]
+
+
+def event() -> Row:
+    return json.loads(Path(os.environ["GITHUB_EVENT_PATH"]).read_text(encoding="utf-8"))
+
+
+def output(**values: str) -> None:
+    """Step outputs; a value is one line."""
+    with Path(os.environ["GITHUB_OUTPUT"]).open("a", encoding="utf-8") as stream:
+        for name, value in values.items():
+            stream.write(f"{name}={' '.join(str(value).split())}\n")
+
+
+def git(*arguments: str) -> str:
+    """git, with the job's token for the fetch of a private repository."""
+    environment = dict(os.environ)
+    token = environment.get("GITHUB_TOKEN")
+    if token:
+        secret = base64.b64encode(f"x-access-token:{token}".encode()).decode()
+        server = environment.get("GITHUB_SERVER_URL", "https://github.com")
+        environment |= {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"http.{server}/.extraheader",
+            "GIT_CONFIG_VALUE_0": f"AUTHORIZATION: basic {secret}",
+        }
+    done = subprocess.run(["git", *arguments], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"git {arguments[0]}: {done.stderr.strip()[-300:]}")
+    return done.stdout.strip()
+
+
+def run_url() -> str:
+    e = os.environ
+    return f"{e.get('GITHUB_SERVER_URL', 'https://github.com')}/{github.repository()}/actions/runs/{e.get('GITHUB_RUN_ID', '')}"
+
+
+def pending() -> None:
+    """Whatever a pull request's own workflows call themselves, `model-verdict` exists from now on, and waits for the judge."""
+    github.set_status(event()["pull_request"]["head"]["sha"], "pending", CONTEXT, "Waits for pr.yml, then for the judge", run_url())
+
+
+def find() -> None:
+    run = event()["workflow_run"]
+    pull = github.pull_of(run)
+    VERDICT.mkdir(exist_ok=True)
+    if pull is None:
+        print("no open pull request has this commit as its head (it was pushed over, merged or closed): nothing to judge")
+        output(number="")
+        return
+    git("fetch", "--quiet", "--no-tags", "origin", f"refs/pull/{pull['number']}/head")
+    if git("rev-parse", "FETCH_HEAD") != pull["head"]:
+        print("the pull request has moved on: its next run will be judged")
+        output(number="")
+        return
+    (VERDICT / "pull.json").write_text(json.dumps(pull) + "\n", encoding="utf-8")
+    output(number=str(pull["number"]), head=pull["head"], base=git("rev-parse", "HEAD"))
+
+
+def candidate() -> None:
+    limit = float(os.environ.get("CANDIDATE_LIMIT_MB") or 2000)
+    run = event()["workflow_run"]
+    found = [
+        a
+        for a in github.pages(f"repos/{github.repository()}/actions/runs/{int(run['id'])}/artifacts", "artifacts")
+        if a["name"] == "candidate"
+    ]
+    if not found:
+        output(problem=f"the checks of this pull request ended with {run['conclusion']!r} and made no package")
+        return
+    archive = Path("candidate.zip")
+    try:
+        newest = max(found, key=lambda a: a["id"])  # a job that was run again leaves another
+        if newest["size_in_bytes"] > limit * 1e6:
+            raise UserError(f"the package is larger than {limit:g} MB; it is not taken (variable CANDIDATE_LIMIT_MB)")
+        address = f"repos/{github.repository()}/actions/artifacts/{int(newest['id'])}/zip"
+        github.download(address, archive, limit, accept="application/vnd.github+json")
+        unpack(archive, CANDIDATE, limit)
+    except UserError as error:
+        print(error)
+        output(problem=str(error))
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+def report() -> None:
+    pull_file, verdict_file = VERDICT / "pull.json", VERDICT / "verdict.json"
+    if not pull_file.exists():
+        print("there is no pull request to report to")
+        return
+    pull = json.loads(pull_file.read_text(encoding="utf-8"))
+    head = event()["workflow_run"]["head_sha"]
+    if pull["head"] != head:
+        raise UserError("the verdict is of another commit than the one whose checks ran; nothing is reported")
+    if not verdict_file.exists():
+        github.set_status(head, "error", CONTEXT, "The judge itself failed: see its run, and start it again", run_url())
+        sys.exit(1)
+    verdict = json.loads(verdict_file.read_text(encoding="utf-8"))
+    text = (VERDICT / "comment.md").read_text(encoding="utf-8")
+    github.set_status(head, "success" if verdict["passed"] else "failure", CONTEXT, text.splitlines()[0].lstrip("# "), run_url())
+    github.upsert_comment(pull["number"], MARKER, f"{text}\n[Run of the judge]({run_url()})\n")
+
+
+def seal_key(lock: str) -> str:
+    """Name of the package that a dvc.lock speaks of: the same bytes, the same name."""
+    found = re.search(r"- path: dist\n\s+hash: md5\n\s+md5: ([0-9a-f]{32})", lock)
+    if not found:
+        raise UserError("dvc.lock names no package: run `make repro` and commit dvc.lock")
+    return found[1][:16]
+
+
+def seal() -> None:
+    sha, seal_file = os.environ["GITHUB_SHA"], SEALED / "SEAL.json"
+    if not seal_file.exists():
+        github.set_status(sha, "error", CONTEXT, "No package was made: see the run", run_url())
+        return
+    content = json.loads(seal_file.read_text(encoding="utf-8"))
+    tag = f"sealed-{content['key']}"
+    text = f"The package of {sha}, as it was judged. `release.yml` takes it from here; it may be deleted once another is released."
+    github.create_release(tag, sha, tag, text, sorted(SEALED.iterdir()), draft=True)
+    state, words = ("success", "The model passes its gates") if content["passed"] else ("failure", "The model is refused")
+    github.set_status(sha, state, CONTEXT, f"{words} ({tag})", run_url())
+
+
+def sealed() -> None:
+    sha = os.environ["GITHUB_SHA"]
+    status = github.status_of(sha, CONTEXT) or {"state": "none", "description": ""}
+    named = re.search(r"sealed-[0-9a-f]{16}", status["description"] or "")
+    if status["state"] != "success" or not named:
+        raise UserError(
+            f"commit {sha[:12]} has the verdict {status['state']}: only what main.yml has judged, found good and sealed is released; "
+            "tag a commit of main whose status `model-verdict` is green"
+        )
+    tag = named[0]
+    release = github.release_by_tag(tag)
+    if release is None:
+        raise UserError(f"there is no sealed package {tag}: run the workflow `main` on this commit again")
+    SEALED.mkdir(exist_ok=True)
+    for asset in release["assets"]:
+        if Path(asset["name"]).name != asset["name"]:
+            raise UserError(f"{tag}: asset {asset['name']!r} has a path for a name")
+        github.download(f"repos/{github.repository()}/releases/assets/{int(asset['id'])}", SEALED / asset["name"], 20_000)
+        print(f"{asset['name']}: {asset['size'] / 1e6:.1f} MB")
+
+
+def publish(tag: str) -> None:
+    sha = os.environ["GITHUB_SHA"]
+    card = Path("release/README.md").read_text(encoding="utf-8")
+    assets = [*sorted(SEALED.iterdir()), *(p for p in sorted(Path("release").iterdir()) if p.name != "README.md")]
+    github.create_release(tag, sha, tag, card, assets, draft=False)
+    print(f"released {tag}")
+
+
+def propose(branch: str, title: str, body: Path, files: list[str]) -> None:
+    """Commit the named files on a branch from here and open or update its pull request; no change, no pull request."""
+    base = os.environ.get("DEFAULT_BRANCH") or "main"
+    git("add", "--", *files)
+    if not git("diff", "--cached", "--name-only"):
+        print("nothing changed: no pull request")
+        return
+    git("switch", "--quiet", "--force-create", branch)
+    identity = ["-c", "user.name=github-actions[bot]", "-c", "user.email=41898282+github-actions[bot]@users.noreply.github.com"]
+    git(*identity, "commit", "--quiet", "--message", title)
+    git("push", "--quiet", "--force", "origin", f"HEAD:refs/heads/{branch}")
+    text = f"{body.read_text(encoding='utf-8')}\n[The run that made it]({run_url()})\n"
+    if not os.environ.get("HAS_BOT_TOKEN"):
+        text += (
+            "\nOpened with the workflow's own token: GitHub starts its checks once a person approves them here, or closes and reopens it.\n"
+        )
+    number = github.open_pull(branch, base, title, text)
+    output(number=str(number), head=git("rev-parse", "HEAD"))
+    print(f"pull request #{number}")
+
+
+@stage
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    simple = {"pending": pending, "find": find, "candidate": candidate, "report": report, "seal": seal, "sealed": sealed}
+    for name in simple:
+        commands.add_parser(name)
+    commands.add_parser("publish").add_argument("tag")
+    proposing = commands.add_parser("propose")
+    proposing.add_argument("branch")
+    proposing.add_argument("title")
+    proposing.add_argument("body", type=Path)
+    proposing.add_argument("files", nargs="+")
+    arguments = parser.parse_args()
+    if arguments.command == "propose":
+        propose(arguments.branch, arguments.title, arguments.body, arguments.files)
+    elif arguments.command == "publish":
+        publish(arguments.tag)
+    else:
+        simple[arguments.command]()
+
+
+if __name__ == "__main__":
+    main()
