@@ -15,7 +15,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import can_isolate, environment, python, read_json, run
+from tests.conftest import SIZES, can_isolate, environment, python, read_json, run
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +87,8 @@ def wrong_answer(copy: Path) -> None:
         stream.write(json.dumps(row) + "\n")
 
 
-BAD_DATA = {"leak": (leak, "task/train.jsonl:301: "), "answer against schema": (wrong_answer, "task/train.jsonl:301: ")}
+PLACE = f"task/train.jsonl:{SIZES['train'] + 1}: "
+BAD_DATA = {"leak": (leak, PLACE), "answer against schema": (wrong_answer, PLACE)}
 
 
 @pytest.mark.parametrize("name", BAD_DATA)

@@ -137,7 +137,7 @@ def test_no_string_of_a_stranger_becomes_code(payload: str, world: World, record
     run = world.check(pull, "candidate", PR_BUDGET_MINUTES="0")
     verdict = world.judge(pull, run)
     assert verdict.jobs["Report"], verdict.log[-3000:]
-    assert world.status(pull) == "failure"  # it touches the model and brings no package
+    assert world.status(pull) == "success"  # its package is the one that main has
     assert not list(world.folder.rglob("PWNED*"))
     assert not [p for p in Path("/tmp").glob("PWNED*")]
     assert SECRET not in run.log + verdict.log + world.comment(pull)
