@@ -46,6 +46,7 @@ def scenarios(report: Path) -> dict[str, float]:
 def change_of_words(folder: Path) -> dict[str, float]:
     """Seconds from checkout to verdict for a change of documents, and stages run for a change of the contract."""
     build_base(DEMO, folder / "base", (DEMO / "gates.yaml").read_text(encoding="utf-8"))
+    (folder / "world").mkdir()
     world = World(folder / "base", folder / "world")
     pull = world.pull(append("README.md", "\nMore words.\n"))
     start = time.monotonic()
@@ -64,7 +65,7 @@ def main() -> None:
     if not (DEMO / "dvc.lock").exists():
         sys.exit("build/my-slm holds no model: run `make demo` first")
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=DEMO.parent) as scratch:
         figures = scenarios(Path(scratch) / "scenarios.xml")
         figures |= change_of_words(Path(scratch))
         tried, caught = tampered(QUICK, QUICK / "sealed", Path(scratch), 240)

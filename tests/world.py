@@ -45,7 +45,7 @@ class World:
         self.folder = folder
         self.origin = folder / "origin.git"
         shutil.copytree(base / "origin.git", self.origin)
-        subprocess.run(["cp", "--archive", "--link", str(base / "cache"), str(folder / "cache")], check=True)
+        share(base / "cache", folder / "cache")
         self.artifacts = folder / "artifacts"
         self.artifacts.mkdir()
         self.forge = Forge(self.artifacts)
@@ -188,6 +188,14 @@ class World:
         return rows[-1]["body"] if rows else ""
 
 
+def share(source: Path, target: Path) -> None:
+    """A copy that shares its bytes where the file system lets it."""
+    done = subprocess.run(["cp", "--archive", "--link", str(source), str(target)], capture_output=True, check=False)
+    if done.returncode:
+        shutil.rmtree(target, ignore_errors=True)
+        subprocess.run(["cp", "--archive", str(source), str(target)], check=True)
+
+
 def build_base(project: Path, base: Path, gates: str) -> None:
     """The repository of a project whose pipeline has run: origin, and the caches that its main branch has left."""
     base.mkdir(parents=True)
@@ -206,7 +214,7 @@ def build_base(project: Path, base: Path, gates: str) -> None:
     (cache / f"environment-Linux-{_arch()}-here-{_short(joined)}").symlink_to(project / ".venv")
     (cache / f"base-{_short((seed / 'params.yaml').read_bytes())}").symlink_to(project / ".cache")
     dvc = cache / f"dvc-{_short((seed / 'dvc.lock').read_bytes())}"
-    subprocess.run(["cp", "--archive", "--link", str(project / ".dvc" / "cache"), str(dvc)], check=True)
+    share(project / ".dvc" / "cache", dvc)
 
 
 def _short(data: bytes) -> str:

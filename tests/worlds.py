@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,17 +22,21 @@ released: {margin: 0.05, best_margin: 0.06, time: 1.6, memory: 1.5, weights: 1.0
 
 
 @pytest.fixture(scope="session")
-def base(chain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base") / "world"
-    build_base(chain, folder, GATES)
-    return folder
+def base(chain: Path) -> Path:
+    """Beside the project, so that caches are shared by links."""
+    folder = chain.parent / "worlds"
+    shutil.rmtree(folder, ignore_errors=True)
+    build_base(chain, folder / "base", GATES)
+    return folder / "base"
 
 
 @pytest.fixture
-def world(base: Path, tmp_path: Path) -> Iterator[World]:
-    world = World(base, tmp_path / "world")
+def world(base: Path) -> Iterator[World]:
+    folder = Path(tempfile.mkdtemp(dir=base.parent))
+    world = World(base, folder)
     yield world
     world.close()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
