@@ -2,8 +2,8 @@
 
     python -m slm.device sealed            asks a fixed part of the test set, compares answer by answer
 
-Processors sum in different orders, so a few answers may differ; more than the tolerance is another model. Time is stated as
-milliseconds here and as a share of the time for which the same device reads one long prompt, which any device can compare.
+Processors sum in different orders, so a few answers may differ; more than the tolerance is another model. Milliseconds are stated, and
+compared with no other machine.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from slm.errors import UserError, stage
 from slm.runtime import GenAI
 
-# Answers that may differ: in calibration over 1 to 2 threads and with AVX-512, AVX2 and FMA switched off, at most this share did.
+# Share of the answers that may differ. An assumption, not yet calibrated on devices.
 TOLERANCE = 0.05
 
 

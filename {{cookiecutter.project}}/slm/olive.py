@@ -2,7 +2,7 @@
 
 Olive 0.13 builds with a module that onnxruntime-genai 0.16 moved. `make setup` therefore puts onnxruntime-genai 0.14.1 into a
 folder of its own (the overlay), and this file alone puts that folder on Olive's path. What it builds is loaded by the
-current runtime. tests/test_olive.py tells when the overlay can go.
+current runtime. The overlay can go when Olive is newer than 0.13.
 """
 
 import os
