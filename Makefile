@@ -9,7 +9,7 @@ endif
 
 DEMO := build/my-slm
 
-.PHONY: help setup demo test test-fast test-full lint bench-demo bench-workflows bench-task
+.PHONY: help setup demo test test-fast test-full lint bench-demo bench-workflows bench-task bench-rounding
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,13 +34,13 @@ demo: setup ## bake the default project into build/my-slm, make the model, judge
 	@echo "  edit task/, then make repro gate   make it yours"
 
 test: setup ## all but the long tests, under 20 minutes on two cores
-	$(BIN)/python -m pytest -q tests -m "not full"
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests -m "not full"
 
 test-fast: setup ## the inner loop, under 3 minutes
-	$(BIN)/python -m pytest -q tests -m "not slow and not full"
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests -m "not slow and not full"
 
 test-full: setup ## nightly: every kill point, every scenario
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
 
 lint: setup ## style of template and body
 	$(BIN)/ruff check --no-cache . && $(BIN)/ruff format --no-cache --check .
@@ -50,6 +50,9 @@ bench-demo: setup ## a stranger's first half hour, timed
 
 bench-workflows: setup ## scenarios, injections, seconds of a change of words (after make demo)
 	$(BIN)/python -m benchmarks.workflows
+
+bench-rounding: setup ## what rounding costs, trained for it and not (after make demo)
+	$(BIN)/python -m benchmarks.rounding
 
 bench-task: ## facts about the default task's data (after make demo)
 	$(DEMO)/$(BIN)/python benchmarks/task.py $(DEMO)

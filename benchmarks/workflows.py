@@ -14,7 +14,7 @@ import xml.etree.ElementTree as xml
 from pathlib import Path
 
 from tests.bake import TEMPLATE
-from tests.conftest import QUICK
+from tests.conftest import MADE
 from tests.tamper import tampered
 from tests.world import World, build_base
 from tests.worlds import append
@@ -25,7 +25,19 @@ DEMO = TEMPLATE / "build" / "my-slm"
 
 def scenarios(report: Path) -> dict[str, float]:
     """Every scenario, the nightly ones too."""
-    command = [sys.executable, "-m", "pytest", "-q", "tests/test_workflows.py", "tests/test_release.py", "tests/test_lint.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "2",
+        "--dist",
+        "loadgroup",
+        "tests/test_workflows.py",
+        "tests/test_release.py",
+        "tests/test_lint.py",
+    ]
     subprocess.run([*command, f"--junitxml={report}", "-m", "full or not full"], cwd=TEMPLATE, check=False)
     figures = dict.fromkeys(("scenarios_run", "scenarios_failed", "injections_tried", "injections_through", "lint_findings"), 0.0)
     for case in xml.parse(report).getroot().iter("testcase"):
@@ -68,7 +80,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=DEMO.parent) as scratch:
         figures = scenarios(Path(scratch) / "scenarios.xml")
         figures |= change_of_words(Path(scratch))
-        tried, caught = tampered(QUICK, QUICK / "sealed", Path(scratch), 240)
+        tried, caught = tampered(MADE, MADE / "sealed", Path(scratch), 240)
         figures |= {"tampered_tried": tried, "tampered_caught_share": caught / tried}
     OUTPUT.write_text(json.dumps({"figures": figures}, indent=2) + "\n", encoding="utf-8")
     for name, value in figures.items():

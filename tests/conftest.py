@@ -6,14 +6,17 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests import bake
 
 pytest_plugins = ["tests.worlds"]
 QUICK = bake.TEMPLATE / "build" / "test-slm"
+MADE = bake.TEMPLATE / "build" / "test-made"
 # What the quick run keeps of each split: few functions and many examples of each, so that a stub of the model learns some.
 SIZES = {"train": 480, "validation": 60, "test": 40, "prompts": 40}
 FUNCTIONS = ("set_lock", "control_media", "get_status", "none")
@@ -57,35 +60,66 @@ def shrink(project: Path) -> None:
         path.write_text("\n".join(rows[:count]) + "\n", encoding="utf-8", newline="\n")
 
 
+def once(name: str, testrun_uid: str, make: Callable[[], None]) -> None:
+    """Make something that all workers of this run share; the others wait for the first."""
+    build = bake.TEMPLATE / "build"
+    build.mkdir(exist_ok=True)
+    marker = build / f".{name}.made"
+    with FileLock(build / f".{name}.lock"):
+        if not marker.exists() or marker.read_text(encoding="utf-8") != testrun_uid:
+            marker.unlink(missing_ok=True)
+            make()
+            marker.write_text(testrun_uid, encoding="utf-8")
+
+
+def copy_of(project: Path, target: Path) -> Path:
+    """A copy of a project to break; environment, DVC cache and models are shared."""
+    skip = shutil.ignore_patterns(".venv", ".resume", "logs", "models", "__pycache__", ".pytest_cache")
+    shutil.copytree(project, target, ignore=skip, symlinks=True)
+    os.symlink(project / ".venv", target / ".venv")
+    os.symlink(project / "models", target / "models")
+    return target
+
+
 @pytest.fixture(scope="session")
-def project() -> Path:
+def project(testrun_uid: str) -> Path:
     """The quick project with its environment, not run yet."""
-    sys.argv = ["tests.bake", str(QUICK)]
-    bake.main()
-    shrink(QUICK)
-    run(QUICK, "make", "setup")
-    run(QUICK, "make", "profile", "NAME=quick")
-    run(QUICK, "git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "--quiet", "--all", "--message", "Quick profile")
+
+    def make() -> None:
+        sys.argv = ["tests.bake", str(QUICK)]
+        bake.main()
+        shrink(QUICK)
+        run(QUICK, "make", "setup")
+        run(QUICK, "make", "profile", "NAME=quick")
+        run(QUICK, "git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "--quiet", "--all", "--message", "Quick profile")
+
+    once("project", testrun_uid, make)
     return QUICK
 
 
 @pytest.fixture(scope="session")
-def chain(project: Path) -> Path:
+def chain(project: Path, testrun_uid: str) -> Path:
     """The quick project after a whole `make repro`, with no network."""
-    done = run(project, "make", "repro", offline=True)
-    (project.parent / "test-repro.log").write_text(done.stdout + done.stderr, encoding="utf-8")
+
+    def make() -> None:
+        done = run(project, "make", "repro", offline=True)
+        (project.parent / "test-repro.log").write_text(done.stdout + done.stderr, encoding="utf-8")
+        shutil.rmtree(MADE, ignore_errors=True)
+        copy_of(project, MADE)
+
+    once("chain", testrun_uid, make)
     return project
+
+
+@pytest.fixture(scope="session")
+def made(chain: Path) -> Path:
+    """A copy of the chain's project as `make repro` left it, while tests of the pipeline break and mend the project itself."""
+    return MADE
 
 
 @pytest.fixture
 def copy(chain: Path, tmp_path: Path) -> Path:
-    """A copy of the quick project to break; environment and DVC cache are shared."""
-    target = tmp_path / "copy"
-    skip = shutil.ignore_patterns(".venv", ".resume", "logs", "models", "__pycache__", ".pytest_cache")
-    shutil.copytree(chain, target, ignore=skip, symlinks=True)
-    os.symlink(chain / ".venv", target / ".venv")
-    os.symlink(chain / "models", target / "models")
-    return target
+    return copy_of(chain, tmp_path / "copy")
 
 
 def read_json(path: Path):

@@ -15,7 +15,8 @@ from jsonschema import Draft202012Validator
 
 from tests.conftest import can_isolate, environment, python, read_json, run
 
-pytestmark = pytest.mark.slow
+# One worker for what works in the project itself.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("project")]
 RUNGS = ["teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4"]
 
 

@@ -17,7 +17,8 @@ from ruamel.yaml import YAML
 
 from tests.conftest import SIZES, can_isolate, environment, python, read_json, run
 
-pytestmark = pytest.mark.slow
+# One worker for what works in the project itself.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("project")]
 
 
 # Faults planted behind the gate's back, in a copy.

@@ -55,11 +55,11 @@ def test_a_changed_byte_of_a_release_is_found(released: World):
         python_at(released, released.clone("read"), "-m", "slm.seal", "verify", "v1")
 
 
-def test_every_changed_byte_of_a_package_is_found(sealed: Path, chain: Path, tmp_path: Path):
+def test_every_changed_byte_of_a_package_is_found(sealed: Path, made: Path, tmp_path: Path):
     """Single-byte changes over every sealed file and every file of the package: none passes."""
     from tests.tamper import tampered
 
-    tried, caught = tampered(chain, sealed, tmp_path, 24)
+    tried, caught = tampered(made, sealed, tmp_path, 24)
     assert tried >= 24 and caught == tried
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import python
+from tests.conftest import once, python
 from tests.world import Run, World, build_base
 
 # What a stub of a model reaches.
@@ -22,11 +22,15 @@ released: {margin: 0.05, best_margin: 0.06, time: 1.6, memory: 1.5, weights: 1.0
 
 
 @pytest.fixture(scope="session")
-def base(chain: Path) -> Path:
+def base(made: Path, testrun_uid: str) -> Path:
     """Beside the project, so that caches are shared by links."""
-    folder = chain.parent / "worlds"
-    shutil.rmtree(folder, ignore_errors=True)
-    build_base(chain, folder / "base", GATES)
+    folder = made.parent / "worlds"
+
+    def make() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        build_base(made, folder / "base", GATES)
+
+    once("base", testrun_uid, make)
     return folder / "base"
 
 
@@ -40,16 +44,18 @@ def world(base: Path) -> Iterator[World]:
 
 
 @pytest.fixture(scope="session")
-def sealed(chain: Path) -> Path:
+def sealed(made: Path, testrun_uid: str) -> Path:
     """The chain's package, sealed under the stub's contract."""
-    contract = (chain / "gates.yaml").read_text(encoding="utf-8")
-    try:
-        (chain / "gates.yaml").write_text(GATES, encoding="utf-8")
-        python(chain, "-m", "slm.gate")
-        python(chain, "-m", "slm.seal", "pack")
-    finally:
-        (chain / "gates.yaml").write_text(contract, encoding="utf-8")
-    return chain / "sealed"
+
+    def make() -> None:
+        contract = (made / "gates.yaml").read_text(encoding="utf-8")
+        (made / "gates.yaml").write_text(GATES, encoding="utf-8")
+        python(made, "-m", "slm.gate")
+        python(made, "-m", "slm.seal", "pack")
+        (made / "gates.yaml").write_text(contract, encoding="utf-8")
+
+    once("sealed", testrun_uid, make)
+    return made / "sealed"
 
 
 @pytest.fixture
@@ -77,17 +83,17 @@ def python_at(world: World, folder: Path, *arguments: str) -> None:
 
 
 @pytest.fixture
-def model(chain: Path, tmp_path: Path) -> Path:
+def model(made: Path, tmp_path: Path) -> Path:
     """A copy of the shipped model's folder, to offer."""
-    (source,) = (chain / "dist").glob("*/model")
+    (source,) = (made / "dist").glob("*/model")
     return Path(shutil.copytree(source, tmp_path / "model"))
 
 
 @pytest.fixture(scope="session")
-def worse(chain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def worse(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that still runs and answers worse."""
-    (source,) = (chain / "dist").glob("*/model")
-    return spoil(Path(shutil.copytree(source, tmp_path_factory.mktemp("worse") / "model")), chain)
+    (source,) = (made / "dist").glob("*/model")
+    return spoil(Path(shutil.copytree(source, tmp_path_factory.mktemp("worse") / "model")), made)
 
 
 NOISE = """

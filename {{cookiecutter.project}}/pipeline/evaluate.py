@@ -17,7 +17,7 @@ from slm.models import load_model, load_tokenizer
 from slm.params import Params, load_params
 from slm.progress import print_closing_line, track
 from slm.records import TASK, Record, read_records
-from slm.runtime import GenAI
+from slm.runtime import GenAI, ask_singly
 from slm.scoring import summarise
 from slm.task import Task, load_task
 
@@ -32,11 +32,13 @@ def by_transformers(folder: Path, prompts: list[list[dict[str, str]]], params: P
 
 
 def by_genai(rung: str, folder: Path, prompts: list[list[dict[str, str]]], params: Params) -> Iterator[tuple[int, str, bool]]:
-    runtime = GenAI(folder)
-    ids = [runtime.encode(messages) for messages in prompts]
-    # Quantized kernels round differently in a batch than for one request: what ships is asked as users ask it, one by one.
-    batch_size = params.evaluate.batch_size if rung == "onnx" else 1
-    for i, reply in runtime.ask_all(ids, batch_size, params.evaluate.max_new_tokens):
+    limit = params.evaluate.max_new_tokens
+    if rung == "onnx":  # fp32 rounds alike in batches, which are quicker
+        runtime = GenAI(folder)
+        replies = runtime.ask_all([runtime.encode(messages) for messages in prompts], params.evaluate.batch_size, limit)
+    else:
+        replies = ask_singly(folder, prompts, limit)
+    for i, reply in replies:
         yield i, reply.text, reply.cut
 
 

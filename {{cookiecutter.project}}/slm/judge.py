@@ -32,7 +32,7 @@ from slm.params import Params, load_params
 from slm.progress import track
 from slm.records import TASK, read_records
 from slm.released import RELEASED, model_of, predictions_of, test_set_of
-from slm.runtime import GenAI
+from slm.runtime import ask_singly
 from slm.scoring import summarise
 from slm.task import Task, load_task
 
@@ -48,9 +48,8 @@ ABSENT = dict.fromkeys(
 
 def ask(folder: Path, params: Params, what: str) -> list[Row]:
     """The answers of a model to the whole test set, one by one, as a user asks."""
-    runtime = GenAI(folder)
     records = read_records(TEST, answered=True)
-    answers = runtime.ask_all([runtime.encode(r.prompt) for r in records], 1, params.evaluate.max_new_tokens)
+    answers = ask_singly(folder, [r.prompt for r in records], params.evaluate.max_new_tokens)
     given = {i: reply for i, reply in track(answers, what, total=len(records))}
     return [
         {"id": r.id, "prompt": r.text, "expected": r.answer, "answer": given[i].text, "cut": given[i].cut, "tags": r.tags}

@@ -6,10 +6,10 @@ python -m slm.params --profile quick     writes what profiles/quick.yaml overrid
 import argparse
 import io
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from cyclonedx.spdx import is_expression
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from ruamel.yaml import YAML
 
 from slm.config import load_yaml
@@ -52,17 +52,29 @@ class Models(Strict):
         raise ValueError("no SPDX expression such as Apache-2.0, MIT or LicenseRef-name")
 
 
+class Rounding(Strict):
+    bits: int = Field(ge=2, le=8)
+    group_size: int = Field(ge=16, le=1024, description="weights that share a scale, along the input")
+
+
 class Training(Strict):
     epochs: float = Field(gt=0, le=100)
     batch_size: int = Field(ge=1, le=1024)
     learning_rate: float = Field(gt=0, le=0.1)
     warmup_share: float = Field(ge=0, le=0.5)
     save_steps: int = Field(ge=1, description="a checkpoint to resume from every so many steps")
+    rounding: Rounding | None = Field(None, description="train with weights rounded as the shipped recipe will round them; null: off")
 
 
 class Adapted(Training):
     method: Literal["full", "lora", "dora", "qlora"]
     rank: int = Field(ge=1, le=512, description="LoRA rank; alpha is twice the rank")
+
+    @model_validator(mode="after")
+    def whole_weights(self) -> Self:
+        if self.rounding and self.method != "full":
+            raise ValueError("rounding needs method: full, because adapters are added to the weights after these were rounded")
+        return self
 
 
 class Endpoint(Strict):

@@ -15,6 +15,7 @@ from slm.chat import IGNORE, collate
 from slm.errors import UserError
 from slm.files import RESUME, sha256_json, write_json
 from slm.params import Params, Training
+from slm.rounding import round_in_training
 
 
 class Examples(Dataset[dict[str, Any]]):
@@ -148,6 +149,8 @@ def train(
         remove_unused_columns=False,
         use_cpu=params.compute.device == "cpu",
     )
+    if settings.rounding:
+        round_in_training(model, settings.rounding)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path("logs") / stage)
 
     class _Trainer(AnswerTrainer):

@@ -7,6 +7,7 @@ from ruamel.yaml import YAML
 
 from slm.contract import load_contract, loosened
 from slm.errors import UserError
+from slm.files import read_json
 from slm.params import PARAMS, PROFILES, Params, load_params, merge
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +27,7 @@ def test_every_shipped_profile_is_valid(profile: str):
         ("  kl_weight: ", "  kl_wieght: 0.5\n  kl_weight: ", "distill.kl_wieght is unknown"),
         ("  kl_weight: ", "  kl_weight: 7 # ", "distill.kl_weight is 7: Input should be less than or equal to 1"),
         ("seed: ", "seed: -3 # ", "seed is -3"),
+        ("  method: full ", "  rounding: {bits: 4, group_size: 32}\n  method: lora ", "rounding needs method: full"),
         ("profile: ", "profil: ", "profile is missing"),
         ("compute:", "compute: [", "not YAML"),
     ],
@@ -84,3 +86,12 @@ def test_an_impossible_contract_is_refused(bad: str, tmp_path: Path):
     path.write_text(bad + "\nreleased: {margin: 0.03, best_margin: 0.04, slice_size: 30, slice_alpha: 0.05}\n")
     with pytest.raises(UserError, match=r"gates\.yaml:1: gates"):
         load_contract(path)
+
+
+def test_training_rounds_as_the_shipped_recipe_does():
+    params = load_params(ROOT / PARAMS)
+    passes = read_json(ROOT / "recipes" / f"{params.package.variant}.json")["passes"].values()
+    rtn = next(p for p in passes if p["type"] == "Rtn")
+    for rounding in (params.distill.rounding, params.finetune.rounding):
+        if rounding:
+            assert (rtn["bits"], rtn["group_size"], rtn["sym"]) == (rounding.bits, rounding.group_size, True)

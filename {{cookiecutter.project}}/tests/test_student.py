@@ -9,7 +9,9 @@ import torch
 from slm.chat import IGNORE, collate, use_short_template
 from slm.errors import UserError
 from slm.generation import generate
+from slm.params import Rounding
 from slm.pruning import choose_layers, keep_layers
+from slm.rounding import RoundedLinear, round_in_training
 from slm.training import answer_loss
 from slm.vocabulary import trim
 from tests.conftest import TEXTS
@@ -126,3 +128,31 @@ def test_generation_equals_the_library_and_leaves_no_row_waiting(tiny):
         assert len(mine[i].topk_ids) == len(theirs)
         assert [t[0] for t in mine[i].topk_ids] == theirs
         assert all(math.exp(p[0]) <= 1 for p in mine[i].topk_logprobs)
+
+
+def test_training_rounds_into_the_grid_of_the_recipe():
+    """Olive's own rounding is the reference: what was learnt must be what ships."""
+    from olive.common.quant.utils import WeightQuantizer
+
+    linear = torch.nn.Linear(64, 48)
+    quantizer = WeightQuantizer(bits=4, symmetric=True, group_size=32, signed=False)
+    scales, zero_points = quantizer.find_qparams(linear.weight.data)
+    shipped = quantizer.dequantize(quantizer.quantize(linear.weight.data, scales, zero_points), scales, zero_points)
+    x = torch.randn(3, 64)
+    rounded = RoundedLinear(linear, Rounding(bits=4, group_size=32))
+    torch.testing.assert_close(rounded(x), torch.nn.functional.linear(x, shipped, linear.bias))
+
+    rounded(x).sum().backward()
+    torch.testing.assert_close(linear.weight.grad, x.sum(0).expand(48, 64))  # straight through
+
+
+def test_a_model_trained_rounded_is_saved_unrounded_under_its_own_names(tiny):
+    model = copy.deepcopy(tiny[0])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    ids = torch.tensor([[5, 6, 7, 8]])
+    plain = model(input_ids=ids).logits
+    round_in_training(model, Rounding(bits=2, group_size=16))
+    assert not torch.allclose(model(input_ids=ids).logits, plain)
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
