@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import time
@@ -13,7 +14,7 @@ import openai
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.conftest import can_isolate, environment, python, read_json, run
+from tests.conftest import QUICK, can_isolate, environment, python, read_json, run
 
 # One worker for what works in the project itself.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("project")]
@@ -148,3 +149,25 @@ def test_openai_client_talks_to_the_server(server: str, chain: Path):
             client.chat.completions.create(model=model.id, messages=bad)
     with pytest.raises(openai.APIStatusError, match="larger than 1 MB"):
         client.chat.completions.create(model=model.id, messages=[{"role": "user", "content": "x" * 2_000_000}])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("method", ["dora", "qlora"])
+def test_adapters_are_trained_and_merged(method: str, copy: Path, tmp_path: Path):
+    params = (copy / "params.yaml").read_text(encoding="utf-8")
+    head, tail = params.split("finetune:")
+    (copy / "params.yaml").write_text(f"{head}finetune:{tail.replace('method: lora', f'method: {method}', 1)}", encoding="utf-8")
+    (copy / "models").unlink()
+    shutil.copytree(QUICK / "models" / "distilled", copy / "models" / "distilled")
+    extra = tmp_path / "extra"
+    binaries = copy / ".venv" / "bin"
+    if method == "qlora":
+        assert "needs bitsandbytes" in python(copy, "-m", "pipeline.finetune", check=False).stderr
+        install = [str(binaries / "uv"), "pip", "install", "--python", str(binaries / "python"), "--target", str(extra), "--no-deps"]
+        run(copy, *install, "--require-hashes", "-r", "requirements/qlora.txt")
+    command = [str(binaries / "python"), "-m", "pipeline.finetune"]
+    done = subprocess.run(command, cwd=copy, env=environment() | {"PYTHONPATH": str(extra)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (copy / "models" / "adapter" / "adapter_model.safetensors").exists()
+    merged, before = (copy / "models" / name / "model.safetensors" for name in ("finetuned", "distilled"))
+    assert merged.stat().st_size == before.stat().st_size and merged.read_bytes() != before.read_bytes()

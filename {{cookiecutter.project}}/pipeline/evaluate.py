@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slm.chat import encode_prompt, fixed_sample
+from slm.chat import encode_example, encode_prompt, fixed_sample
 from slm.endpoint import ask_all, request_of
 from slm.errors import stage
 from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, write_jsonl
-from slm.generation import generate
+from slm.generation import generate, perplexity
 from slm.models import load_model, load_tokenizer
 from slm.params import Params, load_params
 from slm.progress import print_closing_line, track
@@ -78,6 +78,10 @@ def main(rung: str, folder_name: str) -> None:
     ]
     write_jsonl(Path("predictions") / f"{rung}.jsonl", [{"rung": rung, **hashes}, *predictions])
     facts = {"rung": rung, **hashes, "cut": sum(p["cut"] for p in predictions), **summarise(task, predictions)}
+    if task.kind == "text" and not endpoint and not (folder / "genai_config.json").exists():
+        tokenizer, model = load_tokenizer(folder), load_model(folder, params)
+        examples = [encode_example(tokenizer, r) for r in records]
+        facts["perplexity"] = perplexity(model, examples, tokenizer.pad_token_id, params.evaluate.batch_size)
     write_json(Path("reports/quality") / f"{rung}.json", facts)
     print_closing_line("evaluate", {"rung": rung, "n": facts["n"], "score": facts["score"], "cut": facts["cut"]})
 

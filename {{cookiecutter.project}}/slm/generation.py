@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from slm.chat import IGNORE, collate
 
 
 @dataclass
@@ -83,3 +86,19 @@ def _generate_batch(
             mask, chosen = mask[left], chosen[left]
         ids = chosen.unsqueeze(-1)
         mask = torch.cat([mask, mask.new_ones((len(rows), 1))], dim=-1)
+
+
+@torch.inference_mode()
+def perplexity(model: PreTrainedModel, examples: list[dict[str, Any]], pad_id: int, batch_size: int) -> float:
+    """Perplexity of the expected answers, given their prompts (torchmetrics); examples as `slm.chat.encode_example` makes them."""
+    from torchmetrics.text import Perplexity
+
+    model.eval()
+    metric = Perplexity(ignore_index=IGNORE)
+    order = sorted(examples, key=lambda e: len(e["prompt_ids"]) + len(e["answer_ids"]))
+    for start in range(0, len(order), batch_size):
+        batch = {name: value.to(model.device) for name, value in collate(order[start : start + batch_size], pad_id).items()}
+        keep = batch["labels"].shape[1] + 1
+        out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=keep, use_cache=False)
+        metric.update(out.logits[:, :-1].float().cpu(), batch["labels"].cpu())
+    return float(metric.compute())

@@ -1,5 +1,6 @@
 """Load and save Hugging Face model folders, adapters included."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ def adapt(folder: Path, settings: Adapted, params: Params) -> Any:
         return load_model(folder, params)
     options: dict[str, Any] = {}
     if settings.method == "qlora":
+        if find_spec("bitsandbytes") is None:
+            raise UserError("params.yaml: method qlora needs bitsandbytes; run `uv pip install --require-hashes -r requirements/qlora.txt`")
         options["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
     config = LoraConfig(
         r=settings.rank,

@@ -2,7 +2,7 @@
 
 kind json   exact match after canonicalisation, micro F1 over fields, share of answers valid by the task's schema
 kind label  exact match of the label, macro and per-class F1
-kind text   ROUGE-L (rouge-score) as the score, BLEU (sacrebleu) beside it
+kind text   ROUGE-L (rouge-score) as the score, BLEU (sacrebleu) beside it; perplexity is asked of checkpoints in pipeline/evaluate.py
 """
 
 import json

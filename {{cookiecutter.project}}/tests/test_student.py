@@ -8,7 +8,7 @@ import torch
 
 from slm.chat import IGNORE, collate, use_short_template
 from slm.errors import UserError
-from slm.generation import generate
+from slm.generation import generate, perplexity
 from slm.params import Rounding
 from slm.pruning import choose_layers, keep_layers
 from slm.rounding import RoundedLinear, round_in_training
@@ -156,3 +156,14 @@ def test_a_model_trained_rounded_is_saved_unrounded_under_its_own_names(tiny):
     after = model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_perplexity_is_that_of_the_answers_alone(tiny):
+    model, _ = tiny
+    examples = [example([5, 6, 7, 8, 9], [10, 11, 12]), example([5, 6], [10, 11]), example([9], [4, 4, 4, 4])]
+
+    def loss(batch: dict[str, torch.Tensor]) -> float:
+        out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=batch["labels"].shape[1] + 1)
+        return answer_loss(out.logits[:, :-1], batch, 0.0).item()
+
+    assert perplexity(model, examples, 0, batch_size=2) == pytest.approx(math.exp(loss(collate(examples, 0))), rel=1e-4)
