@@ -16,7 +16,7 @@ from slm.generation import generate, perplexity
 from slm.models import load_model, load_tokenizer
 from slm.params import Params, load_params
 from slm.progress import print_closing_line, track
-from slm.records import TASK, Record, read_records
+from slm.records import TASK, Record, prediction, read_records
 from slm.runtime import GenAI, ask_singly
 from slm.scoring import summarise
 from slm.task import Task, load_task
@@ -72,10 +72,7 @@ def main(rung: str, folder_name: str) -> None:
         "folder_sha256": None if endpoint else folder_sha256(folder),
         "test_sha256": sha256_file(TEST),
     }
-    predictions = [
-        {"id": r.id, "prompt": r.text, "expected": r.answer, "answer": given[i][0], "cut": given[i][1], "tags": r.tags}
-        for i, r in enumerate(records)
-    ]
+    predictions = [prediction(r, *given[i]) for i, r in enumerate(records)]
     write_jsonl(Path("predictions") / f"{rung}.jsonl", [{"rung": rung, **hashes}, *predictions])
     facts = {"rung": rung, **hashes, "cut": sum(p["cut"] for p in predictions), **summarise(task, predictions)}
     if task.kind == "text" and not endpoint and not (folder / "genai_config.json").exists():

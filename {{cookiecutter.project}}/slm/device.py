@@ -38,7 +38,7 @@ def main() -> None:
         with tarfile.open(arguments.sealed / f"{seal['name']}.tar.gz") as tar:
             tar.extractall(scratch, filter="data")
         runtime = GenAI(Path(scratch) / seal["name"] / "model", arguments.threads)
-        replies = [runtime.ask(runtime.encode([{"role": "user", "content": r["prompt"]}]), 128) for r in rows]
+        replies = [runtime.ask(runtime.encode(r["messages"]), 128) for r in rows]
         del runtime
     flipped = [r["id"] for r, reply in zip(rows, replies, strict=True) if reply.text != r["answer"]]
     facts = {

@@ -30,7 +30,7 @@ from slm.files import dvc_md5, folder_sha256, read_json, sha256_file, weights_mb
 from slm.gate import headline, judge_baseline, judge_cost, judge_metric, row, verdict
 from slm.params import Params, load_params
 from slm.progress import track
-from slm.records import TASK, read_records
+from slm.records import TASK, prediction, read_records
 from slm.released import RELEASED, model_of, predictions_of, test_set_of
 from slm.runtime import ask_singly
 from slm.scoring import summarise
@@ -51,10 +51,7 @@ def ask(folder: Path, params: Params, what: str) -> list[Row]:
     records = read_records(TEST, answered=True)
     answers = ask_singly(folder, [r.prompt for r in records], params.evaluate.max_new_tokens)
     given = {i: reply for i, reply in track(answers, what, total=len(records))}
-    return [
-        {"id": r.id, "prompt": r.text, "expected": r.answer, "answer": given[i].text, "cut": given[i].cut, "tags": r.tags}
-        for i, r in enumerate(records)
-    ]
+    return [prediction(r, given[i].text, given[i].cut) for i, r in enumerate(records)]
 
 
 def baselines(params: Params) -> dict[str, list[Row] | None]:

@@ -38,6 +38,12 @@ class Record:
         return self.prompt[-1]["content"]
 
 
+def prediction(record: Record, answer: str, cut: bool) -> dict[str, Any]:
+    """A row of a predictions file: the whole prompt to ask again, its last message to show, and both answers."""
+    row = {"id": record.id, "prompt": record.text, "messages": record.prompt, "expected": record.answer, "answer": answer}
+    return row | {"cut": cut, "tags": record.tags}
+
+
 def read_records(path: Path, answered: bool) -> list[Record]:
     """Read and check a JSON-lines file written by people.
 

@@ -147,6 +147,15 @@ def errors(task: Task, predictions: list[Row], teacher: dict[str, str]) -> list[
     return sorted(rows, key=lambda r: (r["valid"], not r["teacher_better"], r["score"]))
 
 
+def doubtful(task: Task, wrong: list[Row]) -> list[Row]:
+    """Labels to look at: teacher and shipped model, neither of which has seen the example, agree on another valid answer.
+
+    Agreement of models on what the label is not is the commonest sign of a wrong one (Northcutt et al., arXiv 1911.00068).
+    """
+    agree = [e for e in wrong if e["valid"] and e["score"] < 1 and e["teacher"] is not None]
+    return [e for e in agree if score_one(task, e["teacher"], e["answer"])["score"] == 1]
+
+
 def suites(reports: list[Row]) -> list[Row]:
     """Great Expectations suites: how many checks (an expectation on a file) hold, and each expectation with its reason once."""
     rows = []
@@ -228,7 +237,7 @@ def gather() -> Row:
         "gates": gates(verdict), "tiles": tiles(ladder, shipped), "panels": panels(ladder, shipped), "table_rows": table(ladder),
         "cost": facts["cost"], "curves": curves, "confusion": confusion(task, predictions), "slices": slices(quality),
         "errors": [e | dict(zip(("want", "got"), difference(e["expected"], e["answer"]), strict=True)) for e in wrong[:SHOWN_ERRORS]],
-        "wrong": len(wrong), "asked": len(predictions), "layers": layers(distilled) if distilled else None,
+        "wrong": len(wrong), "asked": len(predictions), "doubtful": doubtful(task, wrong), "layers": layers(distilled) if distilled else None,
         "conversions": conversions(**forms), "data": data(checked) if checked else None,
         "synthetic": synthetic and synthetic | {"suites": suites(synthetic["suites"])}, "origins": origins(ladder, verdict, params),
     }  # fmt: skip

@@ -129,6 +129,13 @@ def test_errors_come_most_informative_first() -> None:
     assert [r["id"] for r in found] == ["3", "2", "1"]
 
 
+def test_a_label_that_both_models_contradict_alike_is_to_look_at() -> None:
+    task = load_task(ROOT / "task/task.yaml").model_copy(update={"kind": "label", "labels": ["a", "b", "c"]})
+    rows = [{"id": str(i), "expected": "a", "answer": answer} for i, answer in enumerate(["b", "b", "?", "a"])]
+    wrong = report.errors(task, rows, {"0": "b", "1": "c", "2": "?", "3": "b"})
+    assert [r["id"] for r in report.doubtful(task, wrong)] == ["0"]
+
+
 def test_difference_marks_what_the_other_lacks() -> None:
     assert report.difference("lamp on", "lamp off") == ([("lamp ", False), ("on", True)], [("lamp ", False), ("off", True)])
 
