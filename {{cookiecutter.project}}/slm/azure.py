@@ -39,7 +39,7 @@ VERDICT = "reports/verdict.md"
 PROPOSAL = ("dvc.lock", "params.yaml", VERDICT)
 AUDIENCE = "api://AzureADTokenExchange"
 ENDED = {"Completed", "Failed", "Canceled", "NotResponding", "Paused"}  # as Azure's own client has it
-PAUSE_S = 20.0
+PAUSE_S = 5.0
 
 
 def settings() -> dict[str, str]:
