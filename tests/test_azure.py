@@ -44,12 +44,12 @@ def test_azure_loads_the_job_and_its_environment(project: Path):
 
     loaded = job(project / "azureml" / "job.yml")
     assert loaded.compute == "my-cluster" and loaded.environment_variables["PROFILE"] == "full" and loaded.tags == {"commit": "abc"}
-    assert Path(loaded.component.code).resolve() == project.resolve()
+    assert Path(loaded.base_path, loaded.component.code).resolve() == project.resolve()
     # The loader does not look into the command.
     assert re.findall(r"\$\{\{(.+?)\}\}", loaded.command) == [f"outputs.{name}" for name in loaded.outputs]
     assert (project / loaded.command.split()[1]).is_file()
     environment = load_environment(project / "azureml" / "environment.yml")
-    dockerfile = Path(environment.build.path) / environment.build.dockerfile_path
+    dockerfile = Path(environment.base_path, environment.build.path, environment.build.dockerfile_path)
     # One image, pinned by hash, for this and for the container that serves.
     image = re.search(r"^FROM (.+@sha256:[0-9a-f]{64})$", dockerfile.read_text(encoding="utf-8"), re.MULTILINE)
     assert image and f"FROM {image[1]}\n" in (project / "Dockerfile").read_text(encoding="utf-8")
