@@ -72,6 +72,9 @@ class Handler(BaseHTTPRequestHandler):
             forge.files[asset["id"]] = body
             release["assets"].append(asset)
             return self._send(asset, 201)
+        if address.path == "/identity":  # a new token each time, for whoever may ask
+            allowed = token == "may-ask" and query.get("audience") == "api://AzureADTokenExchange"
+            return self._send({"value": f"signed-{forge.new_id()}"} if allowed else {}, 200 if allowed else 401)
         path = address.path.removeprefix("/repos/acme/slm/")
         first = int(query.get("page", 1)) == 1
         value = json.loads(body) if body else {}

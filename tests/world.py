@@ -125,6 +125,7 @@ class World:
             command += ["--job", job]
         numbers = {"GITHUB_RUN_ID": str(self.runs), "GITHUB_API_URL": self.forge.url, "ACT_SHIM": str(ACTIONS / "shim.py")}
         numbers |= {"ACT_CACHE": str(self.folder / "cache"), "ACT_ARTIFACTS": str(self.artifacts)}
+        numbers |= {"ACTIONS_ID_TOKEN_REQUEST_URL": f"{self.forge.url}/identity?v=1", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "may-ask"}
         for key, value in numbers.items():
             command += ["--env", f"{key}={value}"]
         for key, value in variables.items():
