@@ -38,8 +38,8 @@ JUDGE = {
 } | {
     f"slm/{name}.py": "the judge's code"
     for name in (
-        "__init__", "bench", "candidate", "changes", "chat", "comment", "config", "contract", "cost", "errors", "files", "gate", "github",
-        "judge", "ladder", "papers", "params", "plan", "progress", "records", "released", "runtime", "scoring", "seal", "statistics", "task", "workflow",
+        "__init__", "bench", "candidate", "changes", "chat", "comment", "compare", "config", "contract", "cost", "errors", "files", "gate", "github",
+        "integrity", "judge", "ladder", "papers", "params", "plan", "progress", "records", "released", "runtime", "scoring", "seal", "statistics", "task", "verdict", "workflow",
     )
 }  # fmt: skip
 

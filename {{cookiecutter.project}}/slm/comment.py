@@ -1,16 +1,14 @@
 """The verdict as a pull-request comment. Whatever a model, a file name or a parameter says is shown as text, never as markup."""
 
 import re
-from typing import Any
 
-from slm.gate import headline, rows_of
 from slm.ladder import markdown
 from slm.scoring import score_one
 from slm.task import Task
+from slm.verdict import Row, headline, rows_of
 from slm.workflow import MARKER
 
 LONGEST = 60_000  # GitHub takes 65,536 characters
-Row = dict[str, Any]
 
 
 def inert(text: str, longest: int = 200) -> str:

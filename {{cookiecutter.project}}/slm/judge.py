@@ -14,7 +14,6 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -23,11 +22,12 @@ from slm.candidate import inspect
 from slm.changes import describe, file_at
 from slm.chat import fixed_sample
 from slm.comment import comment
+from slm.compare import judge_baseline, judge_cost
 from slm.contract import load_contract
 from slm.cost import machine, side_by_side
 from slm.errors import UserError, stage
 from slm.files import dvc_md5, folder_sha256, read_json, sha256_file, weights_mb, weights_sha256, write_json, write_jsonl, write_text
-from slm.gate import headline, judge_baseline, judge_cost, judge_metric, row, verdict
+from slm.gate import judge_metric
 from slm.params import Params, load_params
 from slm.progress import track
 from slm.records import TASK, read_records
@@ -35,10 +35,10 @@ from slm.released import RELEASED, model_of, predictions_of, test_set_of
 from slm.runtime import GenAI
 from slm.scoring import summarise
 from slm.task import Task, load_task
+from slm.verdict import Row, headline, row, verdict
 
 OUTPUT = Path("verdict")
 TEST = TASK / "test.jsonl"
-Row = dict[str, Any]
 # What the ladder has and a package has not.
 ABSENT = dict.fromkeys(
     ("teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4"),

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from slm.compare import judge_baseline
 from slm.contract import Contract, Gate, Released
-from slm.gate import judge_baseline, judge_integrity, judge_metric, verdict
+from slm.gate import judge_metric
+from slm.integrity import judge_integrity
 from slm.statistics import paired
+from slm.verdict import verdict
 
 RUNG = {"name": "int4", "score": 0.7, "score_low": 0.66, "request_ms_p50": 100.0, "weights_sha256": "w"}
 LADDER = {"rungs": [{"name": "teacher", "score": 0.75, "request_ms_p50": 500.0}, RUNG]}

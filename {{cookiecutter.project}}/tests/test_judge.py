@@ -14,9 +14,9 @@ from onnx import TensorProto, helper
 from slm.candidate import inspect, unpack
 from slm.changes import JUDGE, describe
 from slm.comment import inert
+from slm.compare import judge_cost
 from slm.contract import Contract, Gate, Released
 from slm.errors import UserError
-from slm.gate import judge_cost
 from slm.plan import lacking, out_of_lock, whole
 from slm.workflow import seal_key
 
