@@ -5,7 +5,7 @@ import re
 from slm.ladder import markdown
 from slm.scoring import score_one
 from slm.task import Task
-from slm.verdict import Row, headline, rows_of
+from slm.verdict import Row, headline, rows_of, waivers_of
 from slm.workflow import MARKER
 
 LONGEST = 60_000  # GitHub takes 65,536 characters
@@ -32,11 +32,14 @@ def comment(task: Task, result: Row, changes: Row | None, shown: Row) -> str:
         )
     if result["weakened"]:
         parts.append("### The contract is loosened\n\n" + "\n".join(f"- {inert(line)}" for line in result["weakened"]) + "\n")
+    waived = waivers_of(result)
+    if waived:
+        parts.append("### Waived\n\n" + "\n".join(f"- {inert(line, 400)}" for line in waived) + "\n")
     if shown:
         parts += [_table(shown), _picture(shown)]
     if not untouched:
         rows = rows_of(result)
-        parts.append("### Gates\n\n" + markdown([rows[0], *([r[0], r[1], r[2], r[3], inert(r[4])] for r in rows[1:])]))
+        parts.append("### Gates\n\n" + markdown([rows[0], *([r[0], r[1], r[2], r[3], inert(r[4], 400)] for r in rows[1:])]))
     if changes and changes["params"]:
         table = [["parameter", "before", "after"], *([inert(c) for c in row] for row in changes["params"][:40])]
         parts.append("### Parameters\n\n" + markdown(table))

@@ -9,6 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from slm.config import load_yaml
 
 CONTRACT = Path("gates.yaml")
+# Gates that a verdict has beside those of the file: these can be waived,
+BUILT_IN = (
+    "not worse than released", "not worse than best", "no slice worse", "time of released", "memory of released", "weights of released",
+)  # fmt: skip
+# and these cannot, nor what begins with `integrity:`.
+FACTS = ("package", "model", "bytes of the commit")
 Metric = r"^(shipped|teacher|base|distilled|finetuned|onnx|int8|int4)\.[a-z0-9_]+$"
 
 
@@ -59,7 +65,15 @@ class Contract(BaseModel):
         names = [g.name for g in self.gates]
         if len(names) != len(set(names)):
             raise ValueError("two gates have the same name")
+        taken = [n for n in names if n in (*BUILT_IN, *FACTS) or n.startswith("integrity:")]
+        if taken:
+            raise ValueError(f"the name {taken[0]!r} is that of a gate which every verdict has")
         return self
+
+    @property
+    def names(self) -> list[str]:
+        """Gates that can be waived."""
+        return [*(g.name for g in self.gates), *BUILT_IN]
 
 
 def load_contract(path: Path = CONTRACT) -> Contract:

@@ -1,28 +1,36 @@
 """The verdict: one comparison of facts with the contract. It measures nothing and decides everything.
 
 python -m slm.gate      prints a table, writes reports/verdict.json and verdict.md, exits 1 if a blocking gate fails
+
+A failed gate that waivers.yaml names is shown as waived and refuses nothing. A waiver counts once it is on the default branch, so
+that no pull request waives its own gates: see `waivers_in_force`. (In pr.yml this code is the pull request's too: that verdict is
+feedback, and the judge, in the default branch's checkout, has the last word.)
 """
 
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from slm.changes import file_at, loosening
 from slm.compare import judge_baseline
-from slm.contract import CONTRACT, Contract, Gate, load_contract, loosened
+from slm.config import parse_yaml
+from slm.contract import CONTRACT, Contract, Gate, load_contract
 from slm.errors import UserError, stage
 from slm.files import folder_sha256, read_json, read_jsonl, sha256_file, weights_sha256, write_json, write_text
 from slm.integrity import judge_integrity
-from slm.ladder import markdown, plain, table
+from slm.ladder import plain, table
 from slm.params import load_params
 from slm.records import TASK
 from slm.released import RELEASED, predictions_of
 from slm.scoring import score_one
 from slm.task import load_task
-from slm.verdict import Row, headline, row, rows_of, verdict
+from slm.verdict import Row, as_markdown, headline, row, rows_of, verdict
+from slm.waivers import WAIVERS, Waiver, Waivers, load_waivers, waive
 
 REPORTS = Path("reports")
 
@@ -62,25 +70,31 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _weakened(contract: Contract, revision: str | None) -> list[str]:
-    """How gates.yaml is looser than at the baseline revision (the released one, else the first commit that has it)."""
+def _weakened(revision: str | None) -> list[str]:
+    """How the contract is looser than at the baseline revision (the released one, else the first commit that has it)."""
     if revision is None:
         log = _git("log", "--format=%H", "--diff-filter=A", "--", str(CONTRACT))
         revision = log.splitlines()[-1] if log else None
-    text = _git("show", f"{revision}:./{CONTRACT}") if revision else None
-    if text is None:
-        return []
-    before = Path(REPORTS / ".gates-before.yaml")
-    write_text(before, text + "\n")
-    try:
-        return loosened(load_contract(before), contract)
-    finally:
-        before.unlink()
+    return loosening(revision, None) if revision else []
+
+
+def waivers_in_force(contract: Contract) -> list[Waiver]:
+    """Those of origin/HEAD, in a pull request's workflow those of the branch that it goes to; of this checkout where there is neither.
+
+    A mistake in this checkout's file is an error in any case, so that it is seen before it is merged.
+    """
+    own = load_waivers(contract)
+    for branch in ("HEAD", os.environ.get("GITHUB_BASE_REF")):
+        if branch and _git("rev-parse", "--verify", "--quiet", f"origin/{branch}^{{commit}}"):
+            text = file_at(f"origin/{branch}", str(WAIVERS))
+            return parse_yaml(text, f"{WAIVERS} of origin/{branch}", Waivers).waivers if text is not None else []
+    return own
 
 
 def judge() -> dict[str, Any]:
     """Read the facts of this checkout and judge them."""
     params, task, contract = load_params(), load_task(), load_contract()
+    waivers = waivers_in_force(contract)
     shipped = params.package.variant
     needed = ("ladder.json", "cost.json", f"quality/{shipped}.json", f"../predictions/{shipped}.jsonl")
     missing = [REPORTS / name for name in needed if not (REPORTS / name).exists()]
@@ -117,14 +131,8 @@ def judge() -> dict[str, Any]:
         "folder_sha256": facts["package_folder_sha256"],
     }
     baseline = released.get("released")
-    return verdict(rows, candidate, baseline, _weakened(contract, baseline["revision"] if baseline else None))
-
-
-def as_markdown(result: dict[str, Any], ladder: dict[str, Any]) -> str:
-    parts = [f"# {headline(result)}\n", "## The ladder\n", markdown(table(ladder)), "## The gates\n", markdown(rows_of(result))]
-    if result["weakened"]:
-        parts += ["## The contract was loosened\n", "".join(f"- {line}\n" for line in result["weakened"])]
-    return "\n".join(parts)
+    waive(rows, waivers)
+    return verdict(rows, candidate, baseline, _weakened(baseline["revision"] if baseline else None))
 
 
 @stage

@@ -3,7 +3,7 @@
     python -m slm.judge candidate --base COMMIT --head COMMIT      what verdict.yml runs
     python -m slm.judge dist/NAME/model                            the same at home, of the model in this checkout
 
-Code, contract, scorer and test set are those of this checkout (in the workflow, the default branch's). The package is looked
+Code, contract, waivers, scorer and test set are those of this checkout (in the workflow, the default branch's). The package is looked
 at, asked the whole test set, and measured beside the released one. Of the change itself only file names and texts are read.
 Writes verdict/verdict.json, verdict/comment.md and verdict/predictions.jsonl; exits 1 if the candidate is refused.
 The variable PROBLEM may say why there is no package.
@@ -36,6 +36,7 @@ from slm.runtime import GenAI
 from slm.scoring import summarise
 from slm.task import Task, load_task
 from slm.verdict import Row, headline, row, verdict
+from slm.waivers import load_waivers, waive
 
 OUTPUT = Path("verdict")
 TEST = TASK / "test.jsonl"
@@ -97,6 +98,7 @@ def of_commit(folder: Path, head: str, shipped: str) -> Row:
 def judge(folder: Path, head: str | None, params: Params, task: Task) -> tuple[Row, Row]:
     """The verdict, and what the comment shows beside it."""
     contract, shipped = load_contract(), params.package.variant
+    waivers = load_waivers(contract)
     inspect(folder)
     entry = read_json(RELEASED).get("released")
     predictions = ask(folder, params, "candidate")
@@ -110,6 +112,7 @@ def judge(folder: Path, head: str | None, params: Params, task: Task) -> tuple[R
     rows += judge_cost(contract, cost["candidate"], cost.get("released"))
     if head is not None:
         rows.append(of_commit(folder, head, shipped))
+    waive(rows, waivers)
     hashes = {"weights_sha256": weights_sha256(folder), "folder_sha256": folder_sha256(folder)}
     shown: Row = {"predictions": predictions, "released": known["released"], "cost": cost, "quality": quality, "machine": machine()}
     shown["released_quality"] = summarise(task, known["released"]) if known["released"] else None
