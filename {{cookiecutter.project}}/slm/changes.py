@@ -42,7 +42,7 @@ JUDGE = {
 } | {
     f"slm/{name}.py": "the judge's code"
     for name in (
-        "__init__", "bench", "candidate", "changes", "chat", "comment", "compare", "config", "contract", "cost", "errors", "files", "gate", "github",
+        "__init__", "bench", "candidate", "changes", "chat", "comment", "compare", "config", "contract", "cost", "errors", "explain", "files", "gate", "github",
         "integrity", "judge", "ladder", "papers", "params", "plan", "progress", "records", "released", "runtime", "scoring", "seal", "statistics", "task", "verdict", "waivers", "workflow",
     )
 }  # fmt: skip
@@ -124,22 +124,39 @@ def dropped_tests(base: str, head: str) -> list[str]:
     return lines
 
 
-def params_diff(base: str, head: str) -> list[tuple[str, str, str]]:
-    """Parameters whose value differs: (name, before, after)."""
+def params_diff(base: str, head: str | None, path: str = "params.yaml") -> list[tuple[str, str, str]]:
+    """Values of a YAML or JSON file that differ, of `head` or this checkout: (name, before, after)."""
 
     def flat(value: Any, name: str = "") -> dict[str, str]:
         if isinstance(value, dict):
             return {k: v for key, inner in value.items() for k, v in flat(inner, f"{name}.{key}" if name else str(key)).items()}
         return {name: json.dumps(value, default=str)}
 
-    def read(revision: str) -> dict[str, str]:
+    def read(revision: str | None) -> dict[str, str]:
         try:
-            return flat(YAML(typ="safe").load(file_at(revision, "params.yaml") or "") or {})
+            text = file_at(revision, path) or ""
+            return flat((json.loads(text or "{}") if path.endswith(".json") else YAML(typ="safe").load(text)) or {})
         except (YAMLError, ValueError, RecursionError):
             return {}
 
     before, after = read(base), read(head)
     return [(n, before.get(n, "–"), after.get(n, "–")) for n in sorted({*before, *after}) if before.get(n) != after.get(n)]
+
+
+def differing(base: str, head: str | None, *paths: str) -> list[str]:
+    """Files that git knows and that differ between `base` and `head`, or this checkout."""
+    revisions = [base] if head is None else [base, head]
+    return [p for p in git("diff", "--name-only", "--no-renames", "--relative", "-z", *revisions, "--", *paths).split("\0") if p]
+
+
+def knobs_diff(base: str, head: str | None) -> list[tuple[str, str, str]]:
+    """Parameters that differ, then what differs in recipes, named by file; nothing where this clone lacks `base`."""
+    if file_at(base, "params.yaml") is None:
+        return []
+    rows = params_diff(base, head)
+    for path in differing(base, head, "recipes"):
+        rows += [(f"{path}: {name}", before, after) for name, before, after in params_diff(base, head, path)]
+    return rows
 
 
 def describe(base: str, head: str) -> dict[str, Any]:

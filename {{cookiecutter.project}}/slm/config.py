@@ -1,6 +1,5 @@
 """Read a YAML file into a typed model; an error names the file, the line, the value and what is allowed."""
 
-import textwrap
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +38,7 @@ def parse_yaml(text: str, path: str, model: type[Model], context: dict[str, Any]
         elif first["type"] == "missing":
             message = f"{name} is missing; add it"
         else:
-            message = f"{name} is {textwrap.shorten(repr(first['input']), 200)}: {first['msg']}; correct the value"
+            message = f"{name} is {repr(first['input'])[:200]}: {first['msg']}; correct the value"
         raise UserError(f"{path}:{_line(tree, where)}: {message}") from None
 
 

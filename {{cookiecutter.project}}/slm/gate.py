@@ -1,6 +1,8 @@
 """The verdict: one comparison of facts with the contract. It measures nothing and decides everything.
 
-python -m slm.gate      prints a table, writes reports/verdict.json and verdict.md, exits 1 if a blocking gate fails
+python -m slm.gate                    prints a table, writes reports/verdict.json and verdict.md, exits 1 if a blocking gate fails
+python -m slm.gate --explain NAME     one gate: its evidence, what changed since the released model, how to make its figure again
+python -m slm.gate --json             prints the verdict's JSON (--markdown: its Markdown) in place of the table
 
 A failed gate that waivers.yaml names is shown as waived and refuses nothing. A waiver counts once it is on the default branch, so
 that no pull request waives its own gates: see `waivers_in_force`. (In pr.yml this code is the pull request's too: that verdict is
@@ -16,11 +18,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from slm.changes import file_at, loosening
-from slm.compare import judge_baseline
+from slm.changes import file_at, knobs_diff, loosening
+from slm.compare import blame, judge_baseline
 from slm.config import parse_yaml
 from slm.contract import CONTRACT, Contract, Gate, load_contract
 from slm.errors import UserError, stage
+from slm.explain import explain
 from slm.files import folder_sha256, read_json, read_jsonl, sha256_file, weights_sha256, write_json, write_text
 from slm.integrity import judge_integrity
 from slm.ladder import plain, table
@@ -131,22 +134,36 @@ def judge() -> dict[str, Any]:
         "folder_sha256": facts["package_folder_sha256"],
     }
     baseline = released.get("released")
+    blame(rows, knobs_diff(baseline["revision"], None) if baseline else [])
     waive(rows, waivers)
     return verdict(rows, candidate, baseline, _weakened(baseline["revision"] if baseline else None))
 
 
 @stage
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--explain", metavar="NAME", help="one gate: its evidence, what changed, how to make its figure again")
+    shown.add_argument("--json", action="store_true", help="print the verdict as JSON, and nothing else")
+    shown.add_argument("--markdown", action="store_true", help="print it as Markdown, and nothing else")
+    arguments = parser.parse_args()
     result = judge()
+    if arguments.explain is not None:
+        print(explain(arguments.explain, result), end="")
+        return
     ladder = read_json(REPORTS / "ladder.json")
     write_json(REPORTS / "verdict.json", result)
     write_text(REPORTS / "verdict.md", as_markdown(result, ladder))
-    print(plain(table(ladder)))
-    print("\n".join("  ".join([r[0].ljust(26), r[1].ljust(7), r[4]]) for r in rows_of(result)))
-    for line in result["weakened"]:
-        print(f"loosened: {line}")
-    print(f"\n{headline(result)}")
+    if arguments.json:
+        print((REPORTS / "verdict.json").read_text(encoding="utf-8"), end="")
+    elif arguments.markdown:
+        print(as_markdown(result, ladder), end="")
+    else:
+        print(plain(table(ladder)))
+        print("\n".join("  ".join([r[0].ljust(26), r[1].ljust(7), r[4]]) for r in rows_of(result)))
+        for line in result["weakened"]:
+            print(f"loosened: {line}")
+        print(f"\n{headline(result)}")
     if not result["passed"]:
         sys.exit(1)
 

@@ -19,10 +19,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from slm.candidate import inspect
-from slm.changes import describe, file_at
+from slm.changes import describe, file_at, knobs_diff
 from slm.chat import fixed_sample
 from slm.comment import comment
-from slm.compare import judge_baseline, judge_cost
+from slm.compare import blame, judge_baseline, judge_cost
 from slm.contract import load_contract
 from slm.cost import machine, side_by_side
 from slm.errors import UserError, stage
@@ -110,6 +110,7 @@ def judge(folder: Path, head: str | None, params: Params, task: Task) -> tuple[R
     rows = [judge_metric(gate, ladder, shipped, {n: why for n, why in ABSENT.items() if n != shipped}) for gate in contract.gates]
     rows += judge_baseline(contract, task, predictions, known)
     rows += judge_cost(contract, cost["candidate"], cost.get("released"))
+    blame(rows, knobs_diff(entry["revision"], head) if entry else [])
     if head is not None:
         rows.append(of_commit(folder, head, shipped))
     waive(rows, waivers)

@@ -25,6 +25,12 @@ def mark(r: Row) -> str:
     return "pass" if r["passed"] else "–"
 
 
+def brief(text: str, longest: int) -> str:
+    """Any text on one line, without what a terminal would act on."""
+    flat = " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text).split())
+    return flat if len(flat) <= longest else f"{flat[:longest]}…"
+
+
 def by_whom(r: Row) -> str:
     owner, until, reason = (" ".join(r["waived"][k].split()) for k in ("owner", "until", "reason"))
     return f"waived by {owner} until {until}: {reason}"
