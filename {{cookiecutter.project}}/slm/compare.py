@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 
-from slm.contract import BUILT_IN, Contract
+from slm.contract import AGAINST_RELEASED, Contract
 from slm.scoring import class_of, score_one
 from slm.statistics import paired, slices_worse
 from slm.task import Task
@@ -84,7 +84,7 @@ def blame(rows: list[Row], changed: list[tuple[str, str, str]]) -> None:
     said = [f"{brief(name, 80)} changed from {brief(before, 40)} to {brief(after, 40)}" for name, before, after in changed[:3]]
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     for r in rows:
-        if r["name"] in BUILT_IN and "best" not in r["name"] and r["passed"] is False:
+        if r["name"] in AGAINST_RELEASED and r["passed"] is False:
             r["why"] += f"; after {', '.join(said)}{more}"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from slm.changes import differing, file_at, git, knobs_diff
 from slm.compare import flips, slices
 from slm.contract import BUILT_IN, Contract, Gate, load_contract
+from slm.cost import spread
 from slm.errors import UserError
 from slm.files import read_json, read_jsonl
 from slm.params import load_params
@@ -65,6 +66,10 @@ def evidence(name: str, gate: Gate | None, contract: Contract, task: Task, shipp
         return [examples(task, f"{which} ({entry['tag']})", predictions_of(entry), shipped, mine)] if entry else [worst(task, mine)]
     if name == "no slice worse":
         return [slices_against(contract, task, mine, predictions_of(released.get("released")))]
+    if name == "rounds agree":
+        ratios = read_json(REPORTS / "cost.json").get("ratios") or {}
+        lines = [f"  {model}: {', '.join(f'{r:.3g}' for r in rounds)} (factor {spread(rounds):.2f})" for model, rounds in ratios.items()]
+        return ["\n".join(["Time as a share of the first model's, round by round", *lines])]
     if gate is None:
         return []
     (rung, figure), over = gate.metric.split("."), gate.over.split(".") if gate.over else None
@@ -157,25 +162,29 @@ def changed_since(revision: str, tag: str) -> str:
             numbers[path] = f"+{added} -{removed} lines"
     for kind, paths in KINDS.items():
         lines += [f"  {kind}: {brief(path, 120)} ({numbers.get(path, 'changed')})" for path in differing(revision, None, *paths)]
-    lines += [f"  made by the pipeline: {path}" for path in outputs_since(revision)]
+    made = outputs_since(revision)
+    lines += [f"  made anew by the pipeline: {', '.join(made)}"] if made else []
     return "\n".join([f"What changed since {tag} ({revision[:12]})", *(lines or ["  nothing"])])
 
 
 def outputs_since(revision: str) -> list[str]:
-    """Outputs that are here with other bytes than that commit's lock names, by DVC's own comparison."""
+    """Models and data that are here with other bytes than that commit's lock names, by DVC's own comparison; the rest follows from them."""
     command = [sys.executable, "-m", "dvc", "diff", "--json", revision]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     if done.returncode:
         return [f"unknown: dvc diff says {brief(done.stderr, 200)}"]
     found: dict[str, Any] = json.loads(done.stdout or "{}")
-    return [brief(row["path"], 120) for kind in ("modified", "added") for row in found.get(kind, [])]
+    paths = [row["path"].rstrip("/") for kind in ("modified", "added") for row in found.get(kind, [])]
+    return sorted(brief(p, 80) for p in paths if p.startswith(("models/", "data/")) and p.count("/") == 1)
 
 
 def again(name: str, gate: Gate | None, shipped: str) -> str:
     """The command that makes a gate's figure anew."""
     after = f'dvc repro && python -m slm.gate --explain "{name}"'
     if gate is None:
-        return after if name.startswith("integrity:") else f"dvc repro --force --single-item evaluate@{shipped} && {after}"
+        stages = {"rounds agree": "measure", "not worse": f"evaluate@{shipped}", "no slice": f"evaluate@{shipped}"}
+        stage = next((s for begin, s in stages.items() if name.startswith(begin)), None)
+        return f"dvc repro --force --single-item {stage} && {after}" if stage else after
     stages = []
     for metric in filter(None, (gate.metric, gate.over)):
         rung, figure = metric.split(".")

@@ -25,7 +25,7 @@ from slm.contract import CONTRACT, Contract, Gate, load_contract
 from slm.errors import UserError, stage
 from slm.explain import explain
 from slm.files import folder_sha256, read_json, read_jsonl, sha256_file, weights_sha256, write_json, write_text
-from slm.integrity import judge_integrity
+from slm.integrity import judge_integrity, judge_rounds
 from slm.ladder import plain, table
 from slm.params import load_params
 from slm.records import TASK
@@ -103,7 +103,7 @@ def judge() -> dict[str, Any]:
     missing = [REPORTS / name for name in needed if not (REPORTS / name).exists()]
     if missing:
         raise UserError(f"{missing[0]}: no such file; run `dvc repro` first (or `dvc pull`)")
-    ladder = read_json(REPORTS / "ladder.json")
+    ladder, cost = read_json(REPORTS / "ladder.json"), read_json(REPORTS / "cost.json")
     released = read_json(RELEASED)
     header, *predictions = read_jsonl(Path("predictions") / f"{shipped}.jsonl")
     package = Path("dist") / params.package.name / "model"
@@ -116,14 +116,14 @@ def judge() -> dict[str, Any]:
         "ladder_row": next((r for r in ladder["rungs"] if r["name"] == shipped), {}),
         "package_folder_sha256": folder_sha256(package) if package.exists() else None,
         "package_weights_sha256": weights_sha256(package) if package.exists() else None,
-        "cost_folder_sha256": read_json(REPORTS / "cost.json")["rungs"].get(shipped, {}).get("folder_sha256"),
+        "cost_folder_sha256": cost["rungs"].get(shipped, {}).get("folder_sha256"),
         "test_sha256": sha256_file(TASK / "test.jsonl"),
         "test_ids": test_ids,
         "answered_ids": [p["id"] for p in predictions],
         "rescored": sum(scores) / len(scores) if scores else 0.0,
     }
     baselines = {name: predictions_of(released.get(name)) for name in ("released", "best")}
-    rows = judge_integrity(facts)
+    rows = [*judge_integrity(facts), judge_rounds(cost)]
     endpoint = params.synthesize.teacher == "endpoint"
     absent = {"teacher": "the teacher is an endpoint, without time, memory and weights of its own here"} if endpoint else {}
     rows += [judge_metric(gate, ladder, shipped, absent) for gate in contract.gates]

@@ -1,8 +1,9 @@
-"""Is what is judged what ships? Gates that no contract switches off and no waiver lets through."""
+"""Can the facts be relied on? Is what is judged what ships, which no waiver lets through; and did the machine measure the same twice."""
 
 import math
 from typing import Any
 
+from slm.cost import SPREAD, spread
 from slm.verdict import Row, row
 
 
@@ -50,3 +51,25 @@ def judge_integrity(facts: dict[str, Any]) -> list[Row]:
     for r in rows:
         r["name"] = f"integrity: {r['name']}"
     return rows
+
+
+def judge_rounds(cost: dict[str, Any]) -> Row:
+    """Whether the rounds of one measurement agree (the rule is in slm/cost.py), by the ratios that it states."""
+    ratios: dict[str, list[float]] = cost.get("ratios") or {}
+    name = "rounds agree"
+    if not ratios:
+        why = "the measurement does not state the ratios of its rounds; run `dvc repro --force --single-item measure`"
+        return row(name, "block", False, None, SPREAD, why)
+    worst = max(ratios, key=lambda n: spread(ratios[n]))
+    found, first = spread(ratios[worst]), next(iter(ratios))
+    value = round(found, 4) if math.isfinite(found) else None
+    if found <= SPREAD:
+        return row(
+            name, "block", True, value, SPREAD, f"the ratio of two models' times differs between rounds by a factor of {found:.2f} at most"
+        )
+    by_round = ", ".join(f"{r:.3g}" for r in ratios[worst])
+    why = (
+        f"{worst} took {by_round} of {first}'s time in the rounds of the last of {cost['attempts']} attempts: another program kept the machine "
+        "busy, and times measured so prove nothing; close other programs, or raise measure.rounds, and measure again"
+    )
+    return row(name, "block", False, value, SPREAD, why)

@@ -28,6 +28,7 @@ from slm.cost import machine, side_by_side
 from slm.errors import UserError, stage
 from slm.files import dvc_md5, folder_sha256, read_json, sha256_file, weights_mb, weights_sha256, write_json, write_jsonl, write_text
 from slm.gate import judge_metric
+from slm.integrity import judge_rounds
 from slm.params import Params, load_params
 from slm.progress import track
 from slm.records import TASK, read_records
@@ -70,11 +71,13 @@ def baselines(params: Params) -> dict[str, list[Row] | None]:
     return rows
 
 
-def costs(folder: Path, released: Path | None, params: Params) -> dict[str, Row]:
+def costs(folder: Path, released: Path | None, params: Params) -> tuple[dict[str, Row], Row]:
+    """Figures of the candidate and of the released model, and whether the rounds that they come from agree."""
     prompts = [r.prompt for r in fixed_sample(read_records(TEST, True), params.measure.prompts, params.seed)]
     folders = {"candidate": folder} | ({"released": released} if released else {})
     measured = side_by_side(folders, prompts, params.measure.model_copy(update={"threads": params.measure.threads[:1]}))
-    return {n: measured[n][str(params.measure.threads[0])] | {"weights_mb": weights_mb(f)} for n, f in folders.items()}
+    threads = str(params.measure.threads[0])
+    return {n: measured["figures"][n][threads] | {"weights_mb": weights_mb(f)} for n, f in folders.items()}, judge_rounds(measured)
 
 
 def of_commit(folder: Path, head: str, shipped: str) -> Row:
@@ -104,12 +107,12 @@ def judge(folder: Path, head: str | None, params: Params, task: Task) -> tuple[R
     predictions = ask(folder, params, "candidate")
     write_jsonl(OUTPUT / "predictions.jsonl", [{"rung": shipped, "test_sha256": sha256_file(TEST)}, *predictions])
     quality, known = summarise(task, predictions), baselines(params)
-    cost = costs(folder, model_of(entry) if entry else None, params)
+    cost, rounds_agree = costs(folder, model_of(entry) if entry else None, params)
 
     ladder = {"rungs": [{"name": shipped, **quality, **cost["candidate"]}]}
     rows = [judge_metric(gate, ladder, shipped, {n: why for n, why in ABSENT.items() if n != shipped}) for gate in contract.gates]
     rows += judge_baseline(contract, task, predictions, known)
-    rows += judge_cost(contract, cost["candidate"], cost.get("released"))
+    rows += [*judge_cost(contract, cost["candidate"], cost.get("released")), rounds_agree]
     blame(rows, knobs_diff(entry["revision"], head) if entry else [])
     if head is not None:
         rows.append(of_commit(folder, head, shipped))

@@ -163,7 +163,7 @@ def test_what_the_pipeline_made_anew_is_named(checkout: Path):
     entry = release([True] * 40)
     write_text(Path("models/changed/weights"), "other")
     text = explain("score", result("score", entry))
-    assert "made by the pipeline: models/changed" in text and "models/kept" not in text
+    assert "made anew by the pipeline: models/changed\n" in text and "models/kept" not in text
 
 
 def test_an_unknown_gate_is_refused_with_the_names(checkout: Path):

@@ -79,7 +79,7 @@ RUNG |= dict.fromkeys(("request_ms_p50", "rss_mb", "weights_mb"))
 WRONG = {
     "integrity": ("gate: score,", "gate: 'integrity: score',", "cannot be waived"),
     "the package itself": ("gate: score,", "gate: package,", "cannot be waived"),
-    "unknown gate": ("gate: score,", "gate: scroe,", "no gate has this name; there are: score, not worse than released"),
+    "unknown gate": ("gate: score,", "gate: scroe,", "no gate has this name; there are: score, not worse than released, no slice worse"),
     "a gate that never refuses": ("gate: score,", "gate: bytes of the commit,", "no gate has this name"),
     "unknown key": ("owner: ada,", "owner: ada, gates: all,", "waivers.0.gates is unknown"),
     "nobody": ("owner: ada,", "owner: ' ',", "waivers.0.owner is ' '"),
