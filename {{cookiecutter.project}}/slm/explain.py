@@ -182,7 +182,12 @@ def again(name: str, gate: Gate | None, shipped: str) -> str:
     """The command that makes a gate's figure anew."""
     after = f'dvc repro && python -m slm.gate --explain "{name}"'
     if gate is None:
-        stages = {"rounds agree": "measure", "not worse": f"evaluate@{shipped}", "no slice": f"evaluate@{shipped}"}
+        stages = {
+            "rounds agree": "measure",
+            "data expectations": "check",
+            "not worse": f"evaluate@{shipped}",
+            "no slice": f"evaluate@{shipped}",
+        }
         stage = next((s for begin, s in stages.items() if name.startswith(begin)), None)
         return f"dvc repro --force --single-item {stage} && {after}" if stage else after
     stages = []

@@ -25,7 +25,7 @@ from slm.contract import CONTRACT, Contract, Gate, load_contract
 from slm.errors import UserError, stage
 from slm.explain import explain
 from slm.files import folder_sha256, read_json, read_jsonl, sha256_file, weights_sha256, write_json, write_text
-from slm.integrity import judge_integrity, judge_rounds
+from slm.integrity import judge_data, judge_integrity, judge_licence, judge_rounds
 from slm.ladder import plain, table
 from slm.params import load_params
 from slm.records import TASK
@@ -123,7 +123,9 @@ def judge() -> dict[str, Any]:
         "rescored": sum(scores) / len(scores) if scores else 0.0,
     }
     baselines = {name: predictions_of(released.get(name)) for name in ("released", "best")}
-    rows = [*judge_integrity(facts), judge_rounds(cost)]
+    data = REPORTS / "data.json"
+    rows = [*judge_integrity(facts), judge_rounds(cost), *judge_licence(contract, params.models.license)]
+    rows += judge_data(contract, read_json(data) if data.exists() else None)
     endpoint = params.synthesize.teacher == "endpoint"
     absent = {"teacher": "the teacher is an endpoint, without time, memory and weights of its own here"} if endpoint else {}
     rows += [judge_metric(gate, ladder, shipped, absent) for gate in contract.gates]
