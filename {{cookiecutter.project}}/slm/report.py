@@ -18,11 +18,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from slm.errors import UserError, stage
 from slm.files import read_json, read_jsonl, write_text
-from slm.gate import REPORTS, Row, headline, judge, rows_of
+from slm.gate import REPORTS, judge
 from slm.ladder import table
 from slm.params import Params, load_params
 from slm.scoring import class_of, interval, score_one
 from slm.task import Task, load_task
+from slm.verdict import Row, headline, rows_of
 
 OUTPUT = REPORTS / "report.html"
 FIGURES = [  # title, figure of the ladder, form of a value, hint
@@ -77,8 +78,6 @@ def gates(verdict: Row) -> list[Row]:
     rows = []
     for gate, (name, mark, *ends, why) in zip(verdict["gates"], rows_of(verdict)[1:], strict=True):
         value, limit = (f"{gate[k]:.4g}" if isinstance(gate[k], float) else t for k, t in zip(("value", "limit"), ends, strict=True))
-        if gate.get("waived"):
-            mark, why = "waived", f"{why} (waived by {gate['waived']['owner']} until {gate['waived']['until']}: {gate['waived']['reason']})"
         rows.append({"name": name, "mark": mark.lower(), "value": value, "limit": limit, "why": why})
     return rows
 

@@ -14,9 +14,9 @@ from onnx import TensorProto, helper
 from slm.candidate import inspect, unpack
 from slm.changes import JUDGE, describe
 from slm.comment import inert
+from slm.compare import judge_cost
 from slm.contract import Contract, Gate, Released
 from slm.errors import UserError
-from slm.gate import judge_cost
 from slm.plan import lacking, out_of_lock, whole
 from slm.workflow import seal_key
 
@@ -202,6 +202,20 @@ def test_the_judges_files_loosening_and_lost_tests_are_named(history):
         "task/test.jsonl changed 1 of 4 examples",
     ]
     assert describe(base, commit(**{"gates.yaml": "nonsense"}))["weakened"][0] == "gates.yaml was removed or cannot be read"
+
+
+def test_a_change_that_waives_a_gate_is_named_and_touches_no_model(history):
+    commit, base = history
+    waiver = "waivers:\n- {gate: score, owner: ada, reason: later, until: 2030-01-31}\n"
+    head = commit(**{"waivers.yaml": waiver})
+    found = describe(base, head)
+    assert (found["model"], found["judge"]) == ([], ["waivers.yaml (which failed gates are let through)"])
+    assert found["weakened"] == ["gate 'score' is waived until 2030-01-31 (ada: later)"]
+    assert describe(head, commit(**{"waivers.yaml": waiver.replace("later", "still")}))["weakened"] == []
+    prolonged = describe(head, commit(**{"waivers.yaml": waiver.replace("2030", "2031")}))["weakened"]
+    assert prolonged == ["gate 'score' is waived until 2031-01-31 (ada: later)"]
+    assert describe(head, commit(**{"waivers.yaml": "waivers: all"}))["weakened"] == ["waivers.yaml cannot be read"]
+    assert describe(head, commit(**{"waivers.yaml": None}))["weakened"] == []
 
 
 def test_parameters_are_compared_by_value(history):

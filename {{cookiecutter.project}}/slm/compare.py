@@ -1,0 +1,118 @@
+"""A candidate beside the released model: quality example by example, cost as shares of what was measured in the same run."""
+
+import math
+from collections import defaultdict
+
+from slm.contract import AGAINST_RELEASED, Contract
+from slm.scoring import class_of, score_one
+from slm.statistics import paired, slices_worse
+from slm.task import Task
+from slm.verdict import Row, brief, row
+
+
+def judge_baseline(contract: Contract, task: Task, candidate: list[Row], baselines: dict[str, list[Row] | None]) -> list[Row]:
+    """Paired comparisons with the released model and with the best release so far.
+
+    Args:
+        candidate: prediction rows (id, expected, answer, tags).
+        baselines: the same of `released` and `best`; None where there is none.
+    """
+    rows = []
+    margins = {"released": contract.released.margin, "best": contract.released.best_margin}
+    for name, baseline in baselines.items():
+        margin = -margins[name]
+        label = f"not worse than {name}"
+        if baseline is None:
+            rows.append(row(label, "block", None, None, margin, "no baseline: nothing is released yet"))
+            continue
+        before, after = _pairs(task, candidate, baseline)
+        if not before:
+            rows.append(row(label, "block", False, None, margin, f"the {name} model's predictions share no example with these"))
+            continue
+        p = paired(before, after)
+        why = (
+            f"{p['difference']:+.3f} on {len(before)} common examples (surely no less than {p['low']:+.3f}); {p['flipped']:.0%} of the answers changed, "
+            f"so a drop of {p['detectable']:.3f} would show four times in five"
+        )
+        rows.append(row(label, "block", p["low"] >= margin, round(p["low"], 4), margin, why))
+        if name == "released":
+            rows.append(_judge_slices(contract, task, candidate, baseline))
+    if baselines.get("released") is None:
+        rows.append(row("no slice worse", "block", None, None, None, "no baseline: nothing is released yet"))
+    return rows
+
+
+def judge_cost(contract: Contract, candidate: dict[str, float], released: dict[str, float] | None) -> list[Row]:
+    """Time, memory and weights of a candidate as shares of the released model's, measured in one run on one machine."""
+    rows = []
+    figures = {"time": "request_ms_p50", "memory": "rss_mb", "weights": "weights_mb"}
+    for name, figure in figures.items():
+        limit, label = getattr(contract.released, name), f"{name} of released"
+        if released is None:
+            rows.append(row(label, "block", None, None, limit, "no baseline: nothing is released yet"))
+            continue
+        share = candidate[figure] / released[figure] if released[figure] else math.inf
+        passed = math.isfinite(share) and share <= limit
+        why = f"{figure} is {candidate[figure]:.4g}, the released model's is {released[figure]:.4g} beside it: a share of {share:.3f}"
+        rows.append(row(label, "block", passed, round(share, 4) if math.isfinite(share) else None, limit, f"{why}, must be <= {limit}"))
+    return rows
+
+
+def flips(task: Task, before: list[Row], after: list[Row], figure: str = "score") -> list[Row]:
+    """Answers whose score (or validity) changed, on the examples whose request is the same in both; the largest losses first.
+
+    Each is the row of `after` with `before` (that answer) and `change`.
+    """
+    old = {(r["id"], r["prompt"]): r["answer"] for r in before}
+    rows = []
+    for r in after:
+        said = old.get((r["id"], r["prompt"]))
+        if said is not None:
+            change = float(score_one(task, r["expected"], r["answer"])[figure]) - float(score_one(task, r["expected"], said)[figure])
+            rows += [r | {"before": said, "change": change}] if change else []
+    return sorted(rows, key=lambda r: r["change"])
+
+
+def blame(rows: list[Row], changed: list[tuple[str, str, str]]) -> None:
+    """End the `why` of each comparison that is lost to the released model with what was turned since: three knobs at most.
+
+    Args:
+        changed: (name, before, after); may be a stranger's text.
+    """
+    if not changed:
+        return
+    said = [f"{brief(name, 80)} changed from {brief(before, 40)} to {brief(after, 40)}" for name, before, after in changed[:3]]
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    for r in rows:
+        if r["name"] in AGAINST_RELEASED and r["passed"] is False:
+            r["why"] += f"; after {', '.join(said)}{more}"
+
+
+def _pairs(task: Task, candidate: list[Row], baseline: list[Row]) -> tuple[list[float], list[float]]:
+    """Scores before and after on the examples whose request and expected answer are the same in both."""
+    known = {(r["id"], r["prompt"]): r for r in baseline}
+    before, after = [], []
+    for r in candidate:
+        old = known.get((r["id"], r["prompt"]))
+        if old is not None:
+            before.append(score_one(task, r["expected"], old["answer"])["score"])
+            after.append(score_one(task, r["expected"], r["answer"])["score"])
+    return before, after
+
+
+def slices(task: Task, candidate: list[Row], baseline: list[Row]) -> dict[str, tuple[list[float], list[float]]]:
+    """Scores before and after by tag and by expected class."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for r in candidate:
+        for name in [f"tag {t}" for t in r["tags"]] + [f"class {class_of(task, r['expected'])}"]:
+            groups[name].append(r)
+    return {name: _pairs(task, rows, baseline) for name, rows in groups.items()}
+
+
+def _judge_slices(contract: Contract, task: Task, candidate: list[Row], baseline: list[Row]) -> Row:
+    worse = slices_worse(slices(task, candidate, baseline), contract.released.slice_size, contract.released.slice_alpha)
+    why = (
+        "; ".join(f"{w['slice']}: {w['losses']} lost, {w['wins']} won of {w['n']}" for w in worse)
+        or "no slice lost more than chance would take"
+    )
+    return row("no slice worse", "block", not worse, len(worse), 0, why)
