@@ -9,17 +9,22 @@ endif
 
 DEMO := build/my-slm
 
-.PHONY: help setup demo test test-fast test-full lint bench-demo bench-workflows bench-task bench-rounding
+.PHONY: help setup tools demo test test-fast test-full lint bench-demo bench-workflows bench-task bench-rounding
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-setup: .venv/ready ## the template's own small environment
+setup: .venv/ready ## what bakes
+tools: .venv/tools ## what tests, lints and measures
 
 .venv/ready: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	$(BIN)/python -c "import pathlib; pathlib.Path('.venv/ready').touch()"
+
+.venv/tools: requirements-test.txt .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.txt
+	$(BIN)/python -c "import pathlib; pathlib.Path('.venv/tools').touch()"
 
 demo: setup ## bake the default project into build/my-slm, make the model, judge it
 	$(BIN)/python -m tests.bake $(DEMO)
@@ -33,25 +38,25 @@ demo: setup ## bake the default project into build/my-slm, make the model, judge
 	@echo "  open reports/report.html           see where it is good and where not"
 	@echo "  edit task/, then make repro gate   make it yours"
 
-test: setup ## all but the long tests, under 20 minutes on two cores
+test: tools ## all but the long tests, under 20 minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests -m "not full"
 
-test-fast: setup ## the inner loop, under 3 minutes
+test-fast: tools ## the inner loop, under 3 minutes
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests -m "not slow and not full"
 
-test-full: setup ## nightly: every kill point, every scenario
+test-full: tools ## nightly: every kill point, every scenario
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
 
-lint: setup ## style of template and body
+lint: tools ## style of template and body
 	$(BIN)/ruff check --no-cache . && $(BIN)/ruff format --no-cache --check .
 
-bench-demo: setup ## a stranger's first half hour, timed
+bench-demo: tools ## a stranger's first half hour, timed
 	$(BIN)/python -m benchmarks.demo
 
-bench-workflows: setup ## scenarios, injections, seconds of a change of words (after make demo)
+bench-workflows: tools ## scenarios, injections, seconds of a change of words (after make demo)
 	$(BIN)/python -m benchmarks.workflows
 
-bench-rounding: setup ## what rounding costs, trained for it and not (after make demo)
+bench-rounding: tools ## what rounding costs, trained for it and not (after make demo)
 	$(BIN)/python -m benchmarks.rounding
 
 bench-task: ## facts about the default task's data (after make demo)
