@@ -39,13 +39,16 @@ class Gate(BaseModel):
 class Released(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    margin: float = Field(gt=0, le=0.2)
-    best_margin: float = Field(gt=0, le=0.2)
+    margin: float = Field(gt=0, le=0.2, description="a drop as large as this must not go unseen")
+    best_margin: float = Field(gt=0, le=0.2, description="nor a sum of small drops as large as this")
+    # With defaults, so that contracts from before these existed can still be read and compared with.
+    alpha: float = Field(0.025, gt=0, le=0.2, description="share of equally good models refused by the comparison with the released one")
+    best_alpha: float = Field(0.015, gt=0, le=0.2, description="the same of the comparison with the best release so far")
     time: float = Field(ge=1, le=10, description="ceiling, as a share of the released model's")
     memory: float = Field(ge=1, le=10)
     weights: float = Field(ge=1, le=10)
     slice_size: int = Field(ge=10)
-    slice_alpha: float = Field(gt=0, le=0.2)
+    slice_alpha: float = Field(gt=0, le=0.2, description="the same of all slices together")
 
 
 class Contract(BaseModel):
@@ -87,6 +90,8 @@ def loosened(before: Contract, after: Contract) -> list[str]:
         old_value, new_value = getattr(before.released, field), getattr(after.released, field)
         if new_value > old_value:
             lines.append(f"released.{field} went from {old_value} to {new_value}")
-    if after.released.slice_alpha < before.released.slice_alpha:
-        lines.append(f"released.slice_alpha went from {before.released.slice_alpha} to {after.released.slice_alpha}")
+    for field in ("alpha", "best_alpha", "slice_alpha"):
+        old_value, new_value = getattr(before.released, field), getattr(after.released, field)
+        if new_value < old_value:
+            lines.append(f"released.{field} went from {old_value} to {new_value}")
     return lines
