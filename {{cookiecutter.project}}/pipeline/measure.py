@@ -23,23 +23,25 @@ def main() -> None:
     rungs = {name: folder for name, folder in RUNGS.items() if (folder / "genai_config.json").exists()}
     measured = side_by_side(rungs, [r.prompt for r in records], params.measure)
 
-    threads = params.measure.threads[0]
+    figures, threads = measured["figures"], params.measure.threads[0]
     facts = {
         "machine": machine(),
         "threads": threads,
+        "agreed": measured["agreed"],
+        "ratios": measured["ratios"],
+        "attempts": measured["attempts"],
         "rungs": {
             name: {
                 "folder_sha256": folder_sha256(folder),
                 "weights_mb": weights_mb(WEIGHED[name]),
-                "by_threads": measured[name],
+                "by_threads": figures[name],
             }
             for name, folder in rungs.items()
         },
     }
     write_json(OUTPUT, facts)
-    print_closing_line(
-        "measure", {"request_ms_p50": {name: round(row[str(threads)]["request_ms_p50"], 1) for name, row in measured.items()}}
-    )
+    times = {name: round(row[str(threads)]["request_ms_p50"], 1) for name, row in figures.items()}
+    print_closing_line("measure", {"request_ms_p50": times, "agreed": measured["agreed"], "attempts": measured["attempts"]})
 
 
 if __name__ == "__main__":

@@ -9,21 +9,25 @@ import os
 import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from slm.contract import CONTRACT, Contract, loosened
 from slm.errors import UserError, stage
+from slm.waivers import WAIVERS, Waivers, waived_since
+
+Model = TypeVar("Model", bound=BaseModel)
 
 # What cannot change a model. A new file at the root is not among them: it could stand before a library of the same name.
-HARMLESS = ("*.md", "docs/*", "tests/*", ".github/*", "contracts/*", "LICENSE", "Dockerfile", "gates.yaml", "released.json")
+HARMLESS = ("*.md", "docs/*", "tests/*", ".github/*", "contracts/*", "LICENSE", "Dockerfile", "gates.yaml", "waivers.yaml", "released.json")
 
 # What a verdict rests on. A pull request may change it; the verdict on that pull request is made without the change.
 JUDGE = {
     "gates.yaml": "the contract",
+    "waivers.yaml": "which failed gates are let through",
     "released.json": "what a candidate is compared with",
     "task/test.jsonl": "the test set",
     "task/task.yaml": "the form of an answer",
@@ -38,8 +42,8 @@ JUDGE = {
 } | {
     f"slm/{name}.py": "the judge's code"
     for name in (
-        "__init__", "bench", "candidate", "changes", "chat", "comment", "compare", "config", "contract", "cost", "errors", "files", "gate", "github",
-        "integrity", "judge", "ladder", "papers", "params", "plan", "progress", "records", "released", "runtime", "scoring", "seal", "statistics", "task", "verdict", "workflow",
+        "__init__", "bench", "candidate", "changes", "chat", "comment", "compare", "config", "contract", "cost", "errors", "explain", "files", "gate", "github",
+        "integrity", "judge", "ladder", "papers", "params", "plan", "progress", "records", "released", "runtime", "scoring", "seal", "statistics", "task", "verdict", "waivers", "workflow",
     )
 }  # fmt: skip
 
@@ -51,7 +55,10 @@ def git(*arguments: str) -> str:
     return done.stdout
 
 
-def file_at(revision: str, path: str) -> str | None:
+def file_at(revision: str | None, path: str) -> str | None:
+    """Text of a file in a commit, or in this checkout (None); None where it is not there."""
+    if revision is None:
+        return Path(path).read_text(encoding="utf-8", errors="replace") if Path(path).exists() else None
     done = subprocess.run(
         ["git", "show", f"{revision}:./{path}"], capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
     )
@@ -72,20 +79,25 @@ def judges_files(files: list[str]) -> list[str]:
     return [f"{f} ({what})" for f in files for pattern, what in JUDGE.items() if fnmatch(f, pattern)]
 
 
-def loosening(base: str, head: str) -> list[str]:
-    """How the contract of `head` is looser than that of `base`."""
+def read_at(revision: str | None, path: Path, model: type[Model]) -> Model | None:
+    """A file of a commit as its type; None where it is not there or cannot be read."""
+    text = file_at(revision, str(path))
+    try:
+        return model.model_validate(YAML(typ="safe").load(text)) if text else None
+    except (YAMLError, ValidationError, RecursionError):
+        return None
 
-    def read(revision: str) -> Contract | None:
-        text = file_at(revision, str(CONTRACT))
-        try:
-            return Contract.model_validate(YAML(typ="safe").load(text)) if text else None
-        except (YAMLError, ValidationError, RecursionError):
-            return None
 
-    before, after = read(base), read(head)
-    if before is None:
-        return []
-    return loosened(before, after) if after else ["gates.yaml was removed or cannot be read"]
+def loosening(base: str, head: str | None) -> list[str]:
+    """How the contract of `head` is looser than that of `base`, and what it waives beyond."""
+    before, after = (read_at(revision, CONTRACT, Contract) for revision in (base, head))
+    lines = []
+    if before is not None:
+        lines += loosened(before, after) if after else [f"{CONTRACT} was removed or cannot be read"]
+    known, waived = (read_at(revision, WAIVERS, Waivers) for revision in (base, head))
+    if waived is None and file_at(head, str(WAIVERS)) is not None:
+        lines.append(f"{WAIVERS} cannot be read")
+    return lines + waived_since(known.waivers if known else [], waived.waivers if waived else [])
 
 
 def dropped_tests(base: str, head: str) -> list[str]:
@@ -112,22 +124,39 @@ def dropped_tests(base: str, head: str) -> list[str]:
     return lines
 
 
-def params_diff(base: str, head: str) -> list[tuple[str, str, str]]:
-    """Parameters whose value differs: (name, before, after)."""
+def params_diff(base: str, head: str | None, path: str = "params.yaml") -> list[tuple[str, str, str]]:
+    """Values of a YAML or JSON file that differ, of `head` or this checkout: (name, before, after)."""
 
     def flat(value: Any, name: str = "") -> dict[str, str]:
         if isinstance(value, dict):
             return {k: v for key, inner in value.items() for k, v in flat(inner, f"{name}.{key}" if name else str(key)).items()}
         return {name: json.dumps(value, default=str)}
 
-    def read(revision: str) -> dict[str, str]:
+    def read(revision: str | None) -> dict[str, str]:
         try:
-            return flat(YAML(typ="safe").load(file_at(revision, "params.yaml") or "") or {})
+            text = file_at(revision, path) or ""
+            return flat((json.loads(text or "{}") if path.endswith(".json") else YAML(typ="safe").load(text)) or {})
         except (YAMLError, ValueError, RecursionError):
             return {}
 
     before, after = read(base), read(head)
     return [(n, before.get(n, "–"), after.get(n, "–")) for n in sorted({*before, *after}) if before.get(n) != after.get(n)]
+
+
+def differing(base: str, head: str | None, *paths: str) -> list[str]:
+    """Files that git knows and that differ between `base` and `head`, or this checkout."""
+    revisions = [base] if head is None else [base, head]
+    return [p for p in git("diff", "--name-only", "--no-renames", "--relative", "-z", *revisions, "--", *paths).split("\0") if p]
+
+
+def knobs_diff(base: str, head: str | None) -> list[tuple[str, str, str]]:
+    """Parameters that differ, then what differs in recipes, named by file; nothing where this clone lacks `base`."""
+    if file_at(base, "params.yaml") is None:
+        return []
+    rows = params_diff(base, head)
+    for path in differing(base, head, "recipes"):
+        rows += [(f"{path}: {name}", before, after) for name, before, after in params_diff(base, head, path)]
+    return rows
 
 
 def describe(base: str, head: str) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 import re
 
+from slm.compare import flips
 from slm.ladder import markdown
-from slm.scoring import score_one
 from slm.task import Task
-from slm.verdict import Row, headline, rows_of
+from slm.verdict import Row, headline, rows_of, waivers_of
 from slm.workflow import MARKER
 
 LONGEST = 60_000  # GitHub takes 65,536 characters
@@ -32,11 +32,14 @@ def comment(task: Task, result: Row, changes: Row | None, shown: Row) -> str:
         )
     if result["weakened"]:
         parts.append("### The contract is loosened\n\n" + "\n".join(f"- {inert(line)}" for line in result["weakened"]) + "\n")
+    waived = waivers_of(result)
+    if waived:
+        parts.append("### Waived\n\n" + "\n".join(f"- {inert(line, 400)}" for line in waived) + "\n")
     if shown:
         parts += [_table(shown), _picture(shown)]
     if not untouched:
         rows = rows_of(result)
-        parts.append("### Gates\n\n" + markdown([rows[0], *([r[0], r[1], r[2], r[3], inert(r[4])] for r in rows[1:])]))
+        parts.append("### Gates\n\n" + markdown([rows[0], *([r[0], r[1], r[2], r[3], inert(r[4], 800)] for r in rows[1:])]))
     if changes and changes["params"]:
         table = [["parameter", "before", "after"], *([inert(c) for c in row] for row in changes["params"][:40])]
         parts.append("### Parameters\n\n" + markdown(table))
@@ -90,15 +93,9 @@ def _picture(shown: Row) -> str:
 
 def _flips(task: Task, after: list[Row], before: list[Row]) -> str:
     """Wins and losses against the released model, a few of each, folded."""
-    old = {(r["id"], r["prompt"]): r for r in before}
     sides: dict[str, list[list[str]]] = {"lost": [], "won": []}
-    for r in after:
-        was = old.get((r["id"], r["prompt"]))
-        if was is None:
-            continue
-        change = score_one(task, r["expected"], r["answer"])["score"] - score_one(task, r["expected"], was["answer"])["score"]
-        if change:
-            sides["won" if change > 0 else "lost"].append([inert(t) for t in (r["prompt"], r["expected"], was["answer"], r["answer"])])
+    for r in flips(task, before, after):
+        sides["won" if r["change"] > 0 else "lost"].append([inert(r[k]) for k in ("prompt", "expected", "before", "answer")])
     text = ""
     for name, rows in sides.items():
         table = markdown([["request", "expected", "released", "candidate"], *rows[:15]])

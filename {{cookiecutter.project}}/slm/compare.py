@@ -3,11 +3,11 @@
 import math
 from collections import defaultdict
 
-from slm.contract import Contract
+from slm.contract import AGAINST_RELEASED, Contract
 from slm.scoring import class_of, score_one
 from slm.statistics import paired, slices_worse
 from slm.task import Task
-from slm.verdict import Row, row
+from slm.verdict import Row, brief, row
 
 
 def judge_baseline(contract: Contract, task: Task, candidate: list[Row], baselines: dict[str, list[Row] | None]) -> list[Row]:
@@ -71,6 +71,36 @@ def judge_cost(contract: Contract, candidate: dict[str, float], released: dict[s
     return rows
 
 
+def flips(task: Task, before: list[Row], after: list[Row], figure: str = "score") -> list[Row]:
+    """Answers whose score (or validity) changed, on the examples whose request is the same in both; the largest losses first.
+
+    Each is the row of `after` with `before` (that answer) and `change`.
+    """
+    old = {(r["id"], r["prompt"]): r["answer"] for r in before}
+    rows = []
+    for r in after:
+        said = old.get((r["id"], r["prompt"]))
+        if said is not None:
+            change = float(score_one(task, r["expected"], r["answer"])[figure]) - float(score_one(task, r["expected"], said)[figure])
+            rows += [r | {"before": said, "change": change}] if change else []
+    return sorted(rows, key=lambda r: r["change"])
+
+
+def blame(rows: list[Row], changed: list[tuple[str, str, str]]) -> None:
+    """End the `why` of each comparison that is lost to the released model with what was turned since: three knobs at most.
+
+    Args:
+        changed: (name, before, after); may be a stranger's text.
+    """
+    if not changed:
+        return
+    said = [f"{brief(name, 80)} changed from {brief(before, 40)} to {brief(after, 40)}" for name, before, after in changed[:3]]
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    for r in rows:
+        if r["name"] in AGAINST_RELEASED and r["passed"] is False:
+            r["why"] += f"; after {', '.join(said)}{more}"
+
+
 def _pairs(task: Task, candidate: list[Row], baseline: list[Row]) -> tuple[list[float], list[float]]:
     """Scores before and after on the examples whose request and expected answer are the same in both."""
     known = {(r["id"], r["prompt"]): r for r in baseline}
@@ -87,14 +117,17 @@ def slices_of(task: Task, r: Row) -> list[str]:
     return [f"tag {t}" for t in r["tags"]] + [f"class {class_of(task, r['expected'])}"]
 
 
-def _judge_slices(contract: Contract, task: Task, candidate: list[Row], baseline: list[Row]) -> Row:
+def slices(task: Task, candidate: list[Row], baseline: list[Row]) -> dict[str, tuple[list[float], list[float]]]:
+    """Scores before and after by tag and by expected class."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for r in candidate:
         for name in slices_of(task, r):
             groups[name].append(r)
-    worse = slices_worse(
-        {name: _pairs(task, rows, baseline) for name, rows in groups.items()}, contract.released.slice_size, contract.released.slice_alpha
-    )
+    return {name: _pairs(task, rows, baseline) for name, rows in groups.items()}
+
+
+def _judge_slices(contract: Contract, task: Task, candidate: list[Row], baseline: list[Row]) -> Row:
+    worse = slices_worse(slices(task, candidate, baseline), contract.released.slice_size, contract.released.slice_alpha)
     why = (
         "; ".join(f"{w['slice']}: {w['losses']} lost, {w['wins']} won of {w['n']}" for w in worse)
         or "no slice lost more than chance would take"

@@ -12,17 +12,23 @@ from slm.errors import UserError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def load_yaml(path: Path, model: type[Model]) -> Model:
+def load_yaml(path: Path, model: type[Model], context: dict[str, Any] | None = None) -> Model:
+    """context: what the model's validators are told beside the file."""
     if not path.exists():
         raise UserError(f"{path}: no such file")
+    return parse_yaml(path.read_text(encoding="utf-8"), str(path), model, context)
+
+
+def parse_yaml(text: str, path: str, model: type[Model], context: dict[str, Any] | None = None) -> Model:
+    """path: how an error calls the text."""
     try:
-        tree = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+        tree = YAML(typ="rt").load(text)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}; mend the line") from None
     try:
-        return model.model_validate(tree)
+        return model.model_validate(tree, context=context)
     except ValidationError as error:
         first = error.errors()[0]
         where = [part for part in first["loc"] if isinstance(part, str | int)]
@@ -32,7 +38,7 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
         elif first["type"] == "missing":
             message = f"{name} is missing; add it"
         else:
-            message = f"{name} is {first['input']!r}: {first['msg']}; correct the value"
+            message = f"{name} is {repr(first['input'])[:200]}: {first['msg']}; correct the value"
         raise UserError(f"{path}:{_line(tree, where)}: {message}") from None
 
 

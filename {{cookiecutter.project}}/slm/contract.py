@@ -9,6 +9,20 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from slm.config import load_yaml
 
 CONTRACT = Path("gates.yaml")
+# Gates that a verdict has beside those of the file: these can be waived,
+AGAINST_RELEASED = (
+    "not worse than released", "no slice worse", "within margin of released", "time of released", "memory of released", "weights of released",
+)  # fmt: skip
+BUILT_IN = (
+    *AGAINST_RELEASED,
+    "not worse than best",
+    "within margin of best",
+    "rounds agree",
+    "licence of the base model",
+    "data expectations",
+)
+# and these cannot, nor what begins with `integrity:`.
+FACTS = ("package", "model", "bytes of the commit")
 Metric = r"^(shipped|teacher|base|distilled|finetuned|onnx|int8|int4)\.[a-z0-9_]+$"
 
 
@@ -56,13 +70,27 @@ class Contract(BaseModel):
 
     gates: list[Gate] = Field(min_length=1)
     released: Released
+    allowed_licences: list[str] | None = Field(
+        None, min_length=1, description="of the base model, as models.license writes them; absent: any"
+    )
+    required_expectations: list[str] | None = Field(
+        None, min_length=1, description="columns whose expectations must stand and hold for each labelled file; absent: none"
+    )
 
     @model_validator(mode="after")
     def names_differ(self) -> Self:
         names = [g.name for g in self.gates]
         if len(names) != len(set(names)):
             raise ValueError("two gates have the same name")
+        taken = [n for n in names if n in (*BUILT_IN, *FACTS) or n.startswith("integrity:")]
+        if taken:
+            raise ValueError(f"the name {taken[0]!r} is that of a gate which every verdict has")
         return self
+
+    @property
+    def names(self) -> list[str]:
+        """Gates that can be waived."""
+        return [*(g.name for g in self.gates), *BUILT_IN]
 
 
 def load_contract(path: Path = CONTRACT) -> Contract:
@@ -94,4 +122,12 @@ def loosened(before: Contract, after: Contract) -> list[str]:
         old_value, new_value = getattr(before.released, field), getattr(after.released, field)
         if new_value < old_value:
             lines.append(f"released.{field} went from {old_value} to {new_value}")
+    for field, looser in {"allowed_licences": "allows", "required_expectations": "no longer requires"}.items():
+        old_list, new_list = getattr(before, field), getattr(after, field)
+        if old_list is not None and new_list is None:
+            lines.append(f"{field} was removed")
+        elif old_list is not None:
+            more, fewer = set(new_list) - set(old_list), set(old_list) - set(new_list)
+            changed = sorted(more if looser == "allows" else fewer)
+            lines += [f"{field} {looser} {', '.join(changed)}"] if changed else []
     return lines

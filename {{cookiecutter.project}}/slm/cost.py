@@ -1,4 +1,11 @@
-"""Time and memory of several models side by side: fresh processes, interleaved in rounds, on one machine in one run."""
+"""Time and memory of several models side by side: fresh processes, interleaved in rounds, on one machine in one run.
+
+A machine that is busy with something else can slow one model in one round, and the ratio of two models then says more of the machine
+than of them. So the rounds must agree: in each round every model's median time is divided by the first model's; over the rounds, the
+largest of a model's ratios may be at most 1.25 times its smallest. If they do not agree, all rounds are run again, twice at most,
+and only the last set is kept, so that nobody picks the luckiest. Whether that one agrees is stated with its ratios (`agreed`,
+`ratios`), and the gate "rounds agree" judges it: a busy machine must not break the pipeline. One round always agrees.
+"""
 
 import json
 import os
@@ -17,14 +24,40 @@ from slm.files import write_json
 from slm.params import Measure
 from slm.progress import track
 
+SPREAD = 1.25  # largest ratio of a model to the first one, over the rounds, as a multiple of the smallest
+ATTEMPTS = 3
 Row = dict[str, Any]
 
 
-def side_by_side(folders: dict[str, Path], prompts: list[list[dict[str, str]]], settings: Measure) -> dict[str, dict[str, Row]]:
-    """Figures of each model by number of threads: {"int4": {"1": {…}, "2": {…}}}.
+def side_by_side(folders: dict[str, Path], prompts: list[list[dict[str, str]]], settings: Measure) -> Row:
+    """Each model's `figures` by number of threads ({"int4": {"1": {…}, "2": {…}}}), whether the rounds `agreed`, their `ratios`, `attempts`."""
+    first = str(settings.threads[0])
+    for attempt in range(ATTEMPTS):
+        measured = one_set(folders, prompts, settings)
+        ratios = ratios_by_round({name: by_threads[first]["request_ms_p50_by_round"] for name, by_threads in measured.items()})
+        agreed, attempts = agree(ratios), attempt + 1
+        if agreed:
+            break
+    return {"figures": measured, "agreed": agreed, "ratios": ratios, "attempts": attempts}
 
-    Every round asks every model once, so that a slow minute of the machine slows them all. The first thread count is
-    measured in every round, the others in the first.
+
+def ratios_by_round(times: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Each model's median time in each round, as a share of the first model's in the same round."""
+    base = next(iter(times.values()), [])
+    return {name: [t / b for t, b in zip(rounds, base, strict=True)] for name, rounds in times.items()}
+
+
+def spread(ratios: list[float]) -> float:
+    return max(ratios) / min(ratios) if ratios and min(ratios) > 0 else float("inf")
+
+
+def agree(ratios: dict[str, list[float]]) -> bool:
+    return all(spread(r) <= SPREAD for r in ratios.values())
+
+
+def one_set(folders: dict[str, Path], prompts: list[list[dict[str, str]]], settings: Measure) -> dict[str, dict[str, Row]]:
+    """All rounds once. Every round asks every model once, so that a slow minute of the machine slows them all. The first thread count
+    is measured in every round, the others in the first.
     """
     plan = [(r, t, name) for r in range(settings.rounds) for t in settings.threads[: None if r == 0 else 1] for name in folders]
     runs: dict[tuple[str, int], list[Row]] = {}

@@ -1,28 +1,39 @@
 """The verdict: one comparison of facts with the contract. It measures nothing and decides everything.
 
-python -m slm.gate      prints a table, writes reports/verdict.json and verdict.md, exits 1 if a blocking gate fails
+python -m slm.gate                    prints a table, writes reports/verdict.json and verdict.md, exits 1 if a blocking gate fails
+python -m slm.gate --explain NAME     one gate: its evidence, what changed since the released model, how to make its figure again
+python -m slm.gate --json             prints the verdict's JSON (--markdown: its Markdown) in place of the table
+
+A failed gate that waivers.yaml names is shown as waived and refuses nothing. A waiver counts once it is on the default branch, so
+that no pull request waives its own gates: see `waivers_in_force`. (In pr.yml this code is the pull request's too: that verdict is
+feedback, and the judge, in the default branch's checkout, has the last word.)
 """
 
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from slm.compare import judge_baseline
-from slm.contract import CONTRACT, Contract, Gate, load_contract, loosened
+from slm.changes import file_at, knobs_diff, loosening
+from slm.compare import blame, judge_baseline
+from slm.config import parse_yaml
+from slm.contract import CONTRACT, Contract, Gate, load_contract
 from slm.errors import UserError, stage
+from slm.explain import explain
 from slm.files import folder_sha256, read_json, read_jsonl, sha256_file, weights_sha256, write_json, write_text
-from slm.integrity import judge_integrity
-from slm.ladder import markdown, plain, table
+from slm.integrity import judge_data, judge_integrity, judge_licence, judge_rounds
+from slm.ladder import plain, table
 from slm.params import load_params
 from slm.records import TASK
 from slm.released import RELEASED, predictions_of
 from slm.scoring import score_one
 from slm.task import load_task
-from slm.verdict import Row, headline, row, rows_of, verdict
+from slm.verdict import Row, as_markdown, headline, row, rows_of, verdict
+from slm.waivers import WAIVERS, Waiver, Waivers, load_waivers, waive
 
 REPORTS = Path("reports")
 
@@ -62,31 +73,37 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _weakened(contract: Contract, revision: str | None) -> list[str]:
-    """How gates.yaml is looser than at the baseline revision (the released one, else the first commit that has it)."""
+def _weakened(revision: str | None) -> list[str]:
+    """How the contract is looser than at the baseline revision (the released one, else the first commit that has it)."""
     if revision is None:
         log = _git("log", "--format=%H", "--diff-filter=A", "--", str(CONTRACT))
         revision = log.splitlines()[-1] if log else None
-    text = _git("show", f"{revision}:./{CONTRACT}") if revision else None
-    if text is None:
-        return []
-    before = Path(REPORTS / ".gates-before.yaml")
-    write_text(before, text + "\n")
-    try:
-        return loosened(load_contract(before), contract)
-    finally:
-        before.unlink()
+    return loosening(revision, None) if revision else []
+
+
+def waivers_in_force(contract: Contract) -> list[Waiver]:
+    """Those of origin/HEAD, in a pull request's workflow those of the branch that it goes to; of this checkout where there is neither.
+
+    A mistake in this checkout's file is an error in any case, so that it is seen before it is merged.
+    """
+    own = load_waivers(contract)
+    for branch in ("HEAD", os.environ.get("GITHUB_BASE_REF")):
+        if branch and _git("rev-parse", "--verify", "--quiet", f"origin/{branch}^{{commit}}"):
+            text = file_at(f"origin/{branch}", str(WAIVERS))
+            return parse_yaml(text, f"{WAIVERS} of origin/{branch}", Waivers).waivers if text is not None else []
+    return own
 
 
 def judge() -> dict[str, Any]:
     """Read the facts of this checkout and judge them."""
     params, task, contract = load_params(), load_task(), load_contract()
+    waivers = waivers_in_force(contract)
     shipped = params.package.variant
     needed = ("ladder.json", "cost.json", f"quality/{shipped}.json", f"../predictions/{shipped}.jsonl")
     missing = [REPORTS / name for name in needed if not (REPORTS / name).exists()]
     if missing:
         raise UserError(f"{missing[0]}: no such file; run `dvc repro` first (or `dvc pull`)")
-    ladder = read_json(REPORTS / "ladder.json")
+    ladder, cost = read_json(REPORTS / "ladder.json"), read_json(REPORTS / "cost.json")
     released = read_json(RELEASED)
     header, *predictions = read_jsonl(Path("predictions") / f"{shipped}.jsonl")
     package = Path("dist") / params.package.name / "model"
@@ -99,14 +116,16 @@ def judge() -> dict[str, Any]:
         "ladder_row": next((r for r in ladder["rungs"] if r["name"] == shipped), {}),
         "package_folder_sha256": folder_sha256(package) if package.exists() else None,
         "package_weights_sha256": weights_sha256(package) if package.exists() else None,
-        "cost_folder_sha256": read_json(REPORTS / "cost.json")["rungs"].get(shipped, {}).get("folder_sha256"),
+        "cost_folder_sha256": cost["rungs"].get(shipped, {}).get("folder_sha256"),
         "test_sha256": sha256_file(TASK / "test.jsonl"),
         "test_ids": test_ids,
         "answered_ids": [p["id"] for p in predictions],
         "rescored": sum(scores) / len(scores) if scores else 0.0,
     }
     baselines = {name: predictions_of(released.get(name)) for name in ("released", "best")}
-    rows = judge_integrity(facts)
+    data = REPORTS / "data.json"
+    rows = [*judge_integrity(facts), judge_rounds(cost), *judge_licence(contract, params.models.license)]
+    rows += judge_data(contract, read_json(data) if data.exists() else None)
     endpoint = params.synthesize.teacher == "endpoint"
     absent = {"teacher": "the teacher is an endpoint, without time, memory and weights of its own here"} if endpoint else {}
     rows += [judge_metric(gate, ladder, shipped, absent) for gate in contract.gates]
@@ -117,28 +136,36 @@ def judge() -> dict[str, Any]:
         "folder_sha256": facts["package_folder_sha256"],
     }
     baseline = released.get("released")
-    return verdict(rows, candidate, baseline, _weakened(contract, baseline["revision"] if baseline else None))
-
-
-def as_markdown(result: dict[str, Any], ladder: dict[str, Any]) -> str:
-    parts = [f"# {headline(result)}\n", "## The ladder\n", markdown(table(ladder)), "## The gates\n", markdown(rows_of(result))]
-    if result["weakened"]:
-        parts += ["## The contract was loosened\n", "".join(f"- {line}\n" for line in result["weakened"])]
-    return "\n".join(parts)
+    blame(rows, knobs_diff(baseline["revision"], None) if baseline else [])
+    waive(rows, waivers)
+    return verdict(rows, candidate, baseline, _weakened(baseline["revision"] if baseline else None))
 
 
 @stage
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--explain", metavar="NAME", help="one gate: its evidence, what changed, how to make its figure again")
+    shown.add_argument("--json", action="store_true", help="print the verdict as JSON, and nothing else")
+    shown.add_argument("--markdown", action="store_true", help="print it as Markdown, and nothing else")
+    arguments = parser.parse_args()
     result = judge()
+    if arguments.explain is not None:
+        print(explain(arguments.explain, result), end="")
+        return
     ladder = read_json(REPORTS / "ladder.json")
     write_json(REPORTS / "verdict.json", result)
     write_text(REPORTS / "verdict.md", as_markdown(result, ladder))
-    print(plain(table(ladder)))
-    print("\n".join("  ".join([r[0].ljust(26), r[1].ljust(7), r[4]]) for r in rows_of(result)))
-    for line in result["weakened"]:
-        print(f"loosened: {line}")
-    print(f"\n{headline(result)}")
+    if arguments.json:
+        print((REPORTS / "verdict.json").read_text(encoding="utf-8"), end="")
+    elif arguments.markdown:
+        print(as_markdown(result, ladder), end="")
+    else:
+        print(plain(table(ladder)))
+        print("\n".join("  ".join([r[0].ljust(26), r[1].ljust(7), r[4]]) for r in rows_of(result)))
+        for line in result["weakened"]:
+            print(f"loosened: {line}")
+        print(f"\n{headline(result)}")
     if not result["passed"]:
         sys.exit(1)
 

@@ -1,8 +1,13 @@
-"""Is what is judged what ships? Gates that no contract switches off and no waiver lets through."""
+"""Can the facts be relied on? Is what is judged what ships, which no waiver lets through; did the machine measure the same twice; and
+may the model be made from this base model and these data.
+"""
 
 import math
 from typing import Any
 
+from slm.contract import Contract
+from slm.cost import SPREAD, spread
+from slm.records import TASK
 from slm.verdict import Row, row
 
 
@@ -50,3 +55,55 @@ def judge_integrity(facts: dict[str, Any]) -> list[Row]:
     for r in rows:
         r["name"] = f"integrity: {r['name']}"
     return rows
+
+
+def judge_rounds(cost: dict[str, Any]) -> Row:
+    """Whether the rounds of one measurement agree (the rule is in slm/cost.py), by the ratios that it states."""
+    ratios: dict[str, list[float]] = cost.get("ratios") or {}
+    name = "rounds agree"
+    if not ratios:
+        why = "the measurement does not state the ratios of its rounds; run `dvc repro --force --single-item measure`"
+        return row(name, "block", False, None, SPREAD, why)
+    worst = max(ratios, key=lambda n: spread(ratios[n]))
+    found, first = spread(ratios[worst]), next(iter(ratios))
+    value = round(found, 4) if math.isfinite(found) else None
+    if found <= SPREAD:
+        return row(
+            name, "block", True, value, SPREAD, f"the ratio of two models' times differs between rounds by a factor of {found:.2f} at most"
+        )
+    by_round = ", ".join(f"{r:.3g}" for r in ratios[worst])
+    why = (
+        f"{worst} took {by_round} of {first}'s time in the rounds of the last of {cost['attempts']} attempts: another program kept the machine "
+        "busy, and times measured so prove nothing; close other programs, or raise measure.rounds, and measure again"
+    )
+    return row(name, "block", False, value, SPREAD, why)
+
+
+def judge_licence(contract: Contract, licence: str) -> list[Row]:
+    """Whether the base model's licence is one that the contract allows, word for word; no row where it allows any."""
+    if contract.allowed_licences is None:
+        return []
+    allowed = ", ".join(contract.allowed_licences)
+    passed = licence in contract.allowed_licences
+    why = f"models.license is {licence}, which allowed_licences {'name' if passed else 'do not name'}"
+    why += "" if passed else "; correct it in params.yaml, take another base model, or allow it in gates.yaml"
+    return [row("licence of the base model", "block", passed, licence, allowed, why)]
+
+
+def judge_data(contract: Contract, report: dict[str, Any] | None) -> list[Row]:
+    """Whether the data report holds what the contract requires of each labelled file: an expectation that was removed is missed here.
+
+    `check` stops the pipeline where an expectation fails, and cannot know of one that is gone from task/expectations.
+    """
+    if contract.required_expectations is None:
+        return []
+    results = [r for suite in (report or {}).get("suites", []) for r in suite["results"]]
+    wanted = [(column, f"{TASK}/{split}.jsonl") for column in contract.required_expectations for split in ("train", "validation", "test")]
+    kept = [(r["passed"] and r["limits"].get("mostly", 1) == 1, (r["column"], r["file"])) for r in results]  # mostly: some may fail
+    held = {place for good, place in kept if good} - {place for good, place in kept if not good}
+    lacking = [f"{column} of {file}" for column, file in wanted if (column, file) not in held]
+    columns = ", ".join(contract.required_expectations)
+    why = f"the labelled data was checked for {columns}, and holds"
+    if lacking:
+        why = f"not checked or not met: {', '.join(lacking)}; restore the expectation in task/expectations and run `dvc repro`"
+    return [row("data expectations", "block", not lacking, len(wanted) - len(lacking), len(wanted), why)]

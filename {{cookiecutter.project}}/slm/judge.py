@@ -3,7 +3,7 @@
     python -m slm.judge candidate --base COMMIT --head COMMIT      what verdict.yml runs
     python -m slm.judge dist/NAME/model                            the same at home, of the model in this checkout
 
-Code, contract, scorer and test set are those of this checkout (in the workflow, the default branch's). The package is looked
+Code, contract, waivers, scorer and test set are those of this checkout (in the workflow, the default branch's). The package is looked
 at, asked the whole test set, and measured beside the released one. Of the change itself only file names and texts are read.
 Writes verdict/verdict.json, verdict/comment.md and verdict/predictions.jsonl; exits 1 if the candidate is refused.
 The variable PROBLEM may say why there is no package.
@@ -19,15 +19,16 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from slm.candidate import inspect
-from slm.changes import describe, file_at
+from slm.changes import describe, file_at, knobs_diff
 from slm.chat import fixed_sample
 from slm.comment import comment
-from slm.compare import judge_baseline, judge_cost
+from slm.compare import blame, judge_baseline, judge_cost
 from slm.contract import load_contract
 from slm.cost import machine, side_by_side
 from slm.errors import UserError, stage
 from slm.files import dvc_md5, folder_sha256, read_json, sha256_file, weights_mb, weights_sha256, write_json, write_jsonl, write_text
 from slm.gate import judge_metric
+from slm.integrity import judge_rounds
 from slm.params import Params, load_params
 from slm.progress import track
 from slm.records import TASK, read_records
@@ -36,6 +37,7 @@ from slm.runtime import GenAI
 from slm.scoring import summarise
 from slm.task import Task, load_task
 from slm.verdict import Row, headline, row, verdict
+from slm.waivers import load_waivers, waive
 
 OUTPUT = Path("verdict")
 TEST = TASK / "test.jsonl"
@@ -69,11 +71,13 @@ def baselines(params: Params) -> dict[str, list[Row] | None]:
     return rows
 
 
-def costs(folder: Path, released: Path | None, params: Params) -> dict[str, Row]:
+def costs(folder: Path, released: Path | None, params: Params) -> tuple[dict[str, Row], Row]:
+    """Figures of the candidate and of the released model, and whether the rounds that they come from agree."""
     prompts = [r.prompt for r in fixed_sample(read_records(TEST, True), params.measure.prompts, params.seed)]
     folders = {"candidate": folder} | ({"released": released} if released else {})
     measured = side_by_side(folders, prompts, params.measure.model_copy(update={"threads": params.measure.threads[:1]}))
-    return {n: measured[n][str(params.measure.threads[0])] | {"weights_mb": weights_mb(f)} for n, f in folders.items()}
+    threads = str(params.measure.threads[0])
+    return {n: measured["figures"][n][threads] | {"weights_mb": weights_mb(f)} for n, f in folders.items()}, judge_rounds(measured)
 
 
 def of_commit(folder: Path, head: str, shipped: str) -> Row:
@@ -97,19 +101,22 @@ def of_commit(folder: Path, head: str, shipped: str) -> Row:
 def judge(folder: Path, head: str | None, params: Params, task: Task) -> tuple[Row, Row]:
     """The verdict, and what the comment shows beside it."""
     contract, shipped = load_contract(), params.package.variant
+    waivers = load_waivers(contract)
     inspect(folder)
     entry = read_json(RELEASED).get("released")
     predictions = ask(folder, params, "candidate")
     write_jsonl(OUTPUT / "predictions.jsonl", [{"rung": shipped, "test_sha256": sha256_file(TEST)}, *predictions])
     quality, known = summarise(task, predictions), baselines(params)
-    cost = costs(folder, model_of(entry) if entry else None, params)
+    cost, rounds_agree = costs(folder, model_of(entry) if entry else None, params)
 
     ladder = {"rungs": [{"name": shipped, **quality, **cost["candidate"]}]}
     rows = [judge_metric(gate, ladder, shipped, {n: why for n, why in ABSENT.items() if n != shipped}) for gate in contract.gates]
     rows += judge_baseline(contract, task, predictions, known)
-    rows += judge_cost(contract, cost["candidate"], cost.get("released"))
+    rows += [*judge_cost(contract, cost["candidate"], cost.get("released")), rounds_agree]
+    blame(rows, knobs_diff(entry["revision"], head) if entry else [])
     if head is not None:
         rows.append(of_commit(folder, head, shipped))
+    waive(rows, waivers)
     hashes = {"weights_sha256": weights_sha256(folder), "folder_sha256": folder_sha256(folder)}
     shown: Row = {"predictions": predictions, "released": known["released"], "cost": cost, "quality": quality, "machine": machine()}
     shown["released_quality"] = summarise(task, known["released"]) if known["released"] else None

@@ -54,6 +54,17 @@ those of the test set. Made by a teacher's answers as well as people's labels; s
 """
 
 
+def with_waivers(card: str, waivers: list[str]) -> str:
+    """The card of a release: what it failed and is let through with, before its limits. The sealed package's own card knows no verdict."""
+    if not waivers:
+        return card
+    head, _, limits = card.rpartition("\n## Limits\n")
+    lines = "".join(f"- {line}\n" for line in waivers)
+    return (
+        f"{head}\n## Waived gates\n\nIt fails these gates of its contract, and was released all the same:\n\n{lines}\n## Limits\n{limits}"
+    )
+
+
 def bill_of_materials(name: str, model: Path, weights_sha256: str, base: dict[str, str], license_name: str) -> str:
     """CycloneDX 1.6 JSON: the model, its files, what it was made from, what runs it. Same bytes for the same model."""
     bom = Bom()

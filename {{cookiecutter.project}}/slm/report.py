@@ -78,8 +78,6 @@ def gates(verdict: Row) -> list[Row]:
     rows = []
     for gate, (name, mark, *ends, why) in zip(verdict["gates"], rows_of(verdict)[1:], strict=True):
         value, limit = (f"{gate[k]:.4g}" if isinstance(gate[k], float) else t for k, t in zip(("value", "limit"), ends, strict=True))
-        if gate.get("waived"):
-            mark, why = "waived", f"{why} (waived by {gate['waived']['owner']} until {gate['waived']['until']}: {gate['waived']['reason']})"
         rows.append({"name": name, "mark": mark.lower(), "value": value, "limit": limit, "why": why})
     return rows
 

@@ -4,7 +4,7 @@
 
 pack                  dist/, predictions/, reports/ and dvc.lock of this checkout into sealed/
 open sealed           put them into a checkout, if every byte is as it was sealed and made from what this checkout holds
-papers                model card, bill of materials and checksums into release/
+papers                model card, bill of materials and checksums into release/, once `make gate` has judged
 verify v1             fetch the bytes of a release and hold them against the commit that it was made from
 """
 
@@ -18,11 +18,12 @@ from pathlib import Path
 
 from slm import github
 from slm.errors import UserError, stage
-from slm.files import folder_sha256, read_json, replacing, sha256_file, weights_sha256, write_json
-from slm.papers import archive
+from slm.files import folder_sha256, read_json, replacing, sha256_file, weights_sha256, write_json, write_text
+from slm.papers import archive, with_waivers
 from slm.params import load_params
 from slm.plan import dvc_status, out_of_lock
 from slm.released import SEAL, read_seal
+from slm.verdict import waivers_of
 from slm.workflow import SEALED, git, seal_key
 
 FIGURES = ("score", "score_low", "score_high", "n", "valid_rate", "request_ms_p50", "rss_mb", "weights_mb")
@@ -79,12 +80,17 @@ def open_seal(folder: Path, checkout: Path) -> None:
 
 
 def papers() -> None:
-    """What a release shows beside the sealed files."""
+    """What a release shows beside the sealed files; its card names the waivers that the verdict rests on."""
+    verdict = Path("reports/verdict.json")
+    if not verdict.exists():
+        raise UserError(f"{verdict}: no such file; run `make gate` first, the release's card says which gates were waived")
     (source,) = (p for p in Path("dist").iterdir() if p.is_dir())
     with replacing(Path("release")) as folder:
         folder.mkdir()
         for name in ("README.md", "sbom.cdx.json", "SHA256SUMS"):
             shutil.copyfile(source / name, folder / name)
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        write_text(folder / "README.md", with_waivers(card, waivers_of(read_json(verdict))))
 
 
 def verify(tag: str) -> None:

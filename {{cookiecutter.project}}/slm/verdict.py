@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from slm.ladder import markdown, table
+
 Row = dict[str, Any]
 
 
@@ -9,22 +11,56 @@ def row(name: str, severity: str, passed: bool | None, value: Any, limit: Any, w
     return {"name": name, "severity": severity, "passed": passed, "value": value, "limit": limit, "why": why, "waived": None}
 
 
+def refuses(r: Row) -> bool:
+    return r["severity"] == "block" and r["passed"] is False and not r["waived"]
+
+
 def verdict(rows: list[Row], candidate: dict[str, Any], baseline: dict[str, Any] | None, weakened: list[str]) -> dict[str, Any]:
-    failed = [r for r in rows if r["severity"] == "block" and r["passed"] is False and not r["waived"]]
-    return {"passed": not failed, "candidate": candidate, "baseline": baseline, "gates": rows, "weakened": weakened}
+    return {"passed": not any(map(refuses, rows)), "candidate": candidate, "baseline": baseline, "gates": rows, "weakened": weakened}
 
 
-MARKS = {True: "pass", False: "FAIL", None: "–"}
+def mark(r: Row) -> str:
+    if r["passed"] is False:
+        return "waived" if r["waived"] else "warn" if r["severity"] == "warn" else "FAIL"
+    return "pass" if r["passed"] else "–"
 
 
-def rows_of(result: dict[str, Any]) -> list[list[str]]:
+def brief(text: str, longest: int) -> str:
+    """Any text on one line, without what a terminal would act on."""
+    flat = " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text).split())
+    return flat if len(flat) <= longest else f"{flat[:longest]}…"
+
+
+def by_whom(r: Row) -> str:
+    owner, until, reason = (" ".join(r["waived"][k].split()) for k in ("owner", "until", "reason"))
+    return f"waived by {owner} until {until}: {reason}"
+
+
+def rows_of(result: Row) -> list[list[str]]:
+    """The table of a verdict, the header first."""
     rows = [["gate", "verdict", "value", "limit", "why"]]
-    for g in result["gates"]:
-        mark = "warn" if g["passed"] is False and g["severity"] == "warn" else MARKS[g["passed"]]
-        rows.append([g["name"], mark, *("–" if g[k] is None else str(g[k]) for k in ("value", "limit")), g["why"]])
+    for r in result["gates"]:
+        why = f"{r['why']} ({by_whom(r)})" if r["waived"] else r["why"]
+        rows.append([r["name"], mark(r), *("–" if r[k] is None else str(r[k]) for k in ("value", "limit")), why])
     return rows
 
 
-def headline(result: dict[str, Any]) -> str:
-    failed = [g["name"] for g in result["gates"] if g["passed"] is False and g["severity"] == "block" and not g["waived"]]
-    return "The model passes its gates." if result["passed"] else f"The model is refused: {', '.join(failed)}."
+def waivers_of(result: Row) -> list[str]:
+    """Each waiver in force, as a sentence."""
+    return [f"{r['name']}: {by_whom(r)}" for r in result["gates"] if r["waived"]]
+
+
+def headline(result: Row) -> str:
+    if not result["passed"]:
+        return f"The model is refused: {', '.join(r['name'] for r in result['gates'] if refuses(r))}."
+    waived = [r["name"] for r in result["gates"] if r["waived"]]
+    return f"The model passes its gates, but for what is waived: {', '.join(waived)}." if waived else "The model passes its gates."
+
+
+def as_markdown(result: Row, ladder: dict[str, Any]) -> str:
+    gates = [[" ".join(cell.replace("|", "\\|").split()) for cell in cells] for cells in rows_of(result)]
+    parts = [f"# {headline(result)}\n", "## The ladder\n", markdown(table(ladder)), "## The gates\n", markdown(gates)]
+    for title, lines in {"Waived": waivers_of(result), "The contract was loosened": result["weakened"]}.items():
+        if lines:
+            parts += [f"## {title}\n", "".join(f"- {line}\n" for line in lines)]
+    return "\n".join(parts)

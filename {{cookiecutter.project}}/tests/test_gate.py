@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from slm.compare import judge_baseline
 from slm.contract import Contract, Gate, Released
 from slm.gate import judge_metric
-from slm.integrity import judge_integrity
+from slm.integrity import judge_data, judge_integrity, judge_licence
 from slm.statistics import bounds, chance, paired
 from slm.verdict import verdict
 
@@ -107,6 +107,41 @@ def test_planted_fault_is_caught_by_its_gate(name: str):
     plant(found)
     failed = {r["name"].removeprefix("integrity: ") for r in judge_integrity(found) if not r["passed"]}
     assert failed == wanted
+
+
+STRICT = CONTRACT.model_copy(update={"allowed_licences": ["Apache-2.0", "MIT"], "required_expectations": ["leak"]})
+
+
+def test_a_licence_that_the_contract_does_not_name_is_refused():
+    for licence, passed in (("MIT", True), ("mit", False), ("MIT OR GPL-3.0-only", False), ("LicenseRef-of-the-base-model", False)):
+        (found,) = judge_licence(STRICT, licence)
+        assert found["passed"] is passed, licence
+    assert judge_licence(CONTRACT, "GPL-3.0-only") == []
+
+
+def data(**changes: Any) -> dict[str, Any]:
+    """A data report; changes to its check of the test set for leaks."""
+    splits = ("train", "validation", "test")
+    results = [{"file": f"task/{s}.jsonl", "column": "leak", "passed": True, "limits": {}} for s in splits]
+    results[-1].update(changes)
+    return {"suites": [{"suite": "labelled", "results": results}]}
+
+
+def test_data_that_were_checked_pass():
+    (found,) = judge_data(STRICT, data())
+    assert (found["passed"], found["value"], found["limit"]) == (True, 3, 3)
+    assert judge_data(CONTRACT, None) == []
+
+
+@pytest.mark.parametrize("fault", [{"column": "tags"}, {"file": "task/prompts.jsonl"}, {"passed": False}, {"limits": {"mostly": 0.1}}])
+def test_an_expectation_that_is_gone_fails_or_allows_exceptions_is_missed(fault: dict[str, Any]):
+    (found,) = judge_data(STRICT, data(**fault))
+    assert (found["passed"], found["value"]) == (False, 2)
+    assert "leak of task/test.jsonl" in found["why"] and "leak of task/train.jsonl" not in found["why"]
+
+
+def test_a_data_report_that_is_missing_fails():
+    assert judge_data(STRICT, None)[0]["passed"] is False
 
 
 def predictions(scores: list[int], tag: str = "plain") -> list[dict[str, Any]]:

@@ -204,6 +204,20 @@ def test_the_judges_files_loosening_and_lost_tests_are_named(history):
     assert describe(base, commit(**{"gates.yaml": "nonsense"}))["weakened"][0] == "gates.yaml was removed or cannot be read"
 
 
+def test_a_change_that_waives_a_gate_is_named_and_touches_no_model(history):
+    commit, base = history
+    waiver = "waivers:\n- {gate: score, owner: ada, reason: later, until: 2030-01-31}\n"
+    head = commit(**{"waivers.yaml": waiver})
+    found = describe(base, head)
+    assert (found["model"], found["judge"]) == ([], ["waivers.yaml (which failed gates are let through)"])
+    assert found["weakened"] == ["gate 'score' is waived until 2030-01-31 (ada: later)"]
+    assert describe(head, commit(**{"waivers.yaml": waiver.replace("later", "still")}))["weakened"] == []
+    prolonged = describe(head, commit(**{"waivers.yaml": waiver.replace("2030", "2031")}))["weakened"]
+    assert prolonged == ["gate 'score' is waived until 2031-01-31 (ada: later)"]
+    assert describe(head, commit(**{"waivers.yaml": "waivers: all"}))["weakened"] == ["waivers.yaml cannot be read"]
+    assert describe(head, commit(**{"waivers.yaml": None}))["weakened"] == []
+
+
 def test_parameters_are_compared_by_value(history):
     commit, base = history
     assert describe(base, commit(**{"params.yaml": "a: {b: 2}  # why\nc: x\n"}))["params"] == [("a.b", "1", "2"), ("c", "–", '"x"')]

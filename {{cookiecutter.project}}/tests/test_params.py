@@ -51,6 +51,8 @@ CONTRACT = """\
 gates:
   - {name: score, severity: block, metric: shipped.score_low, at_least: 0.50}
   - {name: time, severity: block, metric: shipped.request_ms_p50, over: teacher.request_ms_p50, at_most: 0.40}
+allowed_licences: [Apache-2.0, MIT]
+required_expectations: [leak, schema_error]
 released: {margin: 0.03, best_margin: 0.04, time: 1.1, memory: 1.1, weights: 1.1, slice_size: 30, slice_alpha: 0.05}
 """
 
@@ -65,6 +67,10 @@ released: {margin: 0.03, best_margin: 0.04, time: 1.1, memory: 1.1, weights: 1.1
         ("slice_size: 30,", "slice_size: 30, best_alpha: 0.001,", "released.best_alpha went from 0.015 to 0.001"),
         ("time: 1.1,", "time: 1.5,", "released.time went from 1.1 to 1.5"),
         ("{name: time,", "{name: tempo,", "'time' was removed"),
+        ("[Apache-2.0, MIT]", "[Apache-2.0, MIT, GPL-3.0-only]", "allowed_licences allows GPL-3.0-only"),
+        ("allowed_licences: [Apache-2.0, MIT]\n", "", "allowed_licences was removed"),
+        ("[leak, schema_error]", "[schema_error]", "required_expectations no longer requires leak"),
+        ("required_expectations: [leak, schema_error]\n", "", "required_expectations was removed"),
     ],
 )
 def test_each_loosening_of_the_contract_is_said(old: str, new: str, said: str, tmp_path: Path):
@@ -74,6 +80,17 @@ def test_each_loosening_of_the_contract_is_said(old: str, new: str, said: str, t
     path.write_text(CONTRACT.replace(old, new, 1), encoding="utf-8")
     assert any(said in line for line in loosened(load_contract(before), load_contract(path)))
     assert loosened(load_contract(path), load_contract(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("[Apache-2.0, MIT]", "[MIT]"), ("[leak, schema_error]", "[leak, schema_error, tags]"), ("0.50}", "0.60}")]
+)
+def test_a_tighter_contract_is_not_called_looser(old: str, new: str, tmp_path: Path):
+    assert old in CONTRACT
+    before, path = tmp_path / "before.yaml", tmp_path / "gates.yaml"
+    before.write_text(CONTRACT, encoding="utf-8")
+    path.write_text(CONTRACT.replace(old, new, 1), encoding="utf-8")
+    assert loosened(load_contract(before), load_contract(path)) == []
 
 
 def test_the_contract_of_this_project_is_valid():

@@ -1,0 +1,199 @@
+"""What a person acts on, for one gate of the verdict: `python -m slm.gate --explain NAME`.
+
+The row; its evidence (examples, slices or figures, whichever the gate is about); what changed since the released model; and the
+command that makes the figure again.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from slm.changes import differing, file_at, git, knobs_diff
+from slm.compare import flips, slices
+from slm.contract import BUILT_IN, Contract, Gate, load_contract
+from slm.cost import spread
+from slm.errors import UserError
+from slm.files import read_json, read_jsonl
+from slm.params import load_params
+from slm.released import RELEASED, predictions_of
+from slm.scoring import interval, score_one
+from slm.task import Task, load_task
+from slm.verdict import Row, brief, by_whom, mark
+
+SHOWN = 20  # examples
+SCORES = ("score", "score_low", "score_high", "valid_rate", "field_f1")
+PREDICTIONS, REPORTS = Path("predictions"), Path("reports")
+# What is in git, as a person thinks of it; parameters and recipes are told value by value.
+KINDS = {
+    "data": ("task",),
+    "code": ("slm", "pipeline", "dvc.yaml", "Makefile"),
+    "packages": ("requirements",),
+    "contract": ("gates.yaml", "waivers.yaml", "contracts"),
+}
+
+
+def explain(name: str, result: Row) -> str:
+    """Everything about one gate of a verdict, as text."""
+    rows = {r["name"]: r for r in result["gates"]}
+    if name not in rows:
+        beside = "; `make judge` judges time, memory and weights beside the released model" if name in BUILT_IN else ""
+        raise UserError(f"this verdict has no gate {name!r}{beside}; there are: {', '.join(rows)}")
+    contract, task, shipped = load_contract(), load_task(), load_params().package.variant
+    gate = next((g for g in contract.gates if g.name == name), None)
+    baseline = result["baseline"]
+    parts = [the_row(rows[name]), *evidence(name, gate, contract, task, shipped)]
+    if baseline:
+        parts.append(changed_since(baseline["revision"], baseline["tag"]))
+    else:
+        parts.append("What changed: nothing is released yet, so there is nothing to compare this checkout with.")
+    return "\n\n".join([*parts, f"Again: {again(name, gate, shipped)}"]) + "\n"
+
+
+def the_row(r: Row) -> str:
+    waived = f"\n  {by_whom(r)}" if r["waived"] else ""
+    return f"{r['name']}: {mark(r)} (severity {r['severity']})\n  value {r['value']}, limit {r['limit']}\n  {r['why']}{waived}"
+
+
+def evidence(name: str, gate: Gate | None, contract: Contract, task: Task, shipped: str) -> list[str]:
+    """What this gate is about, in as many paragraphs as it needs."""
+    mine = answers_of(shipped)
+    released = read_json(RELEASED)
+    if name.startswith(("not worse than ", "within margin of ")):
+        which = name.rsplit(" ", 1)[1]
+        entry = released.get(which)
+        return [examples(task, f"{which} ({entry['tag']})", predictions_of(entry), shipped, mine)] if entry else [worst(task, mine)]
+    if name == "no slice worse":
+        return [slices_against(contract, task, mine, predictions_of(released.get("released")))]
+    if name == "rounds agree":
+        ratios = read_json(REPORTS / "cost.json").get("ratios") or {}
+        lines = [f"  {model}: {', '.join(f'{r:.3g}' for r in rounds)} (factor {spread(rounds):.2f})" for model, rounds in ratios.items()]
+        return ["\n".join(["Time as a share of the first model's, round by round", *lines])]
+    if gate is None:
+        return []
+    (rung, figure), over = gate.metric.split("."), gate.over.split(".") if gate.over else None
+    rung = shipped if rung == "shipped" else rung
+    parts = []
+    if over:
+        over[0] = shipped if over[0] == "shipped" else over[0]
+        parts.append(both_figures((rung, figure), (over[0], over[1])))
+    if figure in SCORES:
+        answers = answers_of(rung)
+        if over and over[1] in SCORES:
+            before, label = answers_of(over[0]), over[0]
+        else:
+            entry = released.get("released") if rung == shipped else None
+            before, label = predictions_of(entry), f"released ({entry['tag']})" if entry else ""
+        which = "valid" if figure == "valid_rate" else "score"
+        parts.append(examples(task, label, before, rung, answers, which) if before else worst(task, answers))
+    return parts
+
+
+def answers_of(rung: str) -> list[Row]:
+    path = PREDICTIONS / f"{rung}.jsonl"
+    return read_jsonl(path)[1:] if path.exists() else []
+
+
+def example(r: Row, **said: str) -> str:
+    lines = {"request": r["prompt"], "expected": r["expected"], **said}
+    return f"  {brief(r['id'], 60)}\n" + "\n".join(f"    {k:9s} {brief(v, 300)}" for k, v in lines.items())
+
+
+def examples(task: Task, one: str, before: list[Row] | None, other: str, after: list[Row], figure: str = "score") -> str:
+    """The answers whose score (or validity) changed from one model to the other, losses first."""
+    found = flips(task, before or [], after, figure)
+    lost = sum(r["change"] < 0 for r in found)
+    what = "validity" if figure == "valid" else "score"
+    counts = f"{lost} lost, {len(found) - lost} won; {min(SHOWN, len(found))} shown, losses first"
+    head = f"Answers whose {what} changes from {one} (before) to {other} (after): {counts}"
+    return "\n".join([head, *(example(r, before=r["before"], after=r["answer"]) for r in found[:SHOWN])])
+
+
+def worst(task: Task, answers: list[Row]) -> str:
+    """Without a model to compare with: the worst answers, those that cannot be read first."""
+    scored = [(score_one(task, r["expected"], r["answer"]), r) for r in answers]
+    wrong = sorted(((s["valid"], s["score"], i) for i, (s, _) in enumerate(scored) if s["score"] < 1))
+    head = f"No released model to compare with. Wrong answers: {len(wrong)} of {len(answers)}; {min(SHOWN, len(wrong))} shown, invalid ones first"
+    return "\n".join([head, *(example(answers[i], answer=answers[i]["answer"]) for _, _, i in wrong[:SHOWN])])
+
+
+def slices_against(contract: Contract, task: Task, after: list[Row], before: list[Row] | None) -> str:
+    """Every slice that is large enough, the one with most net losses first; without a baseline, by its score."""
+    smallest = contract.released.slice_size
+    if before is None:
+        groups = {n: s for n, (s, _) in slices(task, after, after).items() if len(s) >= smallest}
+        lines = []
+        for name, scores in sorted(groups.items(), key=lambda item: sum(item[1]) / len(item[1])):
+            low, high = interval(scores)
+            lines.append(f"  {brief(name, 60)}: score {sum(scores) / len(scores):.3f} ({low:.3f} to {high:.3f}) on {len(scores)}")
+        return "\n".join([f"No released model to compare with. Slices of at least {smallest} examples, the worst first", *lines])
+    rows = []
+    for name, (old, new) in slices(task, after, before).items():
+        lost, won = (sum(sign * (a - b) > 0 for b, a in zip(old, new, strict=True)) for sign in (-1, 1))
+        rows.append((lost - won, name, lost, won, len(old)))
+    large = sorted((r for r in rows if r[4] >= smallest), reverse=True)
+    head = f"Slices of at least {smallest} examples, most lost first ({len(rows) - len(large)} smaller ones prove nothing)"
+    return "\n".join([head, *(f"  {brief(name, 60)}: {lost} lost, {won} won of {n}" for _, name, lost, won, n in large)])
+
+
+def both_figures(*which: tuple[str, str]) -> str:
+    """The figures of a ratio; a time with its rounds, which say how noisy the machine was."""
+    figures = {r["name"]: r for r in read_json(REPORTS / "ladder.json")["rungs"]}
+    cost = read_json(REPORTS / "cost.json")
+    lines = []
+    for rung, figure in which:
+        value = figures.get(rung, {}).get(figure)
+        rounds = cost["rungs"].get(rung, {}).get("by_threads", {}).get(str(cost["threads"]), {}).get(f"{figure}_by_round")
+        by_round = f" (by round: {', '.join(f'{r:.4g}' for r in rounds)})" if rounds else ""
+        lines.append(f"  {rung}.{figure} = {value if value is None else format(value, '.5g')}{by_round}")
+    return "\n".join(["Both figures, from reports/ladder.json", *lines])
+
+
+def changed_since(revision: str, tag: str) -> str:
+    """What differs between the released model's commit and this checkout: knobs by value, files by name, DVC's outputs."""
+    if file_at(revision, "dvc.yaml") is None:
+        return f"What changed: this clone lacks {revision[:12]}, the commit of {tag}; run `git fetch --unshallow --tags`."
+    lines = [f"  {brief(name, 80)}: {brief(before, 80)} -> {brief(after, 80)}" for name, before, after in knobs_diff(revision, None)]
+    numbers = {}
+    for line in git("diff", "--numstat", "--no-renames", "--relative", "-z", revision, "--").split("\0"):
+        if line:
+            added, removed, path = line.split("\t", 2)
+            numbers[path] = f"+{added} -{removed} lines"
+    for kind, paths in KINDS.items():
+        lines += [f"  {kind}: {brief(path, 120)} ({numbers.get(path, 'changed')})" for path in differing(revision, None, *paths)]
+    made = outputs_since(revision)
+    lines += [f"  made anew by the pipeline: {', '.join(made)}"] if made else []
+    return "\n".join([f"What changed since {tag} ({revision[:12]})", *(lines or ["  nothing"])])
+
+
+def outputs_since(revision: str) -> list[str]:
+    """Models and data that are here with other bytes than that commit's lock names, by DVC's own comparison; the rest follows from them."""
+    command = [sys.executable, "-m", "dvc", "diff", "--json", revision]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    if done.returncode:
+        return [f"unknown: dvc diff says {brief(done.stderr, 200)}"]
+    found: dict[str, Any] = json.loads(done.stdout or "{}")
+    paths = [row["path"].rstrip("/") for kind in ("modified", "added") for row in found.get(kind, [])]
+    return sorted(brief(p, 80) for p in paths if p.startswith(("models/", "data/")) and p.count("/") == 1)
+
+
+def again(name: str, gate: Gate | None, shipped: str) -> str:
+    """The command that makes a gate's figure anew."""
+    after = f'dvc repro && python -m slm.gate --explain "{name}"'
+    if gate is None:
+        stages = {
+            "rounds agree": "measure",
+            "data expectations": "check",
+            "not worse": f"evaluate@{shipped}",
+            "within margin": f"evaluate@{shipped}",
+            "no slice": f"evaluate@{shipped}",
+        }
+        stage = next((s for begin, s in stages.items() if name.startswith(begin)), None)
+        return f"dvc repro --force --single-item {stage} && {after}" if stage else after
+    stages = []
+    for metric in filter(None, (gate.metric, gate.over)):
+        rung, figure = metric.split(".")
+        stage = f"evaluate@{shipped if rung == 'shipped' else rung}" if figure in SCORES or figure == "n" else "measure"
+        stages += [] if stage in stages else [stage]
+    return f"dvc repro --force --single-item {' '.join(stages)} && {after}"
