@@ -9,7 +9,7 @@ endif
 
 DEMO := build/my-slm
 
-.PHONY: help setup demo test test-fast test-full lint bench-demo bench-workflows bench-task
+.PHONY: help setup demo test test-fast test-full lint bench-demo bench-workflows bench-task bench-verdict
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -53,3 +53,6 @@ bench-workflows: setup ## scenarios, injections, seconds of a change of words (a
 
 bench-task: ## facts about the default task's data (after make demo)
 	$(DEMO)/$(BIN)/python benchmarks/task.py $(DEMO)
+
+bench-verdict: ## how often the verdict is wrong (after make demo)
+	$(DEMO)/$(BIN)/python benchmarks/verdict.py $(DEMO)

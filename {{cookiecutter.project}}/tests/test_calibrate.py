@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slm.calibrate import SPLIT, calibrate, rate, report
+from slm.calibrate import report
+from slm.calibration import SPLIT, calibrate, rate
 from slm.compare import judge_baseline
 from slm.contract import Contract, Gate, Released
 from slm.errors import UserError
@@ -104,7 +105,7 @@ def test_bounds_of_a_rate_hold_it():
 
 def test_calibration_keeps_to_what_it_proposes_and_repeats_itself(monkeypatch):
     for name, value in {"RUNS": 400, "FEWER": 100, "SIZES": (200,), "DROPS": (0.05, 0.2)}.items():
-        monkeypatch.setattr(f"slm.calibrate.{name}", value)
+        monkeypatch.setattr(f"slm.calibration.{name}", value)
     known = answers()
     result = calibrate(known, LIMITS)
     assert json.dumps(result) == json.dumps(calibrate(known, LIMITS))
