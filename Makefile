@@ -9,7 +9,7 @@ endif
 
 DEMO := build/my-slm
 
-.PHONY: help setup tools demo test test-fast test-full lint bench-demo bench-workflows bench-task bench-rounding
+.PHONY: help setup tools demo test test-fast test-full lint bench-demo bench-workflows bench-task bench-rounding bench-verdict
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -61,3 +61,6 @@ bench-rounding: tools ## what rounding costs, trained for it and not (after make
 
 bench-task: ## facts about the default task's data (after make demo)
 	$(DEMO)/$(BIN)/python benchmarks/task.py $(DEMO)
+
+bench-verdict: ## how often the verdict is wrong (after make demo)
+	$(DEMO)/$(BIN)/python benchmarks/verdict.py $(DEMO)

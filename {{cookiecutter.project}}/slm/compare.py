@@ -13,28 +13,41 @@ from slm.verdict import Row, brief, row
 def judge_baseline(contract: Contract, task: Task, candidate: list[Row], baselines: dict[str, list[Row] | None]) -> list[Row]:
     """Paired comparisons with the released model and with the best release so far.
 
+    A loss that is shown blocks; one that is not shown but cannot be ruled out warns. Why so: docs/verdict-method.md of the template;
+    how often each is wrong: `python -m slm.calibrate`, whose simulation follows these rules.
+
     Args:
         candidate: prediction rows (id, expected, answer, tags).
         baselines: the same of `released` and `best`; None where there is none.
     """
-    rows = []
-    margins = {"released": contract.released.margin, "best": contract.released.best_margin}
+    r, rows = contract.released, []
+    same = baselines.get("released") == baselines.get("best")
+    limits = {"released": (r.alpha + r.best_alpha if same else r.alpha, r.margin), "best": (r.best_alpha, r.best_margin)}
     for name, baseline in baselines.items():
-        margin = -margins[name]
-        label = f"not worse than {name}"
+        alpha, margin = limits[name]
+        worse, unseen = f"not worse than {name}", f"within margin of {name}"
         if baseline is None:
-            rows.append(row(label, "block", None, None, margin, "no baseline: nothing is released yet"))
+            why = "no baseline: nothing is released yet"
+            rows += [row(worse, "block", None, None, alpha, why), row(unseen, "warn", None, None, -margin, why)]
+            continue
+        if name == "best" and same:
+            why = "the best release so far is the released model: see there"
+            rows += [row(worse, "block", None, None, None, why), row(unseen, "warn", None, None, None, why)]
             continue
         before, after = _pairs(task, candidate, baseline)
         if not before:
-            rows.append(row(label, "block", False, None, margin, f"the {name} model's predictions share no example with these"))
+            rows.append(row(worse, "block", False, None, alpha, f"the {name} model's predictions share no example with these"))
             continue
-        p = paired(before, after)
+        p = paired(before, after, alpha)
         why = (
-            f"{p['difference']:+.3f} on {len(before)} common examples (surely no less than {p['low']:+.3f}); {p['flipped']:.0%} of the answers changed, "
-            f"so a drop of {p['detectable']:.3f} would show four times in five"
+            f"{p['difference']:+.3f} on {len(before)} common examples: {p['losses']} lost, {p['wins']} won, chance alone does that with p = {p['p']:.2g}, "
+            f"and p <= {alpha:g} blocks; with {p['flipped']:.0%} of the answers changed, a loss of {p['detectable']:.3f} is caught nine times in ten"
         )
-        rows.append(row(label, "block", p["low"] >= margin, round(p["low"], 4), margin, why))
+        rows.append(row(worse, "block", p["p"] > alpha, round(p["p"], 4), alpha, why))
+        why = f"the true difference is surely (95%) above {p['low']:+.3f}, and should surely be above {-margin:+.3f}"
+        if p["low"] < -margin:
+            why += ": so large a loss cannot be ruled out; more test examples would tell"
+        rows.append(row(unseen, "warn", p["low"] >= -margin, round(p["low"], 4), -margin, why))
         if name == "released":
             rows.append(_judge_slices(contract, task, candidate, baseline))
     if baselines.get("released") is None:
@@ -100,11 +113,15 @@ def _pairs(task: Task, candidate: list[Row], baseline: list[Row]) -> tuple[list[
     return before, after
 
 
+def slices_of(task: Task, r: Row) -> list[str]:
+    return [f"tag {t}" for t in r["tags"]] + [f"class {class_of(task, r['expected'])}"]
+
+
 def slices(task: Task, candidate: list[Row], baseline: list[Row]) -> dict[str, tuple[list[float], list[float]]]:
     """Scores before and after by tag and by expected class."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for r in candidate:
-        for name in [f"tag {t}" for t in r["tags"]] + [f"class {class_of(task, r['expected'])}"]:
+        for name in slices_of(task, r):
             groups[name].append(r)
     return {name: _pairs(task, rows, baseline) for name, rows in groups.items()}
 

@@ -10,8 +10,17 @@ from slm.config import load_yaml
 
 CONTRACT = Path("gates.yaml")
 # Gates that a verdict has beside those of the file: these can be waived,
-AGAINST_RELEASED = ("not worse than released", "no slice worse", "time of released", "memory of released", "weights of released")
-BUILT_IN = (*AGAINST_RELEASED, "not worse than best", "rounds agree", "licence of the base model", "data expectations")
+AGAINST_RELEASED = (
+    "not worse than released", "no slice worse", "within margin of released", "time of released", "memory of released", "weights of released",
+)  # fmt: skip
+BUILT_IN = (
+    *AGAINST_RELEASED,
+    "not worse than best",
+    "within margin of best",
+    "rounds agree",
+    "licence of the base model",
+    "data expectations",
+)
 # and these cannot, nor what begins with `integrity:`.
 FACTS = ("package", "model", "bytes of the commit")
 Metric = r"^(shipped|teacher|base|distilled|finetuned|onnx|int8|int4)\.[a-z0-9_]+$"
@@ -44,13 +53,16 @@ class Gate(BaseModel):
 class Released(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    margin: float = Field(gt=0, le=0.2)
-    best_margin: float = Field(gt=0, le=0.2)
+    margin: float = Field(gt=0, le=0.2, description="a drop as large as this must not go unseen")
+    best_margin: float = Field(gt=0, le=0.2, description="nor a sum of small drops as large as this")
+    # With defaults, so that contracts from before these existed can still be read and compared with.
+    alpha: float = Field(0.025, gt=0, le=0.2, description="share of equally good models refused by the comparison with the released one")
+    best_alpha: float = Field(0.015, gt=0, le=0.2, description="the same of the comparison with the best release so far")
     time: float = Field(ge=1, le=10, description="ceiling, as a share of the released model's")
     memory: float = Field(ge=1, le=10)
     weights: float = Field(ge=1, le=10)
     slice_size: int = Field(ge=10)
-    slice_alpha: float = Field(gt=0, le=0.2)
+    slice_alpha: float = Field(gt=0, le=0.2, description="the same of all slices together")
 
 
 class Contract(BaseModel):
@@ -106,8 +118,10 @@ def loosened(before: Contract, after: Contract) -> list[str]:
         old_value, new_value = getattr(before.released, field), getattr(after.released, field)
         if new_value > old_value:
             lines.append(f"released.{field} went from {old_value} to {new_value}")
-    if after.released.slice_alpha < before.released.slice_alpha:
-        lines.append(f"released.slice_alpha went from {before.released.slice_alpha} to {after.released.slice_alpha}")
+    for field in ("alpha", "best_alpha", "slice_alpha"):
+        old_value, new_value = getattr(before.released, field), getattr(after.released, field)
+        if new_value < old_value:
+            lines.append(f"released.{field} went from {old_value} to {new_value}")
     for field, looser in {"allowed_licences": "allows", "required_expectations": "no longer requires"}.items():
         old_list, new_list = getattr(before, field), getattr(after, field)
         if old_list is not None and new_list is None:

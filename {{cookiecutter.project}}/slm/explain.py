@@ -60,7 +60,7 @@ def evidence(name: str, gate: Gate | None, contract: Contract, task: Task, shipp
     """What this gate is about, in as many paragraphs as it needs."""
     mine = answers_of(shipped)
     released = read_json(RELEASED)
-    if name in ("not worse than released", "not worse than best"):
+    if name.startswith(("not worse than ", "within margin of ")):
         which = name.rsplit(" ", 1)[1]
         entry = released.get(which)
         return [examples(task, f"{which} ({entry['tag']})", predictions_of(entry), shipped, mine)] if entry else [worst(task, mine)]
@@ -186,6 +186,7 @@ def again(name: str, gate: Gate | None, shipped: str) -> str:
             "rounds agree": "measure",
             "data expectations": "check",
             "not worse": f"evaluate@{shipped}",
+            "within margin": f"evaluate@{shipped}",
             "no slice": f"evaluate@{shipped}",
         }
         stage = next((s for begin, s in stages.items() if name.startswith(begin)), None)

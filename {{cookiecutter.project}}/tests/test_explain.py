@@ -98,7 +98,7 @@ def test_without_a_release_the_worst_answers_are_shown(checkout: Path):
 
 def test_with_a_release_the_flipped_answers_are_shown(checkout: Path):
     entry = release([True] * 30 + [False] * 10)
-    for name in ("score", "not worse than released"):
+    for name in ("score", "not worse than released", "within margin of released"):
         text = explain(name, result(name, entry))
         assert "from released (v1) (before) to int4 (after): 6 lost, 10 won; 16 shown, losses first" in text
         assert "    expected  on\n    before    on\n    after     off" in text

@@ -4,20 +4,24 @@ import copy
 import math
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from slm.compare import judge_baseline
 from slm.contract import Contract, Gate, Released
 from slm.gate import judge_metric
 from slm.integrity import judge_data, judge_integrity, judge_licence
-from slm.statistics import paired
+from slm.statistics import bounds, chance, paired
 from slm.verdict import verdict
 
 RUNG = {"name": "int4", "score": 0.7, "score_low": 0.66, "request_ms_p50": 100.0, "weights_sha256": "w"}
 LADDER = {"rungs": [{"name": "teacher", "score": 0.75, "request_ms_p50": 500.0}, RUNG]}
 CONTRACT = Contract(
     gates=[Gate(name="score", severity="block", metric="shipped.score_low", at_least=0.6)],
-    released=Released(margin=0.03, best_margin=0.045, time=1.15, memory=1.15, weights=1.02, slice_size=30, slice_alpha=0.05),
+    released=Released(
+        margin=0.05, best_margin=0.045, time=1.15, memory=1.15, weights=1.02, slice_size=30, alpha=0.025, best_alpha=0.015, slice_alpha=0.01
+    ),
 )
 
 
@@ -163,6 +167,38 @@ def test_equal_model_passes_and_five_points_less_fails(task):
     assert next(r for r in rows if r["name"] == "not worse than released")["passed"] is False
 
 
+def compared(task, after: list[int], released: list[int], best: list[int] | None = None) -> dict[str, bool | None]:
+    known = {"released": predictions(released), "best": predictions(released if best is None else best)}
+    return {r["name"]: r["passed"] for r in judge_baseline(CONTRACT, task, predictions(after), known)}
+
+
+def test_a_loss_that_is_not_shown_but_cannot_be_ruled_out_warns(task):
+    before = [1] * 140 + [0] * 60
+    after = [0] * 20 + [1] * 120 + [1] * 14 + [0] * 46
+    passed = compared(task, after, before)
+    assert passed["not worse than released"] is True
+    assert passed["within margin of released"] is False
+
+
+def test_the_released_model_being_the_best_is_compared_once_at_both_error_rates(task):
+    before = [1] * 560 + [0] * 240
+    after = [0] * 75 + [1] * 485 + [1] * 52 + [0] * 188  # 75 lost, 52 won: p = 0.025 by McNemar's exact test, between alpha and the sum
+    assert 0.025 < paired(before, after, 0.025)["p"] < 0.04
+    passed = compared(task, after, before)
+    assert (passed["not worse than released"], passed["not worse than best"]) == (False, None)
+    other = [*before[:-1], 1]
+    assert compared(task, after, before, other)["not worse than released"] is True
+
+
+def test_small_losses_add_up_against_the_best(task):
+    best = [1] * 560 + [0] * 240
+    released = [0] * 50 + [1] * 510 + [0] * 210 + [1] * 30
+    after = [0] * 75 + [1] * 485 + [0] * 195 + [1] * 45
+    passed = compared(task, after, released, best)
+    assert passed["not worse than released"] is True
+    assert passed["not worse than best"] is False
+
+
 def test_a_ruined_slice_is_named_though_the_mean_holds(task):
     before, after = [1] * 40 + [0] * 40 + [1] * 720, [0] * 40 + [1] * 760
     rows = judge_baseline(CONTRACT, task, predictions(after, "typo"), {"released": predictions(before, "typo"), "best": None})
@@ -185,6 +221,29 @@ def test_warning_does_not_refuse_but_block_does():
 
 
 def test_detectable_drop_shrinks_with_examples():
-    few, many = paired([1, 0] * 50, [0, 0] * 50), paired([1, 0] * 500, [0, 0] * 500)
+    few, many = paired([1, 0] * 50, [0, 0] * 50, 0.025), paired([1, 0] * 500, [0, 0] * 500, 0.025)
     assert many["detectable"] < few["detectable"]
     assert few["low"] < few["difference"] == -0.5 < few["high"]
+
+
+def test_no_change_in_few_examples_is_no_certainty():
+    few, many = paired([1.0] * 10, [1.0] * 10, 0.025), paired([1.0] * 1000, [1.0] * 1000, 0.025)
+    assert few["low"] < -0.1 < many["low"] < 0
+    assert few["p"] == many["p"] == 1
+
+
+def test_exact_test_agrees_with_scipy_and_interval_covers():
+    assert chance(7, 2) == pytest.approx(binomtest(7, 9, 0.5, alternative="greater").pvalue)
+    assert chance(0, 0) == 1
+    rng = np.random.default_rng(0)
+    for drop in (0.0, 0.05):
+        drawn = rng.choice([-1.0, 0.0, 1.0], size=(20_000, 200), p=[0.1 + drop / 2, 0.8, 0.1 - drop / 2])
+        low, high = bounds(drawn)
+        assert 0.94 < (low <= -drop).mean() < 0.965
+        assert 0.94 < (high >= -drop).mean() < 0.965
+
+
+def test_scores_between_nothing_and_all_are_compared_too():
+    before = list(np.linspace(0.2, 0.9, 200))
+    assert paired(before, [b - 0.05 + 0.1 * (i % 2) for i, b in enumerate(before)], 0.025)["p"] == pytest.approx(0.5)
+    assert paired(before, [b - 0.05 + 0.06 * (i % 2) for i, b in enumerate(before)], 0.025)["p"] < 0.001

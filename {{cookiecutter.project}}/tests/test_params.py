@@ -65,6 +65,8 @@ released: {margin: 0.03, best_margin: 0.04, time: 1.1, memory: 1.1, weights: 1.1
         ("at_least: 0.50", "at_least: 0.10", "'score' went from 0.5 to 0.1"),
         ("{name: time, severity: block", "{name: time, severity: warn", "'time' only warns now"),
         ("margin: 0.03,", "margin: 0.10,", "released.margin went from 0.03 to 0.1"),
+        ("slice_alpha: 0.05", "slice_alpha: 0.01", "released.slice_alpha went from 0.05 to 0.01"),
+        ("slice_size: 30,", "slice_size: 30, best_alpha: 0.001,", "released.best_alpha went from 0.015 to 0.001"),
         ("time: 1.1,", "time: 1.5,", "released.time went from 1.1 to 1.5"),
         ("{name: time,", "{name: tempo,", "'time' was removed"),
         ("[Apache-2.0, MIT]", "[Apache-2.0, MIT, GPL-3.0-only]", "allowed_licences allows GPL-3.0-only"),
