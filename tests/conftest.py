@@ -12,7 +12,7 @@ import pytest
 
 from tests import bake
 
-pytest_plugins = ["tests.worlds"]
+pytest_plugins = ["tests.worlds", "tests.remotes"]
 QUICK = bake.TEMPLATE / "build" / "test-slm"
 # What the quick run keeps of each split: few functions and many examples of each, so that a stub of the model learns some.
 SIZES = {"train": 480, "validation": 60, "test": 40, "prompts": 40}

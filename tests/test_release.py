@@ -5,11 +5,12 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.world import SECRET, World
-from tests.worlds import GATES, append, on_main, on_tag, python_at, write
+from tests.world import SECRET, Run, World
+from tests.worlds import GATES, append, on_main, on_tag, python_at, say_yourself, write
 
 pytestmark = pytest.mark.slow
 
@@ -63,9 +64,9 @@ def test_every_changed_byte_of_a_package_is_found(sealed: Path, chain: Path, tmp
     assert tried >= 24 and caught == tried
 
 
-def train(world: World):
-    folder = world.clone("train")
-    return world.act("train.yml", "workflow_dispatch", {"inputs": {"profile": "default", "runner": "ubuntu-latest", "reason": ""}}, folder)
+def train(world: World, **options: Any) -> Run:
+    inputs = {"profile": "default", "runner": "ubuntu-latest", "reason": ""}
+    return world.act("train.yml", "workflow_dispatch", {"inputs": inputs}, world.clone("train"), **options)
 
 
 def test_training_that_changes_nothing_proposes_nothing(world: World):
@@ -76,11 +77,7 @@ def test_training_that_changes_nothing_proposes_nothing(world: World):
 
 
 def test_training_that_changes_the_package_proposes_it_once(world: World):
-    def edit(folder: Path) -> None:
-        path = folder / "slm" / "papers.py"
-        path.write_text(path.read_text(encoding="utf-8").replace("## Try it", "## Try it yourself"), encoding="utf-8")
-
-    world.push(edit)
+    world.push(say_yourself)
     for _ in range(2):
         run = train(world)
         assert run.jobs == {"Model": True, "Propose": True}, run.log[-4000:]
