@@ -105,27 +105,45 @@ def remote() -> bool:
     return bool(subprocess.run([sys.executable, "-m", "dvc", "remote", "list"], capture_output=True, text=True, check=False).stdout.strip())
 
 
-def pull() -> bool | None:
-    """Take from cache and remote what is there. Whether the remote was read; None: there is none.
+def unreadable() -> str:
+    """Why the DVC remote cannot be read; empty if it can. Asked once: DVC itself would wait for each folder anew, half a minute at a time."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        try:
+            storage = repo.cloud.get_remote()
+            storage.fs.exists(storage.path)
+        except Exception as error:  # each kind of remote has errors of its own
+            return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return ""
+
+
+def pull() -> str | None:
+    """Take from cache and remote what is there. Why the remote was not read; empty: it was; None: there is none.
 
     One that is down or that this run may not read costs minutes, not the run.
     """
     dvc("checkout", "--quiet", "--allow-missing")
     if not remote():
         return None
-    if dvc("pull", "--quiet", "--allow-missing", check=False):
-        print("the DVC remote could not be read: what is not in the cache is made anew")
-        return False
-    return True
+    why = unreadable()
+    if not why and dvc("pull", "--quiet", "--allow-missing", check=False):
+        why = "DVC's output in the log says why"
+    if why:
+        print(f"the DVC remote could not be read, what is not in the cache is made anew: {why}")
+    return why
 
 
 def push() -> None:
     if not remote():
         print("no DVC remote: data and models stay here (`dvc remote add --default storage s3://…` gives one)")
-    elif dvc("push", check=False):
+        return
+    why = unreadable()
+    if not why and dvc("push", check=False):
+        why = "DVC's output in the log says why"
+    if why:
         raise UserError(
-            "data and models could not be pushed to the DVC remote: DVC's output above says why; what has arrived there is whole, "
-            "and `make push` goes on from it"
+            f"data and models could not be pushed to the DVC remote: {why}; what has arrived there is whole, and `make push` goes on from it"
         )
 
 
@@ -141,7 +159,7 @@ def main() -> None:
 
     if arguments.push:
         return push()
-    was_read = pull() if arguments.run or arguments.pull else None
+    unread = pull() if arguments.run or arguments.pull else None
     if arguments.pull:
         return
 
@@ -164,14 +182,14 @@ def main() -> None:
         print(f"{name:24s}{minutes:6.1f} min  {'; '.join(stale.get(name, [])) or 'follows, or its output is not here'}")
     print(f"to run: {len(plan)} stages, about {total:.0f} minutes on two cores")
     forgotten = ""
-    if was_read and missing - set(stale):
+    if unread == "" and missing - set(stale):
         where = ", ".join(sorted(missing - set(stale)))
         forgotten = f"dvc.lock names what is neither in the cache nor in the DVC remote ({where}): run `dvc push` where it was made"
     if arguments.budget is not None and total > arguments.budget:
         need = f"about {total:.0f} minutes are needed, and this run has {arguments.budget:g}"
         if forgotten and not stale:
             raise UserError(f"{forgotten}; to make it again, {need}")
-        why = "the DVC remote could not be read (the log says why); " if was_read is False else ""
+        why = f"the DVC remote could not be read ({unread}); " if unread else ""
         raise UserError(
             f"{need}: {why}run `make repro && dvc push` at home and commit dvc.lock, or start the workflow `train` on this branch"
         )
