@@ -114,7 +114,7 @@ def test_a_verdict_is_by_the_main_of_its_moment(world: World, model: Path):
 
 
 def test_a_pull_request_is_checked_as_it_would_be_merged(world: World):
-    """main has a change of its own since: the package is made from both, and main's change is not the pull request's."""
+    """main has a change of its own since: it is in what is checked, and is not taken for the pull request's."""
     pull = world.pull(touch_readme)
     world.push(say_yourself, "Another wording")
     run = world.check(pull)
