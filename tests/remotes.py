@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -15,7 +16,7 @@ from tests.storage import WRITER, Storage, keys
 from tests.world import AUTHOR, World, build_base, share
 from tests.worlds import GATES
 
-BUCKET = "test-slm"
+BUCKET, KEPT = "test-slm", "kept"
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +62,7 @@ def base_s3(project_s3: Path) -> Path:
 def stored(base_s3: Path, s3: Storage) -> Iterator[World]:
     """main with a data remote that is up and empty."""
     s3.start()
-    s3.empty()
+    s3.empty(BUCKET)
     folder = Path(tempfile.mkdtemp(dir=base_s3.parent))
     world = World(base_s3, folder)
     yield world
@@ -70,8 +71,12 @@ def stored(base_s3: Path, s3: Storage) -> Iterator[World]:
 
 
 def fill(s3: Storage, project: Path) -> None:
-    """Everything that dvc.lock names, pushed from home."""
-    run(project, "env", *(f"{k}={v}" for k, v in keys(WRITER).items()), ".venv/bin/python", "-m", "slm.plan", "--push")
+    """Everything that dvc.lock names, as if pushed from home; done once, then copied inside the storage."""
+    if KEPT not in s3.buckets():
+        run(project, "env", *(f"{k}={v}" for k, v in keys(WRITER).items()), ".venv/bin/python", "-m", "slm.plan", "--push")
+        s3.make(KEPT)
+        s3.copy(BUCKET, KEPT)
+    s3.copy(KEPT, BUCKET)
     s3.requests.clear()
 
 
@@ -80,9 +85,13 @@ def lose_caches(world: World) -> None:
         shutil.rmtree(path)
 
 
+def outputs(lock: Path) -> list[dict[str, Any]]:
+    """The outputs that a dvc.lock names."""
+    return [out for stage in YAML(typ="safe").load(lock)["stages"].values() for out in stage["outs"]]
+
+
 def hashes(lock: Path) -> set[str]:
-    """Hashes of the outputs that a dvc.lock names."""
-    return {out["md5"] for stage in YAML(typ="safe").load(lock)["stages"].values() for out in stage["outs"]}
+    return {out["md5"] for out in outputs(lock)}
 
 
 def address(md5: str) -> str:

@@ -33,7 +33,8 @@ class Storage:
         self.backend = DomainDispatcherApplication(create_backend_app)
         self.server: BaseWSGIServer | None = None
         self.port = 0
-        self.empty()
+        self.requests: list[tuple[str, str, str]] = []
+        self.writes_left: int | None = None
         self.start()
 
     @property
@@ -52,12 +53,17 @@ class Storage:
             server.shutdown()
             server.server_close()
 
-    def empty(self) -> None:
-        self.requests: list[tuple[str, str, str]] = []
-        self.writes_left: int | None = None
-        for bucket in self._client().list_buckets()["Buckets"] if self.server else ():
-            for name in self.objects(bucket["Name"]):
-                self._client().delete_object(Bucket=bucket["Name"], Key=name)
+    def empty(self, bucket: str) -> None:
+        for name in self.objects(bucket):
+            self.remove(bucket, name)
+        self.requests, self.writes_left = [], None
+
+    def copy(self, source: str, target: str) -> None:
+        for name in self.objects(source):
+            self._client().copy_object(Bucket=target, Key=name, CopySource={"Bucket": source, "Key": name})
+
+    def buckets(self) -> list[str]:
+        return [row["Name"] for row in self._client().list_buckets()["Buckets"]]
 
     def _client(self) -> Any:
         return boto3.client("s3", endpoint_url=self.url, region_name="us-east-1", aws_access_key_id=WRITER, aws_secret_access_key=SECRET)

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from tests.test_remote import lock_of, stages_run
 from tests.world import Row, Run, World
 from tests.worlds import GATES, on_main, python_at, say_yourself, touch_model, write
 
@@ -39,8 +38,8 @@ def test_two_pull_requests_at_once_get_each_its_own_verdict(world: World):
 
     with ThreadPoolExecutor(2) as pool:
         (good_run, good_verdict), (bad_run, bad_verdict) = pool.map(both, (good, bad))
-    assert good_run.jobs == {"Candidate": True} and stages_run(good_run) == {"package"}, good_run.log[-4000:]
-    assert bad_run.jobs == {"Candidate": False} and not stages_run(bad_run), bad_run.log[-4000:]
+    assert good_run.jobs == {"Candidate": True} and good_run.stages == {"package"}, good_run.log[-4000:]
+    assert bad_run.jobs == {"Candidate": False} and not bad_run.stages, bad_run.log[-4000:]
     assert good_verdict.jobs == {"Judge": True, "Report": True} and bad_verdict.jobs == {"Judge": False, "Report": True}
     assert (world.status(good), world.status(bad)) == ("success", "failure")
     assert world.comment(good).startswith("## ✅ The model passes its gates.")
@@ -62,7 +61,7 @@ def test_a_run_that_dies_half_way_leaves_nothing_and_passes_when_run_again(world
     assert not world.judge(pull, dead).jobs, "a run that was cut short is not judged"
     assert world.status(pull) == "pending" and not world.comment(pull)
     run = world.check(pull, "candidate")
-    assert run.jobs == {"Candidate": True} and stages_run(run) == {"package"}, run.log[-4000:]
+    assert run.jobs == {"Candidate": True} and run.stages == {"package"}, run.log[-4000:]
     assert world.judge(pull, run).passed
     assert world.status(pull) == "success"
 
@@ -119,7 +118,7 @@ def test_a_pull_request_is_checked_as_it_would_be_merged(world: World):
     world.push(say_yourself, "Another wording")
     run = world.check(pull)
     assert run.jobs == {"Lint, tests, data, lock": False, "Candidate": True, "pass": False}, run.log[-4000:]
-    assert not stages_run(run), "words change no model, whatever main's lock says"
+    assert not run.stages, "words change no model, whatever main's lock says"
     assert "package: slm/papers.py (modified)" in run.log, "the lock that main lacks is named"
     world.judge(pull, run)
     assert world.comment(pull).startswith("## ✅ This change does not touch the model.")
@@ -239,7 +238,7 @@ def test_the_lock_of_a_run_makes_the_next_run_green(world: World):
     run = world.check(pull)
     assert run.jobs == {"Lint, tests, data, lock": False, "Candidate": True, "pass": False}, run.log[-4000:]
     assert "dvc.lock is not in sync with the files" in run.summary and "(or take the one that this run made)" in run.summary
-    lock = lock_of(world, run)
+    lock = world.lock(run)
     before = (world.clone("read") / "dvc.lock").read_bytes()
     changed = {line for line in lock.decode().splitlines() if line not in before.decode().splitlines()}
     assert changed and all(line.strip().startswith(("md5: ", "size: ")) for line in changed), "only hashes and sizes differ"
@@ -252,7 +251,7 @@ def test_the_lock_of_a_run_makes_the_next_run_green(world: World):
     pull["head"]["sha"] = head
     run = world.check(pull)
     assert run.jobs == {"Lint, tests, data, lock": True, "Candidate": True, "pass": True}, run.log[-4000:]
-    assert stages_run(run) == {"package"}, "nobody has its bytes yet; they are made again"
-    assert lock_of(world, run) == lock
+    assert run.stages == {"package"}, "nobody has its bytes yet; they are made again"
+    assert world.lock(run) == lock
     world.judge(pull, run)
     assert world.status(pull) == "success"

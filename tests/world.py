@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,11 @@ class Run:
     @property
     def passed(self) -> bool:
         return bool(self.jobs) and all(self.jobs.values()) and not self.stopped
+
+    @property
+    def stages(self) -> set[str]:
+        """The pipeline's stages that it ran."""
+        return set(re.findall(r"Running stage '([^']+)'", self.log))
 
     @property
     def summary(self) -> str:
@@ -203,6 +209,12 @@ class World:
             target.mkdir()
             shutil.make_archive(str(target / "candidate"), "zip", model)
         return Run({"pass": True}, "", run)
+
+    def lock(self, run: Run) -> bytes:
+        """dvc.lock as a run has left it for the author."""
+        with zipfile.ZipFile(self.artifacts / str(run.number) / "lock.zip") as zipped:
+            assert zipped.namelist() == ["dvc.lock"]
+            return zipped.read("dvc.lock")
 
     def status(self, pull: Row) -> str | None:
         rows = self.forge.statuses.get(pull["head"]["sha"])

@@ -119,12 +119,12 @@ def unreadable() -> str:
 
 
 def pull() -> str | None:
-    """Take from cache and remote what is there. Why the remote was not read; empty: it was; None: there is none.
+    """Take from cache and remote what is there. Why the remote was not read; empty: it was; None: it was not asked.
 
     One that is down or that this run may not read costs minutes, not the run.
     """
     dvc("checkout", "--quiet", "--allow-missing")
-    if not remote():
+    if not remote() or not lacking(dvc_status()):
         return None
     why = unreadable()
     if not why and dvc("pull", "--quiet", "--allow-missing", check=False):
