@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from tests import bake
 
-pytest_plugins = ["tests.worlds"]
+pytest_plugins = ["tests.worlds", "tests.remotes"]
 QUICK = bake.TEMPLATE / "build" / "test-slm"
 MADE = bake.TEMPLATE / "build" / "test-made"
 # What the quick run keeps of each split: few functions and many examples of each, so that a stub of the model learns some.

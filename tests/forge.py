@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ class Forge(ThreadingHTTPServer):
         self.files: dict[int, bytes] = {}
         self.calls: list[tuple[str, str, str]] = []  # method, path, token
         self.down = False
+        self.hold = ""  # an asset of this name stays half uploaded, and its sender waits
+        self.held = threading.Event()
         self.next_id = 100
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -68,6 +71,13 @@ class Handler(BaseHTTPRequestHandler):
         query = {k: v[0] for k, v in parse_qs(address.query).items()}
         if match := re.fullmatch(r"/upload/(\d+)", address.path):
             release = next(r for r in forge.releases if r["id"] == int(match[1]))
+            if query["name"] == forge.hold:
+                release["assets"].append({"id": forge.new_id(), "name": query["name"], "size": 0, "state": "starter"})
+                forge.held.set()
+                time.sleep(60)
+                return
+            if query["name"] in {a["name"] for a in release["assets"]}:
+                return self._send({"message": "already_exists"}, 422)
             asset = {"id": forge.new_id(), "name": query["name"], "size": len(body), "state": "uploaded"}
             forge.files[asset["id"]] = body
             release["assets"].append(asset)
@@ -82,6 +92,8 @@ class Handler(BaseHTTPRequestHandler):
             found = [p for p in forge.pulls if p["state"] == "open" and query.get("head") in (None, p["head"]["label"])]
             return self._send(found if first else [])
         if method == "POST" and path == "pulls":
+            if any(p["state"] == "open" and p["head"]["label"] == f"acme:{value['head']}" for p in forge.pulls):
+                return self._send({"message": "A pull request already exists"}, 422)
             pull = {"number": forge.new_id(), "state": "open", "title": value["title"], "body": value["body"]}
             pull["head"] = {"label": f"acme:{value['head']}", "ref": value["head"], "sha": "", "repo": {"full_name": "acme/slm"}}
             pull["base"] = {"ref": value["base"], "sha": ""}

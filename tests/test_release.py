@@ -2,14 +2,14 @@
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.world import SECRET, World
-from tests.worlds import GATES, append, on_main, on_tag, python_at, write
+from tests.world import SECRET, Run, World
+from tests.worlds import GATES, append, on_main, on_tag, python_at, say_yourself, write
 
 pytestmark = pytest.mark.slow
 
@@ -63,9 +63,9 @@ def test_every_changed_byte_of_a_package_is_found(sealed: Path, made: Path, tmp_
     assert tried >= 24 and caught == tried
 
 
-def train(world: World):
-    folder = world.clone("train")
-    return world.act("train.yml", "workflow_dispatch", {"inputs": {"profile": "default", "runner": "ubuntu-latest", "reason": ""}}, folder)
+def train(world: World, **options: Any) -> Run:
+    inputs = {"profile": "default", "runner": "ubuntu-latest", "reason": ""}
+    return world.act("train.yml", "workflow_dispatch", {"inputs": inputs}, world.clone("train"), **options)
 
 
 def test_training_that_changes_nothing_proposes_nothing(world: World):
@@ -76,11 +76,7 @@ def test_training_that_changes_nothing_proposes_nothing(world: World):
 
 
 def test_training_that_changes_the_package_proposes_it_once(world: World):
-    def edit(folder: Path) -> None:
-        path = folder / "slm" / "papers.py"
-        path.write_text(path.read_text(encoding="utf-8").replace("## Try it", "## Try it yourself"), encoding="utf-8")
-
-    world.push(edit)
+    world.push(say_yourself)
     for _ in range(2):
         run = train(world)
         assert run.jobs == {"Model": True, "Propose": True}, run.log[-4000:]
@@ -151,39 +147,3 @@ def test_a_tag_that_tries_to_be_code_is_only_a_tag(world: World):
     assert run.jobs == {"Take the sealed package": False}
     assert "has the verdict none" in run.log
     assert not list(world.folder.rglob("PWNED*"))
-
-
-def test_two_releases_at_once_leave_one_entry(released: World):
-    """The later of two entries is proposed on the same branch: there is one pull request, with one released model."""
-    for tag in ("v2", "v3"):
-        released.forge.add_release(tag, {a["name"]: released.forge.files[a["id"]] for a in released.forge.release("v1")["assets"]})
-        released.git(released.origin, "tag", tag, "main")
-        folder = released.clone("announce")
-        shutil.copytree(_sealed_of(released, tag, folder), folder / "sealed", dirs_exist_ok=True)
-        python_at(released, folder, "-m", "slm.released", "entry", "sealed", tag)
-        shutil.rmtree(folder / "sealed")
-        (folder / "body.md").write_text("x", encoding="utf-8")
-        _propose(released, folder)
-    assert len([p for p in released.forge.pulls if p["head"]["ref"] == "released"]) == 1
-    final = json.loads((released.clone("read", "released") / "released.json").read_text(encoding="utf-8"))
-    assert final["released"]["tag"] == "v3"
-
-
-def _sealed_of(world: World, tag: str, folder: Path) -> Path:
-    target = world.folder / f"sealed-{tag}"
-    target.mkdir()
-    for asset in world.forge.release(tag)["assets"]:
-        (target / asset["name"]).write_bytes(world.forge.files[asset["id"]])
-    return target
-
-
-def _propose(world: World, folder: Path) -> None:
-    import os
-    import subprocess
-
-    output = world.folder / "output"
-    output.touch()
-    variables = world.environment() | {"GITHUB_API_URL": world.forge.url, "GITHUB_REPOSITORY": "acme/slm", "GITHUB_OUTPUT": str(output)}
-    command = ["python3", "-m", "slm.workflow", "propose", "released", "Name the released model", "body.md", "released.json"]
-    done = subprocess.run(command, cwd=folder, env=variables | {"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import can_isolate
 from tests.world import SECRET, Run, World
-from tests.worlds import GATES, append, on_main, on_tag, touch_model, write
+from tests.worlds import GATES, append, on_main, on_tag, say_yourself, touch_model, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="act runs on Linux here")]
 
@@ -78,12 +78,7 @@ def test_faults_of_the_change_are_named(fault: str, world: World):
 
 def test_a_change_of_the_package_alone_is_made_again_and_judged(released: World):
     """The whole way: the pipeline runs what changed, the package is uploaded, judged beside the released one, reported."""
-
-    def edit(folder: Path) -> None:
-        path = folder / "slm" / "papers.py"
-        path.write_text(path.read_text(encoding="utf-8").replace("## Try it", "## Try it yourself"), encoding="utf-8")
-
-    pull = released.pull(edit)
+    pull = released.pull(say_yourself)
     run = released.check(pull, "candidate")
     assert run.passed, run.log[-4000:]
     assert set(re.findall(r"Running stage '([^']+)'", run.log)) == {"package"}

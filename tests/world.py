@@ -4,17 +4,23 @@ One third-party action is one small stand-in below tests/actions; the workflow f
 the project. What act cannot show is listed in docs/workflows.md.
 """
 
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests.bake import TEMPLATE
 from tests.forge import Forge
@@ -28,15 +34,26 @@ Row = dict[str, Any]
 
 @dataclass
 class Run:
-    """jobs: name -> succeeded, for the jobs that ran; log: all that act printed; number: of the run."""
+    """jobs: name -> succeeded, for the jobs that ran; log: all that act printed; number: of the run; stopped: it was cut short."""
 
     jobs: dict[str, bool]
     log: str
     number: int
+    stopped: bool = False
 
     @property
     def passed(self) -> bool:
-        return bool(self.jobs) and all(self.jobs.values())
+        return bool(self.jobs) and all(self.jobs.values()) and not self.stopped
+
+    @property
+    def stages(self) -> set[str]:
+        """The pipeline's stages that it ran."""
+        return set(re.findall(r"Running stage '([^']+)'", self.log))
+
+    @property
+    def summary(self) -> str:
+        """What its steps wrote into the run's summary."""
+        return "\n".join(re.findall(r"⚙  Summary - (.*(?:\n(?!\[|time=).*)*)", self.log))
 
 
 class World:
@@ -49,7 +66,7 @@ class World:
         self.artifacts = folder / "artifacts"
         self.artifacts.mkdir()
         self.forge = Forge(self.artifacts)
-        self.runs = 0
+        self.numbers = itertools.count(1)
         (folder / "home").mkdir()
         (folder / "home" / ".gitconfig").write_text(
             f'[url "{self.origin.as_uri()}"]\n\tinsteadOf = {ADDRESS}\n[safe]\n\tdirectory = *\n[protocol "file"]\n\tallow = always\n',
@@ -62,7 +79,9 @@ class World:
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "TMPDIR") or k.startswith(("PIP_", "SSL_", "MALLOC_"))}
         tools = str(Path(sys.executable).parent)
-        return kept | {"HOME": str(self.folder / "home"), "PATH": f"{kept['PATH']}{os.pathsep}{tools}"}
+        # Whoever has no keys is not to ask the address where a cloud's machines find theirs.
+        away = {"AWS_EC2_METADATA_DISABLED": "true"}
+        return kept | away | {"HOME": str(self.folder / "home"), "PATH": f"{kept['PATH']}{os.pathsep}{tools}"}
 
     def git(self, folder: Path, *arguments: str) -> str:
         command = ["git", *AUTHOR, *arguments]
@@ -107,12 +126,24 @@ class World:
         return pull
 
     def act(
-        self, workflow: str, event: str, payload: Row, folder: Path, job: str = "", secrets: Row | None = None, **variables: str
+        self,
+        workflow: str,
+        event: str,
+        payload: Row,
+        folder: Path,
+        job: str = "",
+        secrets: Row | None = None,
+        runner: Row | None = None,
+        stop: Callable[[str], bool] | None = None,
+        **variables: str,
     ) -> Run:
-        """Run one workflow file of the checkout in `folder`."""
-        self.runs += 1
+        """Run one workflow file of the checkout in `folder`.
+
+        runner: what a runner of one's own has in its environment; stop: told the log so far, says when the runner is to die.
+        """
+        run = next(self.numbers)
         payload = {"repository": {"default_branch": "main", "full_name": "acme/slm"}} | payload
-        path = self.folder / "event.json"
+        path = self.folder / f"event-{run}.json"
         path.write_text(json.dumps(payload), encoding="utf-8")
         command = ["act", event, "--eventpath", str(path), "--workflows", f".github/workflows/{workflow}"]
         for label in ("ubuntu-latest", "ubuntu-24.04"):
@@ -123,7 +154,7 @@ class World:
             command += ["--local-repository", f"{root}@{commit}={ACTIONS / root.split('/')[1]}"]
         if job:
             command += ["--job", job]
-        numbers = {"GITHUB_RUN_ID": str(self.runs), "GITHUB_API_URL": self.forge.url, "ACT_SHIM": str(ACTIONS / "shim.py")}
+        numbers = (runner or {}) | {"GITHUB_RUN_ID": str(run), "GITHUB_API_URL": self.forge.url, "ACT_SHIM": str(ACTIONS / "shim.py")}
         numbers |= {"ACT_CACHE": str(self.folder / "cache"), "ACT_ARTIFACTS": str(self.artifacts)}
         numbers |= {"ACTIONS_ID_TOKEN_REQUEST_URL": f"{self.forge.url}/identity?v=1", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "may-ask"}
         for key, value in numbers.items():
@@ -133,24 +164,23 @@ class World:
         for key, value in ({"GITHUB_TOKEN": SECRET} | (secrets or {})).items():
             command += ["--secret", f"{key}={value}"]
         command += ["--cache-server-addr", "127.0.0.1"]
-        done = subprocess.run(command, cwd=folder, env=self.environment(), capture_output=True, text=True, errors="replace", check=False)
-        log = done.stdout + done.stderr
+        log, stopped = _watched(command, folder, self.environment(), self.folder / f"log-{run}", stop)
         jobs = {
             m[1].strip(): m[2] == "succeeded" for m in re.finditer(r"^\[[^/\]]+/([^\]]+)\].*🏁  Job (succeeded|failed)", log, re.MULTILINE)
         }
-        return Run(jobs, log, self.runs)
+        return Run(jobs, log, run, stopped)
 
     def _all_workflows(self, folder: Path) -> str:
         paths = [*(folder / ".github").rglob("*.yml")]
         return "\n".join(p.read_text(encoding="utf-8") for p in paths)
 
-    def check(self, pull: Row, job: str = "", **variables: str) -> Run:
+    def check(self, pull: Row, job: str = "", **options: Any) -> Run:
         """pr.yml, on the merge of the pull request into main, as GitHub checks it out."""
-        folder = self.clone("merge")
+        folder = self.clone(f"merge-{pull['number']}")
         self.git(folder, "fetch", "--quiet", "origin", f"refs/pull/{pull['number']}/head")
         self.git(folder, "merge", "--quiet", "--no-ff", "--no-edit", "FETCH_HEAD")
         event = {"action": "opened", "number": pull["number"], "pull_request": pull}
-        return self.act("pr.yml", "pull_request", event, folder, job, **variables)
+        return self.act("pr.yml", "pull_request", event, folder, job, **options)
 
     def opened(self, pull: Row) -> Run:
         """verdict.yml, as GitHub starts it when a pull request is opened or pushed to."""
@@ -161,7 +191,7 @@ class World:
         return {
             "id": run.number,
             "event": "pull_request",
-            "conclusion": "success" if run.passed else "failure",
+            "conclusion": "cancelled" if run.stopped else "success" if run.passed else "failure",
             "head_sha": pull["head"]["sha"],
             "head_branch": pull["head"]["ref"],
             "head_repository": {"id": 7, "full_name": f"{owner}/slm", "owner": {"login": owner}},
@@ -169,16 +199,23 @@ class World:
 
     def judge(self, pull: Row, run: Run, **variables: str) -> Run:
         """verdict.yml, on main, after a run of pr.yml."""
-        return self.act("verdict.yml", "workflow_run", {"workflow_run": self.workflow_run(pull, run)}, self.clone("judge"), **variables)
+        folder = self.clone(f"judge-{pull['number']}")
+        return self.act("verdict.yml", "workflow_run", {"workflow_run": self.workflow_run(pull, run)}, folder, **variables)
 
     def offer(self, model: Path | None) -> Run:
         """A run of pr.yml that left the files of `model` as its package, whatever it did."""
-        self.runs += 1
+        run = next(self.numbers)
         if model is not None:
-            target = self.artifacts / str(self.runs)
+            target = self.artifacts / str(run)
             target.mkdir()
             shutil.make_archive(str(target / "candidate"), "zip", model)
-        return Run({"pass": True}, "", self.runs)
+        return Run({"pass": True}, "", run)
+
+    def lock(self, run: Run) -> bytes:
+        """dvc.lock as a run has left it for the author."""
+        with zipfile.ZipFile(self.artifacts / str(run.number) / "lock.zip") as zipped:
+            assert zipped.namelist() == ["dvc.lock"]
+            return zipped.read("dvc.lock")
 
     def status(self, pull: Row) -> str | None:
         rows = self.forge.statuses.get(pull["head"]["sha"])
@@ -187,6 +224,20 @@ class World:
     def comment(self, pull: Row) -> str:
         rows = self.forge.comments.get(pull["number"], [])
         return rows[-1]["body"] if rows else ""
+
+
+def _watched(command: list[str], folder: Path, environment: Row, path: Path, stop: Callable[[str], bool] | None) -> tuple[str, bool]:
+    """The output of a command, and whether it was killed with all that it had started, as when a runner dies."""
+    stopped = False
+    with path.open("wb") as stream, subprocess.Popen(command, cwd=folder, env=environment, stdout=stream, stderr=stream) as process:
+        while stop and not stopped and process.poll() is None:
+            time.sleep(0.1)
+            if stopped := stop(path.read_text(encoding="utf-8", errors="replace")):
+                runner = psutil.Process(process.pid)
+                for one in (runner, *runner.children(recursive=True)):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        one.kill()
+    return path.read_text(encoding="utf-8", errors="replace"), stopped
 
 
 def share(source: Path, target: Path) -> None:

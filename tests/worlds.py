@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,6 +134,12 @@ def append(path: str, text: str) -> Callable[[Path], None]:
     return edit
 
 
+def say_yourself(folder: Path) -> None:
+    """A change of the package alone: the pipeline has one stage to run."""
+    path = folder / "slm" / "papers.py"
+    path.write_text(path.read_text(encoding="utf-8").replace("## Try it", "## Try it yourself"), encoding="utf-8")
+
+
 touch_model = append("recipes/int4.json", "\n")  # needs a verdict on a package
 
 
@@ -140,8 +147,8 @@ def push_event(world: World, tag: str = "") -> dict:
     return {"ref": f"refs/tags/{tag}" if tag else "refs/heads/main", "after": world.tip(tag or "main")}
 
 
-def on_main(world: World, **variables: str) -> Run:
-    return world.act("main.yml", "push", push_event(world), world.clone("push"), **variables)
+def on_main(world: World, **options: Any) -> Run:
+    return world.act("main.yml", "push", push_event(world), world.clone("push"), **options)
 
 
 def on_tag(world: World, tag: str, job: str = "") -> Run:

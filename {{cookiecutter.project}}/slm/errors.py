@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -37,4 +38,8 @@ def stage(main: Callable[..., None]) -> Callable[..., None]:
 
 def _fail(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:  # in a workflow: where a person looks first; as code, since a message may quote anybody's text
+        with Path(summary).open("a", encoding="utf-8") as stream:
+            stream.write(f"\n    error: {' '.join(message.split())}\n\n")
     return 2

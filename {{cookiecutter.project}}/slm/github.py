@@ -150,11 +150,16 @@ def create_release(tag: str, commit: str, title: str, body: str, assets: list[Pa
         call("PATCH", f"repos/{repository()}/releases/{made['id']}", {"draft": False, "body": body, "name": title})
 
 
+def open_pull_of(branch: str) -> int | None:
+    """Number of the open pull request from a branch of this repository."""
+    query = urllib.parse.urlencode({"state": "open", "head": f"{repository().split('/')[0]}:{branch}"})
+    return next((int(pull["number"]) for pull in pages(f"repos/{repository()}/pulls?{query}")), None)
+
+
 def open_pull(branch: str, base: str, title: str, body: str) -> int:
     """Open a pull request from a branch of this repository, or update the one that is open."""
-    owner = repository().split("/")[0]
-    query = urllib.parse.urlencode({"state": "open", "head": f"{owner}:{branch}"})
-    for pull in pages(f"repos/{repository()}/pulls?{query}"):
-        call("PATCH", f"repos/{repository()}/pulls/{pull['number']}", {"title": title, "body": body})
-        return int(pull["number"])
+    number = open_pull_of(branch)
+    if number is not None:
+        call("PATCH", f"repos/{repository()}/pulls/{number}", {"title": title, "body": body})
+        return number
     return int(call("POST", f"repos/{repository()}/pulls", {"head": branch, "base": base, "title": title, "body": body})["number"])

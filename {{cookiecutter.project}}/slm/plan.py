@@ -2,6 +2,8 @@
 
     python -m slm.plan                 the stages and their minutes
     python -m slm.plan --run --budget 20   takes from cache and remote what is there and runs the rest; over the budget: nothing
+    python -m slm.plan --pull          takes from cache and remote what is there
+    python -m slm.plan --push          gives the remote what dvc.lock names
     python -m slm.plan --locked        exits 1 if dvc.lock does not say what the files say
 
 Minutes are each stage's `meta.minutes` in dvc.yaml: the default profile's on two cores.
@@ -103,26 +105,63 @@ def remote() -> bool:
     return bool(subprocess.run([sys.executable, "-m", "dvc", "remote", "list"], capture_output=True, text=True, check=False).stdout.strip())
 
 
+def unreadable() -> str:
+    """Why the DVC remote cannot be read; empty if it can. Asked once: DVC itself would wait for each folder anew, half a minute at a time."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        try:
+            storage = repo.cloud.get_remote()
+            storage.fs.exists(storage.path)
+        except Exception as error:  # each kind of remote has errors of its own
+            return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return ""
+
+
+def pull() -> str | None:
+    """Take from cache and remote what is there. Why the remote was not read; empty: it was; None: it was not asked.
+
+    One that is down or that this run may not read costs minutes, not the run.
+    """
+    dvc("checkout", "--quiet", "--allow-missing")
+    if not remote() or not lacking(dvc_status()):
+        return None
+    why = unreadable()
+    if not why and dvc("pull", "--quiet", "--allow-missing", check=False):
+        why = "DVC's output in the log says why"
+    if why:
+        print(f"the DVC remote could not be read, what is not in the cache is made anew: {why}")
+    return why
+
+
+def push() -> None:
+    if not remote():
+        print("no DVC remote: data and models stay here (`dvc remote add --default storage s3://…` gives one)")
+        return
+    why = unreadable()
+    if not why and dvc("push", check=False):
+        why = "DVC's output in the log says why"
+    if why:
+        raise UserError(
+            f"data and models could not be pushed to the DVC remote: {why}; what has arrived there is whole, and `make push` goes on from it"
+        )
+
+
 @stage
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", type=float, help="minutes")
     parser.add_argument("--run", action="store_true", help="pull, then run what is left")
+    parser.add_argument("--pull", action="store_true", help="only pull")
     parser.add_argument("--push", action="store_true", help="push outputs to the DVC remote, where there is one")
     parser.add_argument("--locked", action="store_true", help="only say whether dvc.lock fits the files; exits 2 if not")
     arguments = parser.parse_args()
 
     if arguments.push:
-        if remote():
-            dvc("push")
-        else:
-            print("no DVC remote: data and models stay here (`dvc remote add --default storage s3://…` gives one)")
+        return push()
+    unread = pull() if arguments.run or arguments.pull else None
+    if arguments.pull:
         return
-    if arguments.run:
-        dvc("checkout", "--quiet", "--allow-missing")
-        # A remote that is down or that this run may not read costs minutes, not the run: what lacks is made anew.
-        if remote() and dvc("pull", "--quiet", "--allow-missing", check=False):
-            print("the DVC remote could not be read: what is not in the cache is made anew")
 
     status = dvc_status()
     stale = out_of_lock(status)
@@ -142,11 +181,20 @@ def main() -> None:
     for name, minutes in plan.items():
         print(f"{name:24s}{minutes:6.1f} min  {'; '.join(stale.get(name, [])) or 'follows, or its output is not here'}")
     print(f"to run: {len(plan)} stages, about {total:.0f} minutes on two cores")
+    forgotten = ""
+    if unread == "" and missing - set(stale):
+        where = ", ".join(sorted(missing - set(stale)))
+        forgotten = f"dvc.lock names what is neither in the cache nor in the DVC remote ({where}): run `dvc push` where it was made"
     if arguments.budget is not None and total > arguments.budget:
+        need = f"about {total:.0f} minutes are needed, and this run has {arguments.budget:g}"
+        if forgotten and not stale:
+            raise UserError(f"{forgotten}; to make it again, {need}")
+        why = f"the DVC remote could not be read ({unread}); " if unread else ""
         raise UserError(
-            f"about {total:.0f} minutes are needed, and this run has {arguments.budget:g}: run `make repro && dvc push` at home and commit "
-            "dvc.lock, or start the workflow `train` on this branch"
+            f"{need}: {why}run `make repro && dvc push` at home and commit dvc.lock, or start the workflow `train` on this branch"
         )
+    if forgotten:
+        print(forgotten)
     if arguments.run and plan:
         dvc("repro", *(["--allow-missing"] if whole(missing) else []))
 

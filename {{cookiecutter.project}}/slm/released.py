@@ -108,12 +108,22 @@ def entry_of(seal: Entry, predictions: Path, tag: str) -> Entry:
 
 
 def name(folder: Path, tag: str) -> None:
-    """The release becomes what candidates are compared with; also the best so far if none scored higher on its test set."""
+    """The release becomes what candidates are compared with; also the best so far if none scored higher on its test set.
+
+    Releases may be named in another order than they were tagged in: one of an earlier commit takes nothing back.
+    """
     released = read_json(RELEASED)
-    new, best = entry_of(read_seal(folder), folder / "predictions.jsonl", tag), released.get("best")
+    new, old, best = entry_of(read_seal(folder), folder / "predictions.jsonl", tag), released.get("released"), released.get("best")
     better = best is None or best["test_sha256"] != new["test_sha256"] or new["figures"]["score"] >= best["figures"]["score"]
-    write_json(RELEASED, {"released": new, "best": new if better else best})
-    print(f"{RELEASED}: released is {tag}, best is {tag if better else best['tag']}")
+    late = old is not None and old["revision"] != new["revision"] and comes_before(new["revision"], old["revision"])
+    if late:
+        print(f"{RELEASED}: {old['tag']} is of a later commit than {tag} and stays the released model; `make rollback TO={tag}` goes back")
+    write_json(RELEASED, {"released": old if late else new, "best": new if better else best})
+    print(f"{RELEASED}: released is {old['tag'] if late else tag}, best is {tag if better else best['tag']}")
+
+
+def comes_before(earlier: str, later: str) -> bool:
+    return subprocess.run(["git", "merge-base", "--is-ancestor", earlier, later, "--"], capture_output=True, check=False).returncode == 0
 
 
 def rollback(tag: str) -> None:

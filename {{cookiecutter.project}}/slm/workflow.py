@@ -8,6 +8,7 @@
     python -m slm.workflow sealed        the sealed package of this commit into sealed/, if its verdict is good
     python -m slm.workflow publish v1    sealed/ and release/ as the GitHub release v1
     python -m slm.workflow propose       a branch with the changed files as pull request
+    python -m slm.workflow announce v1   the release v1 in released.json, as pull request
 
 Names, titles and branches of strangers are read from the event's file, never from a command line.
 """
@@ -22,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from slm import github
+from slm import github, released
 from slm.candidate import unpack
 from slm.errors import UserError, stage
 
@@ -30,6 +31,7 @@ CONTEXT = "model-verdict"
 VERDICT = Path("verdict")
 CANDIDATE = Path("candidate")
 SEALED = Path("sealed")
+WAITING = "released"  # the branch whose pull request names a release
 MARKER = "<!-- model-verdict -->"
 Row = dict[str, Any]
 
@@ -184,8 +186,36 @@ def publish(tag: str) -> None:
     print(f"released {tag}")
 
 
-def propose(branch: str, title: str, body: Path, files: list[str]) -> None:
-    """Commit the named files on a branch from here and open or update its pull request; no change, no pull request."""
+def announce(tag: str) -> None:
+    """Name a release in released.json by pull request, on top of an entry that still waits in one: none is lost, none taken back."""
+    entry = released.RELEASED
+    seen, pull, text = branch_tip(WAITING), github.open_pull_of(WAITING), Path("release/README.md").read_text(encoding="utf-8")
+    if seen and pull:
+        git("fetch", "--quiet", "--no-tags", "origin", f"refs/heads/{WAITING}")
+        git("checkout", "--quiet", "FETCH_HEAD", "--", str(entry))
+        waits = json.loads(entry.read_text(encoding="utf-8"))["released"]["tag"]
+        text = f"This pull request named {waits} until now, which was not merged. The entry here was made from that one.\n\n{text}"
+    before = entry.read_text(encoding="utf-8")
+    released.name(SEALED, tag)
+    if entry.read_text(encoding="utf-8") == before:
+        print(f"{entry}{f' of pull request #{pull}' if pull else ''} says all of it already")
+        return
+    named, best = (json.loads(entry.read_text(encoding="utf-8"))[n]["tag"] for n in ("released", "best"))
+    if named != tag:
+        text = f"{tag} was released after {named}, which is of a later commit and stays the released model. The best so far is {best}.\n"
+    propose(WAITING, "Name the released model", text, [str(entry)], seen)
+
+
+def branch_tip(branch: str) -> str:
+    """Commit of a branch of this repository; empty if there is none."""
+    return git("ls-remote", "origin", f"refs/heads/{branch}").split("\t")[0]
+
+
+def propose(branch: str, title: str, text: str, files: list[str], seen: str) -> None:
+    """Commit the named files on a branch from here and open or update its pull request; no change, no pull request.
+
+    seen: the branch's commit that this was made with in mind; if another run has moved it since, nothing is pushed.
+    """
     base = os.environ.get("DEFAULT_BRANCH") or "main"
     git("add", "--", *files)
     if not git("diff", "--cached", "--name-only"):
@@ -194,8 +224,11 @@ def propose(branch: str, title: str, body: Path, files: list[str]) -> None:
     git("switch", "--quiet", "--force-create", branch)
     identity = ["-c", "user.name=github-actions[bot]", "-c", "user.email=41898282+github-actions[bot]@users.noreply.github.com"]
     git(*identity, "commit", "--quiet", "--message", title)
-    git("push", "--quiet", "--force", "origin", f"HEAD:refs/heads/{branch}")
-    text = f"{body.read_text(encoding='utf-8')}\n[The run that made it]({run_url()})\n"
+    try:
+        git("push", "--quiet", f"--force-with-lease=refs/heads/{branch}:{seen}", "origin", f"HEAD:refs/heads/{branch}")
+    except UserError as error:
+        raise UserError(f"{error}; if another run moved the branch {branch} meanwhile, run this job again: it goes on from there") from None
+    text += f"\n[The run that made it]({run_url()})\n"
     if not os.environ.get("HAS_BOT_TOKEN"):
         text += (
             "\nOpened with the workflow's own token: GitHub starts its checks once a person approves them here, or closes and reopens it.\n"
@@ -212,7 +245,8 @@ def main() -> None:
     simple = {"pending": pending, "find": find, "candidate": candidate, "report": report, "seal": seal, "sealed": sealed}
     for name in simple:
         commands.add_parser(name)
-    commands.add_parser("publish").add_argument("tag")
+    for name in ("publish", "announce"):
+        commands.add_parser(name).add_argument("tag")
     proposing = commands.add_parser("propose")
     proposing.add_argument("branch")
     proposing.add_argument("title")
@@ -220,9 +254,10 @@ def main() -> None:
     proposing.add_argument("files", nargs="+")
     arguments = parser.parse_args()
     if arguments.command == "propose":
-        propose(arguments.branch, arguments.title, arguments.body, arguments.files)
-    elif arguments.command == "publish":
-        publish(arguments.tag)
+        text = arguments.body.read_text(encoding="utf-8")
+        propose(arguments.branch, arguments.title, text, arguments.files, branch_tip(arguments.branch))
+    elif arguments.command in ("publish", "announce"):
+        {"publish": publish, "announce": announce}[arguments.command](arguments.tag)
     else:
         simple[arguments.command]()
 
