@@ -58,8 +58,13 @@ def fired_in(path: Path) -> tuple[list[str], list[str]]:
     return names, why
 
 
-def try_case(case: Case, healthy: Path, folder: Path) -> Row:
-    """Plant, run, judge. What a command that refuses leaves behind is not judged further."""
+def try_case(case: Case, healthy: Path, folder: Path, kept: Path) -> Row:
+    """Plant, run, judge. What a command that refuses leaves behind is not judged further.
+
+    Args:
+        folder: where the copy is made; it is gone afterwards.
+        kept: a folder for the log and the verdicts.
+    """
     copy(healthy, folder)
     case.plant(folder)
     fired: list[str] = []
@@ -89,7 +94,6 @@ def try_case(case: Case, healthy: Path, folder: Path) -> Row:
             elif done.code:
                 fired.append(refusal(door, done.code, done.log))
                 why.append(" ".join(done.log.split()[-60:]))
-    kept = HOME / "verdicts" / re.sub(r"\W+", "-", case.name)
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)
     (kept / "log.txt").write_text(log, encoding="utf-8")
@@ -182,7 +186,9 @@ def main() -> None:
             continue
         key, row = key_of(case, world), results.get(case.name)
         if row is None or row["key"] != key or arguments.again:
-            row = {"key": key, "kind": case.kind, "must": case.must, "may": case.may} | try_case(case, healthy, HOME / "case")
+            row = {"key": key, "kind": case.kind, "must": case.must, "may": case.may} | try_case(
+                case, healthy, HOME / "case", HOME / "verdicts" / re.sub(r"\W+", "-", case.name)
+            )
             row["outcome"] = outcome(case, row["fired"])
             results = (json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}) | {case.name: row}
             save(RESULTS, results)

@@ -199,7 +199,7 @@ def shrink(folder: Path) -> None:
 
 def commit(folder: Path, message: str) -> None:
     must(folder, "git", "add", "--all")
-    must(folder, "git", *AUTHOR, "commit", "--quiet", "--message", message)
+    must(folder, "git", *AUTHOR, "commit", "--quiet", "--allow-empty", "--message", message)
 
 
 def release(folder: Path) -> None:
