@@ -32,6 +32,8 @@ QUALITY = (
     "no slice worse",
 )
 BYTES = ("integrity: bytes scored", "integrity: bytes timed", "integrity: weights")
+# Whatever is forged or changed behind the stages' back also contradicts its sources, or its papers.
+CLAIMS = ("integrity: figures", "integrity: papers")
 # Longer answers take longer, more bytes take more memory: side effects that a fault of quality may have.
 COST = ("time", "memory", "time of released", "memory of released")
 

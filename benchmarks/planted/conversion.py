@@ -33,7 +33,7 @@ for tensor in model.graph.initializer:
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 for node in model.graph.node:
     for attribute in node.attribute:
-        if what == "slow kernels" and attribute.name == "accuracy_level":
+        if what == "slow kernels" and attribute.name == "accuracy_level" and "down_proj" in node.name:
             attribute.i = 1
 onnx.save(model, path)
 """
@@ -88,9 +88,9 @@ def slow_settings(config: dict[str, Any]) -> None:
     config["model"]["decoder"]["session_options"] |= {"graph_optimization_level": "ORT_DISABLE_ALL", "enable_mem_pattern": False}
 
 
-def no_merges(spec: dict[str, Any]) -> None:
-    """Single letters, as with a merges file that was left behind."""
-    spec["model"]["merges"] = []
+def few_merges(spec: dict[str, Any]) -> None:
+    """Short pieces where the model knows words, as with the merges file of a smaller tokenizer."""
+    spec["model"]["merges"] = spec["model"]["merges"][: len(spec["model"]["merges"]) // 8]
 
 
 def no_digits(spec: dict[str, Any]) -> None:
@@ -137,7 +137,7 @@ def three_small_losses(folder: Path) -> None:
 
     def wear_for(goal: float) -> float:
         low, high = 0.0, 1.2
-        for _ in range(7):
+        for _ in range(5):
             middle = round((low + high) / 2, 4)
             low, high = (middle, high) if score(middle) > goal else (low, middle)
         return min(worn, key=lambda w: abs(worn[w] - goal))
@@ -188,11 +188,11 @@ CASES = [
     case("prompt short of a newline", template(NO_NEWLINE)),
     case("another family's chat template", template(LLAMA)),
     case("base model's system prompt left in the template", template(SYSTEM)),
-    case("tokenizer without its merges", tokenizer(no_merges)),
+    case("tokenizer without most of its merges", tokenizer(few_merges)),
     case("wrong end token", settings(other_end), ("valid answers",)),
     case("repetition penalty left on", settings(penalty)),
     case("fp32 shipped as int4", fp32_as_int4, ("weights", "weights of released"), (*COST, *QUALITY), (GATE, JUDGE)),
-    case("kernels without their integer accumulation", weights("slow kernels"), ("time", "time of released"), BEYOND, (GATE, JUDGE)),
+    case("a layer's kernels without integer accumulation", weights("slow kernels"), ("time", "time of released"), BEYOND, (GATE, JUDGE)),
     case("slow runtime settings", settings(slow_settings), ("time", "package"), BEYOND, (GATE, JUDGE)),
     case("three releases that each lose a little", three_small_losses, ("not worse than best",), BEYOND),
 ]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.planted.case import CHECK, QUALITY, REPRO, Case
+from benchmarks.planted.case import CHECK, CLAIMS, QUALITY, REPRO, Case
 from benchmarks.planted.world import function_of, read_jsonl, write_jsonl
 from tests.conftest import FUNCTIONS
 
@@ -118,17 +118,17 @@ CASES = [
         "data",
         rewrite("test", lambda rows: []),
         ("integrity: test set", "integrity: whole test set"),
-        ("integrity: score",),
+        ("integrity: score", *CLAIMS),
     ),
     Case(
         "hard test examples dropped",
         "data",
         rewrite("test", lambda rows: rows[:200]),
         ("integrity: test set", "integrity: whole test set"),
-        ("integrity: score",),
+        ("integrity: score", *CLAIMS),
     ),
-    Case("another test set", "data", from_train, ("integrity: test set", "integrity: whole test set"), ("integrity: score",)),
-    Case("test label changed, model not asked again", "data", rewrite("test", one_label_mended), TEST_SET, ("integrity: score",)),
+    Case("another test set", "data", from_train, ("integrity: test set", "integrity: whole test set"), ("integrity: score", *CLAIMS)),
+    Case("test label changed, model not asked again", "data", rewrite("test", one_label_mended), TEST_SET, ("integrity: score", *CLAIMS)),
     Case(
         "test set in another order",
         "data",

@@ -70,7 +70,7 @@ CASES = [
     Case("evaluated again", "harmless", nothing, run=REMADE),
     Case("asked, timed and packed again", "harmless", nothing, run=(ASK, TIME, PACK)),
     Case("more threads timed", "harmless", params(measure={"threads": [1, 2]}), run=(REPRO,)),
-    Case("fewer rounds timed", "harmless", params(measure={"rounds": 2}), run=(REPRO,)),
+    Case("more rounds timed", "harmless", params(measure={"rounds": 2}), run=(REPRO,)),
     Case("package renamed", "harmless", params(package={"name": "lamp-and-lock"}), run=(REPRO,)),
     Case("more prompts timed", "harmless", params(measure={"prompts": 8}), run=(REPRO,)),
     Case("training data in another order", "harmless", rewrite("train", shuffled), run=(REPRO,)),

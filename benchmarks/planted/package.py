@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.planted.case import BYTES, GATE, JUDGE, LOCK, Case
+from benchmarks.planted.case import BYTES, CLAIMS, GATE, JUDGE, LOCK, Case
 from benchmarks.planted.conversion import NO_NEWLINE, no_digits, settings, slow_settings, template, tokenizer, weights
 from benchmarks.planted.world import at, own
 
@@ -63,22 +63,33 @@ def other_licence(folder: Path) -> None:
 
 
 SCORED_AND_TIMED = BYTES[:2]
-PAPERS = ("integrity: papers",)
 CASES = [
-    Case("one byte of the package changed", "package", flip_byte, BYTES),
-    Case("weights of another model in the package", "package", swap_weights, BYTES),
-    Case("weights of the package worn after scoring", "package", weights("worn 0.2", MODEL), BYTES),
-    Case("tokenizer of the package without its digit splitter", "package", tokenizer(no_digits, MODEL), SCORED_AND_TIMED),
-    Case("chat template of the package changed", "package", template(NO_NEWLINE, MODEL), SCORED_AND_TIMED),
-    Case("runtime settings of the package changed", "package", settings(slow_settings, MODEL), SCORED_AND_TIMED),
+    Case("one byte of the package changed", "package", flip_byte, BYTES, CLAIMS),
+    Case("weights of another model in the package", "package", swap_weights, BYTES, CLAIMS),
+    Case("weights of the package worn after scoring", "package", weights("worn 0.2", MODEL), BYTES, CLAIMS),
+    Case("tokenizer of the package without its digit splitter", "package", tokenizer(no_digits, MODEL), SCORED_AND_TIMED, CLAIMS),
+    Case("chat template of the package changed", "package", template(NO_NEWLINE, MODEL), SCORED_AND_TIMED, CLAIMS),
+    Case("runtime settings of the package changed", "package", settings(slow_settings, MODEL), SCORED_AND_TIMED, CLAIMS),
     Case(
-        "program beside the model", "package", add("helper.py", "print('hello')\n"), ("package", *SCORED_AND_TIMED), (), (), (GATE, JUDGE)
+        "program beside the model",
+        "package",
+        add("helper.py", "print('hello')\n"),
+        ("package", *SCORED_AND_TIMED),
+        CLAIMS,
+        (),
+        (GATE, JUDGE),
     ),
     Case(
-        "package names a library to load", "package", settings(custom_library, MODEL), ("package", *SCORED_AND_TIMED), (), (), (GATE, JUDGE)
+        "package names a library to load",
+        "package",
+        settings(custom_library, MODEL),
+        ("package", *SCORED_AND_TIMED),
+        CLAIMS,
+        (),
+        (GATE, JUDGE),
     ),
-    Case("bill of materials missing", "package", no_sbom, ("refused: lock",), PAPERS, (), (GATE, LOCK)),
-    Case("checksum of a package file changed", "package", other_checksum, ("refused: lock",), PAPERS, (), (GATE, LOCK)),
-    Case("archive other than the folder", "package", other_archive, ("refused: lock",), PAPERS, (), (GATE, LOCK)),
-    Case("licence in the bill of materials changed", "package", other_licence, ("refused: lock",), PAPERS, (), (GATE, LOCK)),
+    Case("bill of materials missing", "package", no_sbom, ("refused: lock",), CLAIMS, (), (GATE, LOCK)),
+    Case("checksum of a package file changed", "package", other_checksum, ("refused: lock",), CLAIMS, (), (GATE, LOCK)),
+    Case("archive other than the folder", "package", other_archive, ("refused: lock",), CLAIMS, (), (GATE, LOCK)),
+    Case("licence in the bill of materials changed", "package", other_licence, ("refused: lock",), CLAIMS, (), (GATE, LOCK)),
 ]

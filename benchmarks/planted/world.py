@@ -26,7 +26,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "teach": {"epochs": 6},
     "distill": {"epochs": 2},
     "finetune": {"epochs": 2, "learning_rate": 1.0e-3, "rank": 8},
-    "measure": {"prompts": 6, "rounds": 3},
+    "measure": {"prompts": 6},
     "evaluate": {"sample": {"teacher": 240, "base": 8, "distilled": 120, "finetuned": 120, "onnx": 240, "int8": 8, "int4": 240}},
 }
 # What such a model reaches, with the room that a shared machine and another seed need.
