@@ -159,6 +159,17 @@ def line(name: str, row: Row) -> str:
     return f"{name:52s}{row['outcome']:12s}must: {wanted}; fired: {', '.join(row['fired']) or 'nothing'}"
 
 
+def summarise(rows: dict[str, Row], show: bool) -> dict[str, float]:
+    """Print the figures, after the rows if `show`."""
+    for name, row in rows.items() if show else ():
+        print(line(name, row))
+    figures = figures_of(rows)
+    print()
+    for name, value in figures.items():
+        print(f"{name:36s}{value:10.3f}")
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="NAME", help="run only the cases of this name or kind; can be given again")
@@ -166,6 +177,7 @@ def main() -> None:
         "--environment", type=Path, default=QUICK, help="a project that is set up (default: build/test-slm, which make test makes)"
     )
     parser.add_argument("--list", action="store_true", help="print the cases and what they must and may fire, and run none")
+    parser.add_argument("--done", action="store_true", help="print the cases that were run, with whatever inputs, and run none")
     parser.add_argument("--again", action="store_true", help="run cases although their inputs have not changed")
     arguments = parser.parse_args()
     chosen = [c for c in CASES if not arguments.only or c.name in arguments.only or c.kind in arguments.only]
@@ -174,6 +186,11 @@ def main() -> None:
     if arguments.list:
         for case in chosen:
             print(f"{case.kind:12s}{case.name:52s}must: {', '.join(case.must) or 'nothing'}; may: {', '.join(case.may) or 'nothing'}")
+        return
+
+    if arguments.done:
+        known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        summarise({c.name: known[c.name] for c in chosen if c.name in known}, show=True)
         return
 
     healthy = prepare(arguments.environment)
@@ -195,12 +212,9 @@ def main() -> None:
         shown[case.name] = row
         print(line(case.name, row), flush=True)
 
-    figures = figures_of(shown)
+    figures = summarise(shown, show=False)
     if not arguments.only:
         save(OUTPUT, {"figures": figures, "cases": shown})
-    print()
-    for name, value in figures.items():
-        print(f"{name:36s}{value:10.3f}")
 
 
 if __name__ == "__main__":
