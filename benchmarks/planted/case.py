@@ -10,6 +10,8 @@ Command = tuple[str, ...]
 GATE: Command = ("python", "-m", "slm.gate")
 LOCK: Command = ("python", "-m", "slm.plan", "--locked")
 TESTS: Command = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_scoring.py")
+# What the judge says of a change itself: for a plant that commits it.
+CHANGES: Command = ("python", "-m", "slm.changes", "HEAD~1", "HEAD")
 JUDGE: Command = ("python", "-m", "slm.judge", "dist/*/model")
 
 # What is run between planting and judging.

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.planted.case import CLAIMS, GATE, SHIP, TESTS, Case
+from benchmarks.planted.case import CHANGES, CLAIMS, GATE, SHIP, TESTS, Case
 from benchmarks.planted.facts import slower
 from benchmarks.planted.package import flip_byte
 from benchmarks.planted.training import code
+from benchmarks.planted.world import commit
 
 
 def gates(pattern: str, replacement: str) -> Callable[[Path], None]:
@@ -52,6 +53,12 @@ def without_hash(value: dict[str, Any]) -> None:
     del value["released"]["predictions_sha256"]
 
 
+def forgotten(folder: Path) -> None:
+    """A commit after which nothing is released, so that nothing is compared any more."""
+    released(lambda v: v.update(released=None, best=None))(folder)
+    commit(folder, "Tidy up")
+
+
 def waiver(gate: str, until: str, fault: Callable[[Path], None]) -> Callable[[Path], None]:
     def plant(folder: Path) -> None:
         fault(folder)
@@ -87,7 +94,7 @@ CASES = [
     Case("two gates of one name", "contract", gates("name: valid answers", "name: score"), REFUSED),
     Case("released model's predictions swapped", "contract", other_file, REFUSED),
     Case("released model's hash removed", "contract", released(without_hash), REFUSED),
-    Case("released model forgotten", "contract", released(lambda v: v.update(released=None, best=None)), WEAKER),
+    Case("released model forgotten", "contract", forgotten, WEAKER, doors=(CHANGES,)),
     Case("expired waiver", "contract", waiver("time", "2020-01-01", slower), ("time",), CLAIMS, needs=WAIVERS),
     Case("waiver for an integrity gate", "contract", waiver("integrity: bytes scored", "2999-01-01", flip_byte), REFUSED, needs=WAIVERS),
     Case("waiver for a gate that does not exist", "contract", waiver("tmie", "2999-01-01", slower), REFUSED, needs=WAIVERS),

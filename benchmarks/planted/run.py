@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.planted.case import GATE, JUDGE, LOCK, TESTS, Case, Command
+from benchmarks.planted.case import CHANGES, GATE, JUDGE, LOCK, TESTS, Case, Command
 from benchmarks.planted.cases import CASES
 from benchmarks.planted.world import HOME, PARAMS, SIZES, copy, prepare, run
 from tests.bake import TEMPLATE
@@ -30,7 +30,7 @@ from tests.conftest import QUICK
 OUTPUT = TEMPLATE / "build" / "bench" / "planted.json"
 RESULTS = HOME / "results.json"
 Row = dict[str, Any]
-NAMES = {GATE: "gate", JUDGE: "judge", LOCK: "lock", TESTS: "tests"}
+NAMES = {GATE: "gate", JUDGE: "judge", LOCK: "lock", TESTS: "tests", CHANGES: "changes"}
 VERDICTS = {GATE: Path("reports/verdict.json"), JUDGE: Path("verdict/verdict.json")}
 
 
@@ -91,6 +91,9 @@ def try_case(case: Case, healthy: Path, folder: Path, kept: Path) -> Row:
                 names, reasons = fired_in(path)
                 fired += [n for n in names if n not in fired]
                 why += reasons
+            elif door == CHANGES and not done.code:
+                why += json.loads(done.log)["weakened"]
+                fired += ["weakened"] if why else []
             elif done.code:
                 fired.append(refusal(door, done.code, done.log))
                 why.append(" ".join(done.log.split()[-60:]))
