@@ -52,8 +52,8 @@ def groups_of_64(recipe: dict[str, Any]) -> None:
     recipe["passes"]["build"]["int4_block_size"] = 64
 
 
-def quarter_in_8_bits(recipe: dict[str, Any]) -> None:
-    recipe["passes"]["choose"]["ratio"] = 0.75
+def half_in_8_bits(recipe: dict[str, Any]) -> None:
+    recipe["passes"]["choose"]["ratio"] = 0.5
 
 
 def all_in_4_bits(recipe: dict[str, Any]) -> None:
@@ -61,8 +61,8 @@ def all_in_4_bits(recipe: dict[str, Any]) -> None:
 
 
 RECIPES = {
-    "the recipe: 8 bits in the half that SNR picks": None,
-    "8 bits in a quarter": quarter_in_8_bits,
+    "the recipe: 8 bits in the quarter that SNR picks": None,
+    "8 bits in a half": half_in_8_bits,
     "4 bits alone": all_in_4_bits,
     "4 bits alone, with zero points": asymmetric,
     "4 bits alone, in groups of 64": groups_of_64,

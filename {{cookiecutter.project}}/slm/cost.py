@@ -2,7 +2,7 @@
 
 A machine that is busy with something else can slow one model in one round, and the ratio of two models then says more of the machine
 than of them. So the rounds must agree: in each round every model's median time is divided by the first model's; over the rounds, the
-largest of a model's ratios may be at most 1.25 times its smallest. If they do not agree, all rounds are run again, twice at most,
+largest of a model's ratios may be at most 1.5 times its smallest. If they do not agree, all rounds are run again, twice at most,
 and only the last set is kept, so that nobody picks the luckiest. Whether that one agrees is stated with its ratios (`agreed`,
 `ratios`), and the gate "rounds agree" judges it: a busy machine must not break the pipeline. One round always agrees.
 """
@@ -24,7 +24,7 @@ from slm.files import write_json
 from slm.params import Measure
 from slm.progress import track
 
-SPREAD = 1.25  # largest ratio of a model to the first one, over the rounds, as a multiple of the smallest
+SPREAD = 1.5  # largest ratio of a model to the first one, over the rounds, as a multiple of the smallest
 ATTEMPTS = 3
 Row = dict[str, Any]
 
