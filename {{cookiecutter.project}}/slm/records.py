@@ -39,8 +39,10 @@ class Record:
 
 
 def prediction(record: Record, answer: str, cut: bool) -> dict[str, Any]:
-    """A row of a predictions file: the whole prompt to ask again, its last message to show, and both answers."""
-    row = {"id": record.id, "prompt": record.text, "messages": record.prompt, "expected": record.answer, "answer": answer}
+    """A row of a predictions file: the prompt to ask again (messages), the same to show and to compare by (prompt), and both answers."""
+    turns = record.prompt
+    shown = record.text if len(turns) == 1 else "\n".join(f"{m['role']}: {m['content']}" for m in turns)
+    row = {"id": record.id, "prompt": shown, "messages": turns, "expected": record.answer, "answer": answer}
     return row | {"cut": cut, "tags": record.tags}
 
 

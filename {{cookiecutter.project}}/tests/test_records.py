@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from slm.errors import UserError
-from slm.records import read_records
+from slm.records import Record, prediction, read_records
 
 GOOD = {"id": "1", "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "{}"}]}
 
@@ -71,3 +71,12 @@ def test_missing_file(tmp_path: Path):
 def test_good_record(write):
     (record,) = read_records(write(but(tags=["typo"])), answered=True)
     assert (record.text, record.answer, record.tags, record.line) == ("hi", "{}", ["typo"], 1)
+
+
+def test_a_prediction_keeps_the_whole_conversation():
+    turns = [{"role": "user", "content": "turn it on"}, {"role": "assistant", "content": "what?"}, {"role": "user", "content": "the lamp"}]
+    answered = Record("1", [*turns, {"role": "assistant", "content": "on"}], ["t"])
+    row = prediction(answered, "off", cut=False)
+    assert row["messages"] == turns and (row["expected"], row["answer"], row["cut"], row["tags"]) == ("on", "off", False, ["t"])
+    assert row["prompt"] == "user: turn it on\nassistant: what?\nuser: the lamp"
+    assert prediction(Record("2", turns[:1]), "off", cut=False)["prompt"] == "turn it on"
