@@ -8,6 +8,7 @@ BIN := .venv/bin
 endif
 
 DEMO := build/my-slm
+UV_VERSION := 0.13.9
 
 .PHONY: help setup tools demo test test-fast test-full lint bench-demo bench-workflows bench-task bench-rounding bench-verdict
 
@@ -23,7 +24,8 @@ tools: .venv/tools ## what tests, lints and measures
 	$(BIN)/python -c "import pathlib; pathlib.Path('.venv/ready').touch()"
 
 .venv/tools: requirements-test.txt .venv/ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-test.txt
 	$(BIN)/python -c "import pathlib; pathlib.Path('.venv/tools').touch()"
 
 demo: setup ## bake the default project into build/my-slm, make the model, judge it
