@@ -25,7 +25,7 @@ REMOTE = "[core]\n    remote = storage\n['remote \"storage\"']\n    url = azure:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def baked(tmp_path: Path) -> Path:
     return bake(tmp_path / "my-slm", data_remote="azure")
 
 
@@ -39,20 +39,20 @@ def job(path: Path):
     return loaded
 
 
-def test_azure_loads_the_job_and_its_environment(project: Path):
+def test_azure_loads_the_job_and_its_environment(baked: Path):
     from azure.ai.ml import load_environment
 
-    loaded = job(project / "azureml" / "job.yml")
+    loaded = job(baked / "azureml" / "job.yml")
     assert loaded.compute == "my-cluster" and loaded.environment_variables["PROFILE"] == "full" and loaded.tags == {"commit": "abc"}
-    assert Path(loaded.base_path, loaded.component.code).resolve() == project.resolve()
+    assert Path(loaded.base_path, loaded.component.code).resolve() == baked.resolve()
     # The loader does not look into the command.
     assert re.findall(r"\$\{\{(.+?)\}\}", loaded.command) == [f"outputs.{name}" for name in loaded.outputs]
-    assert (project / loaded.command.split()[1]).is_file()
-    environment = load_environment(project / "azureml" / "environment.yml")
+    assert (baked / loaded.command.split()[1]).is_file()
+    environment = load_environment(baked / "azureml" / "environment.yml")
     dockerfile = Path(environment.base_path, environment.build.path, environment.build.dockerfile_path)
     # One image, pinned by hash, for this and for the container that serves.
     image = re.search(r"^FROM (.+@sha256:[0-9a-f]{64})$", dockerfile.read_text(encoding="utf-8"), re.MULTILINE)
-    assert image and f"FROM {image[1]}\n" in (project / "Dockerfile").read_text(encoding="utf-8")
+    assert image and f"FROM {image[1]}\n" in (baked / "Dockerfile").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -69,10 +69,10 @@ def test_azure_loads_the_job_and_its_environment(project: Path):
         ("environment.yml", "path: image", "path: nowhere", "Can't find directory or file"),
     ],
 )
-def test_azure_refuses_what_is_wrong(name: str, old: str, new: str, said: str, project: Path):
+def test_azure_refuses_what_is_wrong(name: str, old: str, new: str, said: str, baked: Path):
     from azure.ai.ml import load_environment
 
-    path = project / "azureml" / name
+    path = baked / "azureml" / name
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
@@ -80,14 +80,14 @@ def test_azure_refuses_what_is_wrong(name: str, old: str, new: str, said: str, p
         load_environment(path) if name == "environment.yml" else job(path)
 
 
-def uploaded(project: Path) -> list[str]:
+def uploaded(baked: Path) -> list[str]:
     """The files that Azure's client takes from a project, by its own reading of .amlignore."""
     from azure.ai.ml._utils._asset_utils import get_ignore_file, get_upload_files_from_folder
 
-    return [name for _, name in get_upload_files_from_folder(project, ignore_file=get_ignore_file(project))]
+    return [name for _, name in get_upload_files_from_folder(baked, ignore_file=get_ignore_file(baked))]
 
 
-def test_what_is_uploaded_is_the_repository_and_no_cache(project: Path, tmp_path: Path):
+def test_what_is_uploaded_is_the_repository_and_no_cache(baked: Path, tmp_path: Path):
     kept = ".cache/released/package"
     secret_or_large = [
         ".venv/bin/python",
@@ -101,15 +101,15 @@ def test_what_is_uploaded_is_the_repository_and_no_cache(project: Path, tmp_path
         *(f"{name}/file" for name in ("models", "data", "predictions", "reports", "dist", "sealed", "logs", "released", "image")),
     ]
     for name in (kept, *secret_or_large):
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        (project / name).write_text("x", encoding="utf-8")
-    names = uploaded(project)
-    tracked = subprocess.run(["git", "ls-files"], cwd=project, capture_output=True, text=True, check=True).stdout.splitlines()
+        (baked / name).parent.mkdir(parents=True, exist_ok=True)
+        (baked / name).write_text("x", encoding="utf-8")
+    names = uploaded(baked)
+    tracked = subprocess.run(["git", "ls-files"], cwd=baked, capture_output=True, text=True, check=True).stdout.splitlines()
     assert {n for n in names if not n.startswith(".git/")} == {*tracked, kept}
     # What arrives is a repository that git and DVC can work in.
     for name in names:
         (tmp_path / "job" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(project / name, tmp_path / "job" / name)
+        shutil.copyfile(baked / name, tmp_path / "job" / name)
     status = subprocess.run(["git", "status", "--porcelain"], cwd=tmp_path / "job", capture_output=True, text=True, check=True)
     assert status.stdout == ""
 
@@ -249,10 +249,10 @@ def test_no_value_becomes_code(world: World, azure):
     assert not list(world.folder.rglob("PWNED*"))
 
 
-def test_the_pins_are_one(project: Path):
+def test_the_pins_are_one(baked: Path):
     """The extension that the workflow installs brings the client that these tests load the job with."""
     import azure.ai.ml
 
-    extension = re.search(r'^EXTENSION = "(.+?)"', (project / "slm" / "azure.py").read_text(encoding="utf-8"), re.MULTILINE)
+    extension = re.search(r'^EXTENSION = "(.+?)"', (baked / "slm" / "azure.py").read_text(encoding="utf-8"), re.MULTILINE)
     assert extension and CLIENT_OF[extension[1]] == azure.ai.ml.__version__
-    assert set(read_yaml(project / ".github" / "workflows" / "train.yml")["jobs"]["azure"]["env"]) == {f"AZURE_{n}" for n in VARIABLES}
+    assert set(read_yaml(baked / ".github" / "workflows" / "train.yml")["jobs"]["azure"]["env"]) == {f"AZURE_{n}" for n in VARIABLES}
