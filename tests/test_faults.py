@@ -231,11 +231,13 @@ def kill_when(ready: Callable[[Path, str], bool], project: Path, stage: str, onl
         shutil.rmtree(path)
     for path in (project / ".resume").glob("answers.sqlite*") if stage == "synthesize" else ():
         path.unlink()
-    process = dvc(project, stage, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = project.parent / "killed.log"
+    with log.open("w", encoding="utf-8") as stream:
+        process = dvc(project, stage, start_new_session=True, stdout=stream, stderr=stream)
     children = psutil.Process(process.pid)
     deadline = time.monotonic() + 300
     while not ready(project, stage):
-        assert process.poll() is None, "the stage ended before it had anything to lose"
+        assert process.poll() is None, f"the stage ended before it had anything to lose:\n{log.read_text(encoding='utf-8')[-3000:]}"
         assert time.monotonic() < deadline
         time.sleep(0.1)
     orphans = children.children(recursive=True)
