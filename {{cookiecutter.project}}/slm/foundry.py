@@ -56,7 +56,8 @@ def main() -> None:
     with ChatSession(model) as session:
         session.set_options(RequestOptions(search=SearchOptions(temperature=0.0, max_output_tokens=128)))
         with Request().add_item(MessageItem.user(text)) as request, session.process_request(request) as response:
-            answer = "".join(item.text for item in response if isinstance(item, TextItem))
+            parts = [part for item in response if isinstance(item, MessageItem) for part in item.parts]
+            answer = "".join(part.text for part in parts if isinstance(part, TextItem))
     model.unload()
     print(json.dumps({"answer": answer}))
 
