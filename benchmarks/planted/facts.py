@@ -72,9 +72,18 @@ def overclaimed(folder: Path) -> None:
 
 
 def asked_for_what_it_says(folder: Path) -> None:
-    """The expected answers of the prediction file become what the model said, and every figure is made to fit."""
-    predictions(lambda rows: [rows[0], *(r | {"expected": r["answer"]} for r in rows[1:])])(folder)
-    claim(folder, score=1.0, score_low=0.98, score_high=1.0)
+    """The expected answers of the prediction file become what the model said, where that can be read, and the score is made to fit."""
+    header, *rows = read_jsonl(folder / PREDICTIONS)
+    readable = []
+    for row in rows:
+        try:
+            json.loads(row["answer"])
+            readable.append(True)
+        except ValueError:
+            readable.append(False)
+    forged = [r | {"expected": r["answer"]} if ok else r for r, ok in zip(rows, readable, strict=True)]
+    write_jsonl(folder / PREDICTIONS, [header, *forged])
+    claim(folder, score=sum(readable) / len(rows), score_low=0.98, score_high=1.0)
 
 
 def low_end_raised(folder: Path) -> None:
