@@ -66,8 +66,8 @@ def leak(folder: Path) -> None:
 
 
 def leak_with_typo(folder: Path) -> None:
-    """The same, each with one letter lost in the middle of its middle word: nobody would call it another request."""
-    test = [t for t in read_jsonl(folder / "task" / "test.jsonl") if len(t["messages"][0]["content"].split()) >= 5]
+    """The same of short requests, each with one letter lost in a middle word: nobody would call it another request."""
+    test = [t for t in read_jsonl(folder / "task" / "test.jsonl") if 5 <= len(t["messages"][0]["content"].split()) <= 7]
     stolen = []
     for i, row in enumerate(test[::100]):
         words = row["messages"][0]["content"].split()

@@ -53,7 +53,7 @@ class Done:
 
 
 def run(folder: Path, *command: str) -> Done:
-    """A command in a project, as its Makefile would call it: `python …` and `dvc …` are those of the project's environment, `*` is any name."""
+    """A command in a project, as its Makefile would call it: `python …` and `dvc …` are those of the project's environment; `dist/*/model` is the package."""
     variables = environment() | {
         "HF_HUB_OFFLINE": "1",
         "DVC_NO_ANALYTICS": "1",
@@ -62,9 +62,7 @@ def run(folder: Path, *command: str) -> Done:
     }
     binaries = folder / ".venv" / ("Scripts" if os.name == "nt" else "bin")
     variables["PATH"] = f"{binaries}{os.pathsep}{variables['PATH']}"
-    words = [
-        w for word in command for w in (sorted(p.relative_to(folder).as_posix() for p in folder.glob(word)) if "*" in word else [word])
-    ]
+    words = [str(at(folder, word).relative_to(folder)) if word.startswith("dist/*") else word for word in command]
     program = binaries / words[0]
     start = time.monotonic()
     done = subprocess.run(
