@@ -24,8 +24,8 @@ SIZES = {"train": 480, "validation": 60, "test": 240, "prompts": 40}
 # The quick profile, with a student that is worth a comparison and a test set that can show a loss.
 PARAMS: dict[str, dict[str, Any]] = {
     "teach": {"epochs": 6},
-    "distill": {"epochs": 2},
-    "finetune": {"epochs": 2, "learning_rate": 1.0e-3, "rank": 8},
+    "distill": {"epochs": 1},
+    "finetune": {"epochs": 3, "learning_rate": 2.0e-3, "rank": 16},
     "measure": {"prompts": 6},
     "evaluate": {"sample": {"teacher": 240, "base": 8, "distilled": 120, "finetuned": 120, "onnx": 240, "int8": 8, "int4": 240}},
 }
