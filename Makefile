@@ -41,13 +41,13 @@ demo: setup ## bake the default project into build/my-slm, make the model, judge
 	@echo "  edit task/, then make repro gate   make it yours"
 
 test: tools ## all but the long tests, under 20 minutes on two cores
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests -m "not full"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests -m "not full"
 
 test-fast: tools ## the inner loop, under 3 minutes
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests -m "not slow and not full"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests -m "not slow and not full"
 
 test-full: tools ## nightly: every kill point, every scenario
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
 lint: tools ## style of template and body
 	$(BIN)/ruff check --no-cache . && $(BIN)/ruff format --no-cache --check .

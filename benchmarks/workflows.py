@@ -26,7 +26,7 @@ SCENARIOS = ("tests/test_workflows.py", "tests/test_release.py", "tests/test_rem
 
 def scenarios(report: Path) -> dict[str, float]:
     """Every scenario, the nightly ones too; docs/scenarios.md says what each shows."""
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", *SCENARIOS, "tests/test_lint.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *SCENARIOS, "tests/test_lint.py"]
     subprocess.run([*command, f"--junitxml={report}", "-m", "full or not full"], cwd=TEMPLATE, check=False)
     figures = dict.fromkeys(("scenarios_run", "scenarios_failed", "injections_tried", "injections_through", "lint_findings"), 0.0)
     for case in xml.parse(report).getroot().iter("testcase"):

@@ -6,13 +6,14 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from tests import bake
+from tests.world import share
 
 pytest_plugins = ["tests.worlds", "tests.remotes"]
 QUICK = bake.TEMPLATE / "build" / "test-slm"
@@ -106,9 +107,18 @@ def chain(project: Path, testrun_uid: str) -> Path:
         (project.parent / "test-repro.log").write_text(done.stdout + done.stderr, encoding="utf-8")
         shutil.rmtree(MADE, ignore_errors=True)
         copy_of(project, MADE)
+        (MADE / "models").unlink()
+        share(project / "models", MADE / "models")
 
     once("chain", testrun_uid, make)
     return project
+
+
+@pytest.fixture
+def alone(chain: Path) -> Iterator[None]:
+    """For tests that work in the project itself: one at a time, whichever worker runs them."""
+    with FileLock(bake.TEMPLATE / "build" / ".alone.lock"):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -118,8 +128,8 @@ def made(chain: Path) -> Path:
 
 
 @pytest.fixture
-def copy(chain: Path, tmp_path: Path) -> Path:
-    return copy_of(chain, tmp_path / "copy")
+def copy(made: Path, tmp_path: Path) -> Path:
+    return copy_of(made, tmp_path / "copy")
 
 
 def read_json(path: Path):

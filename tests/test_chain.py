@@ -16,8 +16,7 @@ from jsonschema import Draft202012Validator
 
 from tests.conftest import QUICK, can_isolate, environment, python, read_json, run
 
-# One worker for what works in the project itself.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("project")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("alone")]
 RUNGS = ["teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4"]
 
 

@@ -17,8 +17,7 @@ from ruamel.yaml import YAML
 
 from tests.conftest import SIZES, can_isolate, environment, python, read_json, run
 
-# One worker for what works in the project itself.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("project")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("alone")]
 
 
 # Faults planted behind the gate's back, in a copy.

@@ -27,9 +27,9 @@ ALONE = {"facts", "contract", "package"}
 
 
 @pytest.fixture(scope="session")
-def released(chain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def released(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The quick chain's project, judged by the stub's contract and released."""
-    folder = copy(chain, tmp_path_factory.mktemp("planted") / "healthy")
+    folder = copy(made, tmp_path_factory.mktemp("planted") / "healthy")
     (folder / "gates.yaml").write_text(GATES, encoding="utf-8", newline="\n")
     commit(folder, "The stub's contract")
     release(folder)
