@@ -37,7 +37,7 @@ BYTES = ("integrity: bytes scored", "integrity: bytes timed", "integrity: weight
 # Whatever is forged or changed behind the stages' back also contradicts its sources, or its papers.
 CLAIMS = ("integrity: figures", "integrity: papers")
 # Longer answers take longer, more bytes take more memory: side effects that a fault of quality may have.
-COST = ("time", "memory", "time of released", "memory of released")
+COST = ("time", "memory", "time of released", "memory of released", "rounds agree")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,6 @@ class Case:
     must: what has to fire; "a | b" is either. A name is that of a gate that blocks, `weakened` (the verdict reports a looser contract),
         `refused: STAGE` (a command ends with an error that names the remedy), or `warns: NAME`.
     may: what may fire beside it. What is in neither must not.
-    needs: a file of the project without which the case does not apply.
     """
 
     name: str
@@ -57,7 +56,6 @@ class Case:
     may: tuple[str, ...] = ()
     run: tuple[Command, ...] = ()
     doors: tuple[Command, ...] = (GATE,)
-    needs: str | None = None
 
     @property
     def harmless(self) -> bool:

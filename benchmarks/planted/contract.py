@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.planted.case import CHANGES, CLAIMS, GATE, SHIP, TESTS, Case
+from benchmarks.planted.case import CHANGES, CHECK, CLAIMS, GATE, SHIP, TESTS, Case
 from benchmarks.planted.facts import slower
 from benchmarks.planted.package import flip_byte
 from benchmarks.planted.training import code
-from benchmarks.planted.world import commit
+from benchmarks.planted.world import commit, edit_params
 
 
 def gates(pattern: str, replacement: str) -> Callable[[Path], None]:
@@ -68,7 +68,19 @@ def waiver(gate: str, until: str, fault: Callable[[Path], None]) -> Callable[[Pa
     return plant
 
 
-WAIVERS = "slm/waivers.py"
+def other_licence(folder: Path) -> None:
+    """The base model turns out to be for research only."""
+    edit_params(folder, models={"license": "LicenseRef-research-only"})
+
+
+def fewer_expectations(folder: Path) -> None:
+    """The expectation that finds leaks is dropped from the suite, and the data are checked again without it."""
+    path = folder / "task" / "expectations" / "labelled.json"
+    suite = json.loads(path.read_text(encoding="utf-8"))
+    suite["expectations"] = [e for e in suite["expectations"] if e["kwargs"].get("column") != "leak"]
+    path.write_text(json.dumps(suite, indent=2), encoding="utf-8")
+
+
 WEAKER = ("weakened",)
 REFUSED = ("refused: gate",)
 ONLY_NAMES = code(
@@ -95,9 +107,14 @@ CASES = [
     Case("released model's predictions swapped", "contract", other_file, REFUSED),
     Case("released model's hash removed", "contract", released(without_hash), REFUSED),
     Case("released model forgotten", "contract", forgotten, WEAKER, doors=(CHANGES,)),
-    Case("expired waiver", "contract", waiver("time", "2020-01-01", slower), ("time",), CLAIMS, needs=WAIVERS),
-    Case("waiver for an integrity gate", "contract", waiver("integrity: bytes scored", "2999-01-01", flip_byte), REFUSED, needs=WAIVERS),
-    Case("waiver for a gate that does not exist", "contract", waiver("tmie", "2999-01-01", slower), REFUSED, needs=WAIVERS),
+    Case("licence not allowed", "contract", other_licence, ("licence of the base model",)),
+    Case("another licence allowed", "contract", gates("allowed_licences: .Apache-2.0", r"\g<0>, LicenseRef-mine"), WEAKER),
+    Case("licences no longer looked at", "contract", gates("allowed_licences: .*\n", ""), WEAKER),
+    Case("expectation removed", "contract", fewer_expectations, ("data expectations",), (), (CHECK,)),
+    Case("expectation no longer required", "contract", gates("schema_error, leak, ", "schema_error, "), WEAKER),
+    Case("expired waiver", "contract", waiver("time", "2020-01-01", slower), ("time",), CLAIMS),
+    Case("waiver for an integrity gate", "contract", waiver("integrity: bytes scored", "2999-01-01", flip_byte), REFUSED),
+    Case("waiver for a gate that does not exist", "contract", waiver("tmie", "2999-01-01", slower), REFUSED),
     Case("scorer that ignores arguments, not asked again", "contract", ONLY_NAMES, ("integrity: score",), CLAIMS),
     # With facts made by it the checkout's own gate sees nothing: the tests do, and the judge scores by the default branch's.
     Case(

@@ -17,7 +17,6 @@ import os
 import re
 import shutil
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,19 +118,28 @@ def outcome(case: Case, fired: list[str]) -> str:
     return "ok" if held and set(loud) <= known else "wrong gate"
 
 
-def parts_of(plant: Callable[..., Any]) -> list[str]:
-    """The file of a plant, and what it was made with: texts, and the files of functions."""
-    source = inspect.getsourcefile(plant)
-    parts = [Path(source).read_text(encoding="utf-8")] if source else []
-    for cell in plant.__closure__ or ():
-        value = cell.cell_contents
-        parts += parts_of(value) if inspect.isfunction(value) else [repr(value)]
-    return parts
+def judged(case: Case, row: Row) -> Row:
+    return row | {"kind": case.kind, "must": case.must, "may": case.may, "outcome": outcome(case, row["fired"])}
+
+
+def parts_of(value: Any, seen: set[str]) -> list[str]:
+    """The source of a plant, of the functions of these files that it calls or was made with, and the texts that these use."""
+    if not inspect.isfunction(value):
+        return [] if inspect.ismodule(value) or inspect.isclass(value) or callable(value) else [repr(value)]
+    if not value.__module__.startswith("benchmarks.planted"):
+        return []
+    source = inspect.getsource(value)
+    used = [cell.cell_contents for cell in value.__closure__ or ()]
+    used += [value.__globals__[name] for name in value.__code__.co_names if name in value.__globals__]
+    if source in seen and not value.__closure__:
+        return []
+    seen.add(source)
+    return [source] + [part for inner in used for part in parts_of(inner, seen)]
 
 
 def key_of(case: Case, world: str) -> str:
-    """Names all that a case's result depends on: the healthy project, and the code that plants the fault."""
-    parts = [world, case.name, case.must, case.may, case.run, case.doors, parts_of(case.plant)]
+    """Names all that a case's run depends on: the healthy project, the code that plants the fault, what is then run and judged by."""
+    parts = [world, case.name, case.run, case.doors, parts_of(case.plant, set())]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -193,7 +201,7 @@ def main() -> None:
 
     if arguments.done:
         known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        summarise({c.name: known[c.name] for c in chosen if c.name in known}, show=True)
+        summarise({c.name: judged(c, known[c.name]) for c in chosen if c.name in known}, show=True)
         return
 
     healthy = prepare(arguments.environment)
@@ -201,18 +209,12 @@ def main() -> None:
     results: dict[str, Row] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     shown: dict[str, Row] = {}
     for case in chosen:
-        if case.needs and not (healthy / case.needs).exists():
-            print(f"{case.name:52s}skipped: the project has no {case.needs}")
-            continue
         key, row = key_of(case, world), results.get(case.name)
         if row is None or row["key"] != key or arguments.again:
-            row = {"key": key, "kind": case.kind, "must": case.must, "may": case.may} | try_case(
-                case, healthy, HOME / "case", HOME / "verdicts" / re.sub(r"\W+", "-", case.name)
-            )
-            row["outcome"] = outcome(case, row["fired"])
+            row = {"key": key} | try_case(case, healthy, HOME / "case", HOME / "verdicts" / re.sub(r"\W+", "-", case.name))
             results = (json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}) | {case.name: row}
             save(RESULTS, results)
-        shown[case.name] = row
+        row = shown[case.name] = judged(case, row)
         print(line(case.name, row), flush=True)
 
     figures = summarise(shown, show=False)

@@ -26,7 +26,7 @@ def early_stop(folder: Path) -> None:
 
 def too_fast(folder: Path) -> None:
     """The student's learning rate times thirty: it diverges and is refused, or arrives worse and is refused."""
-    edit_params(folder, distill={"learning_rate": 9.0e-3}, finetune={"learning_rate": 3.0e-2})
+    edit_params(folder, distill={"learning_rate": 9.0e-3}, finetune={"learning_rate": 6.0e-2})
 
 
 COLLATE = "data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),"

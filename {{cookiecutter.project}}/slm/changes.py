@@ -42,7 +42,7 @@ JUDGE = {
 } | {
     f"slm/{name}.py": "the judge's code"
     for name in (
-        "__init__", "bench", "candidate", "changes", "chat", "comment", "compare", "config", "contract", "cost", "errors", "explain", "files", "gate", "github",
+        "__init__", "bench", "candidate", "changes", "chat", "claims", "comment", "compare", "config", "contract", "cost", "errors", "explain", "files", "gate", "github",
         "integrity", "judge", "ladder", "papers", "params", "plan", "progress", "records", "released", "runtime", "scoring", "seal", "statistics", "task", "verdict", "waivers", "workflow",
     )
 }  # fmt: skip
@@ -124,6 +124,20 @@ def dropped_tests(base: str, head: str) -> list[str]:
     return lines
 
 
+def forgotten_releases(base: str, head: str) -> list[str]:
+    """Released models that `head` no longer names: without them nothing is compared, and any loss passes."""
+
+    def read(revision: str) -> dict[str, Any]:
+        try:
+            value = json.loads(file_at(revision, "released.json") or "{}")
+        except (ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    before, after = read(base), read(head)
+    return [f"released.json no longer names a {name} model" for name in ("released", "best") if before.get(name) and not after.get(name)]
+
+
 def params_diff(base: str, head: str | None, path: str = "params.yaml") -> list[tuple[str, str, str]]:
     """Values of a YAML or JSON file that differ, of `head` or this checkout: (name, before, after)."""
 
@@ -168,7 +182,7 @@ def describe(base: str, head: str) -> dict[str, Any]:
         "files": len(files),
         "model": touches_model(files),
         "judge": judges_files(files),
-        "weakened": loosening(merge_base, head) + dropped_tests(merge_base, head),
+        "weakened": loosening(merge_base, head) + dropped_tests(merge_base, head) + forgotten_releases(merge_base, head),
         "params": params_diff(merge_base, head),
     }
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.changes import file_at, knobs_diff, loosening
+from slm.claims import judge_claims, with_true_labels
 from slm.compare import blame, judge_baseline
 from slm.config import parse_yaml
 from slm.contract import CONTRACT, Contract, Gate, load_contract
@@ -28,7 +29,7 @@ from slm.files import folder_sha256, read_json, read_jsonl, sha256_file, weights
 from slm.integrity import judge_data, judge_integrity, judge_licence, judge_rounds
 from slm.ladder import plain, table
 from slm.params import load_params
-from slm.records import TASK
+from slm.records import TASK, read_records
 from slm.released import RELEASED, predictions_of
 from slm.scoring import score_one
 from slm.task import load_task
@@ -109,6 +110,8 @@ def judge() -> dict[str, Any]:
     package = Path("dist") / params.package.name / "model"
     test_ids = [json.loads(line)["id"] for line in (TASK / "test.jsonl").read_text(encoding="utf-8").splitlines() if line]
 
+    records = read_records(TASK / "test.jsonl", answered=True) if test_ids else []
+    predictions = with_true_labels(predictions, records)
     scores = [score_one(task, p["expected"], p["answer"])["score"] for p in predictions]
     facts = {
         "header": header,
@@ -126,6 +129,7 @@ def judge() -> dict[str, Any]:
     data = REPORTS / "data.json"
     rows = [*judge_integrity(facts), judge_rounds(cost), *judge_licence(contract, params.models.license)]
     rows += judge_data(contract, read_json(data) if data.exists() else None)
+    rows += judge_claims(task, ladder, records, package.parent)
     endpoint = params.synthesize.teacher == "endpoint"
     absent = {"teacher": "the teacher is an endpoint, without time, memory and weights of its own here"} if endpoint else {}
     rows += [judge_metric(gate, ladder, shipped, absent) for gate in contract.gates]

@@ -24,11 +24,22 @@ def grams(text: str) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
 
 
+def typos(text: str) -> set[str]:
+    """A text, and it with any one letter left out: two texts that differ by one typo (a letter missing, added, changed, or
+    swapped with its neighbour) share one of these. Digits stay: 20 and 21 are no typo."""
+    plain = normal(text)
+    return {plain} | {plain[:i] + plain[i + 1 :] for i, sign in enumerate(plain) if sign.isalpha()}
+
+
 class Index:
-    """Finds the record whose word 3-grams overlap most (Jaccard)."""
+    """Finds the record whose word 3-grams overlap most (Jaccard); a copy with one typo counts as the same."""
 
     def __init__(self, named: list[tuple[str, str]]) -> None:
         self._grams = [(name, grams(text)) for name, text in named]
+        self._typos: dict[str, int] = {}
+        for i, (_, text) in enumerate(named):
+            for typo in typos(text):
+                self._typos.setdefault(typo, i)
         self._where: dict[tuple[str, ...], list[int]] = {}
         for i, (_, found) in enumerate(self._grams):
             for gram in found:
@@ -36,6 +47,9 @@ class Index:
 
     def nearest(self, text: str, before: int | None = None) -> tuple[str | None, float]:
         """The nearest record's name and similarity; `before` looks only at that many first records."""
+        same = min((self._typos[t] for t in typos(text) if t in self._typos), default=None)
+        if same is not None and (before is None or same < before):
+            return self._grams[same][0], 1.0
         mine = grams(text)
         best: tuple[str | None, float] = (None, 0.0)
         for i in {i for gram in mine for i in self._where.get(gram, ())}:

@@ -218,6 +218,15 @@ def test_a_change_that_waives_a_gate_is_named_and_touches_no_model(history):
     assert describe(head, commit(**{"waivers.yaml": None}))["weakened"] == []
 
 
+@pytest.mark.parametrize("text", ['{"released": null, "best": null}', "{}", "[]", "nonsense", None])
+def test_a_released_model_that_is_forgotten_is_named(text: str | None, history):
+    commit, _ = history
+    base = commit(**{"released.json": '{"released": {"tag": "v1"}, "best": {"tag": "v1"}}'})
+    assert describe(base, commit(**{"released.json": '{"released": {"tag": "v2"}, "best": {"tag": "v1"}}'}))["weakened"] == []
+    found = describe(base, commit(**{"released.json": text}))["weakened"]
+    assert found == ["released.json no longer names a released model", "released.json no longer names a best model"]
+
+
 def test_parameters_are_compared_by_value(history):
     commit, base = history
     assert describe(base, commit(**{"params.yaml": "a: {b: 2}  # why\nc: x\n"}))["params"] == [("a.b", "1", "2"), ("c", "–", '"x"')]

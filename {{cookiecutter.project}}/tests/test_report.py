@@ -29,7 +29,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_text(Path("gates.yaml"), f"gates: [{gate}]\nreleased: {margins}\n")
     write_json(Path("released.json"), {"released": None, "best": None})
     write_text(Path("task/task.yaml"), "name: lamp\nkind: label\ninstruction: On or off?\nlabels: ['on', 'off']\n")
-    write_jsonl(Path("task/test.jsonl"), [{"id": str(i)} for i in range(len(EXPECTED))])
+    chats = [[{"role": "user", "content": f"request {i} {EVIL}"}, {"role": "assistant", "content": e}] for i, e in enumerate(EXPECTED)]
+    write_jsonl(Path("task/test.jsonl"), [{"id": str(i), "messages": m, "tags": ["odd <b>tag</b>"]} for i, m in enumerate(chats)])
     task, package = load_task(), load_params().package
     model = Path("dist") / package.name / "model"
     write_text(model / "model.onnx", "weights")

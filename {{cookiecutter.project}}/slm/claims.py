@@ -1,0 +1,76 @@
+"""What the reports claim, held against what they were made from: predictions, cost, test set, package."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from slm.errors import UserError
+from slm.files import read_json, read_jsonl
+from slm.ladder import build
+from slm.papers import checksums
+from slm.records import Record, prediction
+from slm.scoring import summarise
+from slm.task import Task
+from slm.verdict import Row, row
+
+REPORTS, PREDICTIONS = Path("reports"), Path("predictions")
+
+
+def judge_claims(task: Task, ladder: Row, records: list[Record], package: Path) -> list[Row]:
+    """Two integrity gates more. `package` is the folder that holds the model and its papers."""
+    wrong, papers = wrong_figures(task, ladder, REPORTS, PREDICTIONS, records), wrong_papers(package)
+    figures = (
+        f"not what their sources give: {', '.join(wrong[:4])}" if wrong else "ladder and quality reports follow from predictions and cost"
+    )
+    return [
+        row("integrity: figures", "block", not wrong, len(wrong), 0, figures),
+        row("integrity: papers", "block", papers is None, None, None, papers or "checksums and bill of materials are of this package"),
+    ]
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Equal, but for the last digits of a number: two machines may round them differently."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(alike(v, other[k]) for k, v in one.items())
+    if type(one) is float and type(other) in (float, int):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)
+    return type(one) is type(other) and one == other
+
+
+def with_true_labels(predictions: list[Row], records: list[Record]) -> list[Row]:
+    """Predictions with the request, answer and tags of the test set in place of those that their file claims."""
+    known = {r.id: r for r in records}
+    return [prediction(known[p["id"]], p["answer"], p["cut"]) if p["id"] in known else p for p in predictions]
+
+
+def wrong_figures(task: Task, ladder: Row, reports: Path, predictions: Path, records: list[Record]) -> list[str]:
+    """Figures of the ladder, and of the quality reports below it, that their own sources do not give."""
+    wrong = []
+    for rung in ladder["rungs"]:
+        name = rung["name"]
+        path, claimed = predictions / f"{name}.jsonl", reports / "quality" / f"{name}.json"
+        rows = with_true_labels(read_jsonl(path)[1:], records) if path.exists() else []
+        if not rows or not claimed.exists():
+            wrong.append(f"{path if not rows else claimed} is missing or empty")
+            continue
+        quality = read_json(claimed)
+        wrong += [f"{claimed}: {key}" for key, value in summarise(task, rows).items() if not alike(value, quality.get(key))]
+    if wrong:
+        return wrong
+    try:
+        made = build(reports, ladder["task"], ladder["profile"], {r["name"]: r.get("parameters_m") for r in ladder["rungs"]})
+    except (KeyError, UserError) as error:
+        return [f"the ladder cannot be made again: {error}"]
+    for claim, true in zip(ladder["rungs"], made["rungs"], strict=False):
+        wrong += [f"{true['name']}.{key}" for key in true if not alike(true[key], claim.get(key))]
+    return wrong
+
+
+def wrong_papers(package: Path) -> str | None:
+    """What is wrong with the papers of a package; None if every file is there and is the one that SHA256SUMS names."""
+    for name in ("README.md", "sbom.cdx.json", "SHA256SUMS"):
+        if not (package / name).exists():
+            return f"{name} is missing"
+    if (package / "SHA256SUMS").read_text(encoding="utf-8") != checksums(package):
+        return "SHA256SUMS does not name these files"
+    return None
