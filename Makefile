@@ -9,8 +9,9 @@ endif
 
 DEMO := build/my-slm
 UV_VERSION := 0.13.9
+COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-find-links
 
-.PHONY: help setup tools demo test test-fast test-full lint bench-demo bench-workflows bench-task bench-rounding bench-verdict
+.PHONY: help setup tools demo test test-fast test-full lint lock bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,6 +53,10 @@ test-full: tools ## nightly: every kill point, every scenario
 lint: tools ## style of template and body
 	$(BIN)/ruff check --no-cache . && $(BIN)/ruff format --no-cache --check .
 
+lock: tools ## renew requirements-test.txt, and requirements.txt with the same versions
+	$(COMPILE) requirements-test.in -o requirements-test.txt
+	$(COMPILE) -c requirements-test.txt requirements.in -o requirements.txt
+
 bench-demo: tools ## a stranger's first half hour, timed
 	$(BIN)/python -m benchmarks.demo
 
@@ -64,5 +69,8 @@ bench-rounding: tools ## what rounding costs, trained for it and not (after make
 bench-task: ## facts about the default task's data (after make demo)
 	$(DEMO)/$(BIN)/python benchmarks/task.py $(DEMO)
 
-bench-verdict: ## how often the verdict is wrong (after make demo)
-	$(DEMO)/$(BIN)/python benchmarks/verdict.py $(DEMO)
+bench-devices: ## how many answers change where the package computes otherwise (after make demo)
+	$(DEMO)/$(BIN)/python benchmarks/devices.py $(DEMO)
+
+bench-verdict: tools ## how often the verdict is wrong, and what it catches (after make demo)
+	$(BIN)/python -m benchmarks.verdict $(DEMO)

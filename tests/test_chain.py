@@ -177,3 +177,23 @@ def test_adapters_are_trained_and_merged(method: str, copy: Path, tmp_path: Path
     assert (copy / "models" / "adapter" / "adapter_model.safetensors").exists()
     merged, before = (copy / "models" / name / "model.safetensors" for name in ("finetuned", "distilled"))
     assert merged.stat().st_size == before.stat().st_size and merged.read_bytes() != before.read_bytes()
+
+
+@pytest.mark.full
+def test_seeds_say_how_much_is_luck(copy: Path):
+    """Two seeds, and then a third beside them: only that one is trained, and the checkout stays as it is."""
+    before = (copy / "dvc.lock").read_bytes(), (copy / "params.yaml").read_bytes()
+    first = run(copy, "make", "seeds", "N=2")
+    assert first.stdout.count("Running stage 'distill'") == 2
+    third = run(copy, "make", "seeds", "N=3")
+    assert third.stdout.count("Running stage 'distill'") == 1
+    facts = read_json(copy / "reports" / "seeds.json")
+    assert [s["seed"] for s in facts["seeds"]] == [0, 1, 2]
+    assert facts["examples"] == len((copy / "task" / "test.jsonl").read_text(encoding="utf-8").splitlines())
+    answers = [(copy / "predictions" / "seeds" / f"{i}.jsonl").read_text(encoding="utf-8").split("\n", 1)[1] for i in range(3)]
+    assert len(set(answers)) > 1  # other seeds are other models
+    assert "luck of training" in third.stdout
+    assert ((copy / "dvc.lock").read_bytes(), (copy / "params.yaml").read_bytes()) == before
+    assert not any((copy / ".cache" / "seeds").glob("[0-9]*"))
+    report = run(copy, "make", "report")
+    assert "trained from 3 seeds" in (copy / "reports" / "report.html").read_text(encoding="utf-8"), report.stdout

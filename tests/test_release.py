@@ -1,13 +1,18 @@
 """From main to a release and back, model updates by the workflow, and strings that try to be code."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import python
 from tests.world import SECRET, Run, World
 from tests.worlds import GATES, append, on_main, on_tag, python_at, say_yourself, write
 
@@ -53,6 +58,32 @@ def test_a_changed_byte_of_a_release_is_found(released: World):
     released.forge.files[asset["id"]] += b" "
     with pytest.raises(AssertionError, match="is not the file that was sealed"):
         python_at(released, released.clone("read"), "-m", "slm.seal", "verify", "v1")
+
+
+def test_a_device_says_what_the_package_said_and_how_fast_it_is_beside_another_rung(sealed: Path, made: Path, tmp_path: Path):
+    facts = json.loads(python(made, "-m", "slm.device", str(sealed), "--examples", "20").stdout)
+    assert (facts["asked"], facts["flipped"]) == (20, 0)
+    assert facts["time_share"]["of"] == "int8" and facts["time_share"]["here"] > 0
+    other = Path(shutil.copytree(sealed, tmp_path / "sealed"))
+    header, *rows = (other / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    changed = [json.dumps(json.loads(r) | {"answer": "something else"}) for r in rows[:10]] + rows[10:]
+    (other / "predictions.jsonl").write_text("\n".join([header, *changed]) + "\n", encoding="utf-8")
+    done = python(made, "-m", "slm.device", str(other), check=False)
+    assert done.returncode == 2
+    assert re.search(r"10 of \d+ answers are not those of the machine that judged", done.stderr), done.stderr
+
+
+@pytest.mark.full
+def test_the_devices_workflow_asks_the_sealed_package(world: World, tmp_path: Path):
+    """On the one kind of runner that is here, with an environment that has the runtime and nothing else."""
+    main = on_main(world)
+    assert main.passed
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "device")], check=True)
+    path = f"{tmp_path / 'device' / 'bin'}{os.pathsep}{world.environment()['PATH']}"
+    event = {"inputs": {"run": str(main.number)}}
+    run = world.act("devices.yml", "workflow_dispatch", event, world.clone("devices"), runner={"PATH": path})
+    assert run.passed, run.log[-4000:]
+    assert '"flipped": 0' in run.log
 
 
 def test_every_changed_byte_of_a_package_is_found(sealed: Path, made: Path, tmp_path: Path):

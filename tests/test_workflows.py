@@ -141,9 +141,43 @@ def test_a_cheat_gains_nothing_and_is_named(name: str, released: World, worse: P
     assert comment.startswith("## ❌ The model is refused")
     if named:
         assert "changes what models are judged by" in comment
-        assert named in re.sub(r"&#(\d+);", lambda m: chr(int(m[1])), comment)
+        assert named in plain(comment)
     if name == "hard tests deleted":
         assert re.search(r"lost \d+ of \d+ examples", comment)
+
+
+WAIVER = 'waivers:\n  - {gate: score, owner: ada, reason: "known, mended soon", until: %s}\n'
+
+
+@pytest.mark.full
+def test_a_waiver_counts_once_it_is_on_main_and_until_its_day(world: World, model: Path):
+    """Refused; refused with a waiver of its own, which is named; passed by a waiver on main, which is shown; refused from the day after."""
+    world.push(write("gates.yaml", GATES.replace("at_least: 0.10", "at_least: 0.999")), "Ask more")
+    status, comment, run = judged(world, touch_model, model)
+    assert status == "failure", run.log[-4000:]
+
+    def with_own_waiver(folder: Path) -> None:
+        touch_model(folder)
+        write("waivers.yaml", WAIVER % "2999-01-31")(folder)
+
+    status, comment, run = judged(world, with_own_waiver, model)
+    assert status == "failure", run.log[-4000:]
+    assert "waivers.yaml" in plain(comment) and "gate 'score' is waived until 2999-01-31" in plain(comment)
+
+    world.push(write("waivers.yaml", WAIVER % "2999-01-31"), "Waive")
+    status, comment, run = judged(world, touch_model, model)
+    assert status == "success", run.log[-4000:]
+    assert "waived by ada until 2999-01-31: known, mended soon" in plain(comment)
+
+    world.push(write("waivers.yaml", WAIVER % "2020-01-01"), "An old waiver")
+    status, comment, run = judged(world, touch_model, model)
+    assert status == "failure", run.log[-4000:]
+    assert "the waiver of ada ended on 2020-01-01" in plain(comment)
+
+
+def plain(comment: str) -> str:
+    """A comment as it is shown: characters that Markdown would act on are written as numbers."""
+    return re.sub(r"&#(\d+);", lambda m: chr(int(m[1])), comment)
 
 
 def forge_zip(names: dict[str, bytes]) -> Callable[[Path], None]:
@@ -193,7 +227,7 @@ def test_a_forged_artifact_is_refused_and_leaves_nothing(name: str, world: World
     pull = world.pull(touch_model)
     verdict = world.judge(pull, run, CANDIDATE_LIMIT_MB="500")
     assert world.status(pull) == "failure", verdict.log[-3000:]
-    assert said in re.sub(r"&#(\d+);", lambda m: chr(int(m[1])), world.comment(pull))
+    assert said in plain(world.comment(pull))
     assert not list(world.folder.rglob("pwned")) and not Path("/tmp/pwned").exists()
 
 

@@ -73,6 +73,12 @@ def other_licence(folder: Path) -> None:
     edit_params(folder, models={"license": "LicenseRef-research-only"})
 
 
+def unnamed_licence(folder: Path) -> None:
+    """Nobody says any more whether the data may be used."""
+    path = folder / "task" / "task.yaml"
+    path.write_text(re.sub("license: .*\n", "", path.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
+
+
 def fewer_expectations(folder: Path) -> None:
     """The expectation that finds leaks is dropped from the suite, and the data are checked again without it."""
     path = folder / "task" / "expectations" / "labelled.json"
@@ -108,11 +114,12 @@ CASES = [
     Case("released model's hash removed", "contract", released(without_hash), REFUSED),
     Case("released model forgotten", "contract", forgotten, WEAKER, doors=(CHANGES,)),
     Case("licence not allowed", "contract", other_licence, ("licence of the base model",)),
+    Case("licence of the data not named", "contract", unnamed_licence, ("licence of the data",)),
     Case("another licence allowed", "contract", gates("allowed_licences: .Apache-2.0", r"\g<0>, LicenseRef-mine"), WEAKER),
     Case("licences no longer looked at", "contract", gates("allowed_licences: .*\n", ""), WEAKER),
     Case("expectation removed", "contract", fewer_expectations, ("data expectations",), (), (CHECK,)),
     Case("expectation no longer required", "contract", gates("schema_error, leak, ", "schema_error, "), WEAKER),
-    Case("expired waiver", "contract", waiver("time", "2020-01-01", slower), ("time",), CLAIMS),
+    Case("expired waiver", "contract", waiver("time", "2020-01-01", slower), ("time",), (*CLAIMS, "weakened")),
     Case("waiver for an integrity gate", "contract", waiver("integrity: bytes scored", "2999-01-01", flip_byte), REFUSED),
     Case("waiver for a gate that does not exist", "contract", waiver("tmie", "2999-01-01", slower), REFUSED),
     Case("scorer that ignores arguments, not asked again", "contract", ONLY_NAMES, ("integrity: score",), CLAIMS),

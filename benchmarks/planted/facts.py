@@ -124,7 +124,7 @@ CASES = [
         "facts",
         predictions(lambda rows: [*rows, rows[-1]]),
         ("integrity: whole test set",),
-        ("integrity: score",),
+        ("integrity: score", *CLAIMS),
     ),
     Case(
         "stale predictions of the former weights",

@@ -1,6 +1,6 @@
 """Plant regressions and harmless changes in a healthy project, one a fresh copy, and see which gates fire.
 
-    python -m benchmarks.planted.run                                  (after make test, whose environment is used)
+    python -m benchmarks.planted.run                                  (after make test, whose environment is used; part of make bench-verdict)
     python -m benchmarks.planted.run --only "adapter not merged"
     python -m benchmarks.planted.run --list
 
@@ -161,7 +161,7 @@ def figures_of(rows: dict[str, Row]) -> dict[str, float]:
         "planted_wrong_gate": sum(r["outcome"] == "wrong gate" for r in planted),
         "harmless": len(harmless),
         "harmless_fired": sum(r["outcome"] == "fired" for r in harmless),
-        "gate_seconds": statistics.median(seconds) if seconds else float("nan"),
+        "planted_gate_seconds": statistics.median(seconds) if seconds else float("nan"),
     }
 
 
@@ -179,6 +179,27 @@ def summarise(rows: dict[str, Row], show: bool) -> dict[str, float]:
     for name, value in figures.items():
         print(f"{name:36s}{value:10.3f}")
     return figures
+
+
+def run_cases(chosen: list[Case], environment: Path, again: bool = False) -> dict[str, Row]:
+    """Run the cases and print a line for each. One whose inputs have not changed since is not run again, unless `again`.
+
+    Args:
+        environment: a project that is set up.
+    """
+    healthy = prepare(environment)
+    world = (HOME / "healthy.json").read_text(encoding="utf-8") + json.dumps([SIZES, PARAMS])
+    results: dict[str, Row] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    shown: dict[str, Row] = {}
+    for case in chosen:
+        key, row = key_of(case, world), results.get(case.name)
+        if row is None or row["key"] != key or again:
+            row = {"key": key} | try_case(case, healthy, HOME / "case", HOME / "verdicts" / re.sub(r"\W+", "-", case.name))
+            results = (json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}) | {case.name: row}
+            save(RESULTS, results)
+        row = shown[case.name] = judged(case, row)
+        print(line(case.name, row), flush=True)
+    return shown
 
 
 def main() -> None:
@@ -204,19 +225,7 @@ def main() -> None:
         summarise({c.name: judged(c, known[c.name]) for c in chosen if c.name in known}, show=True)
         return
 
-    healthy = prepare(arguments.environment)
-    world = (HOME / "healthy.json").read_text(encoding="utf-8") + json.dumps([SIZES, PARAMS])
-    results: dict[str, Row] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    shown: dict[str, Row] = {}
-    for case in chosen:
-        key, row = key_of(case, world), results.get(case.name)
-        if row is None or row["key"] != key or arguments.again:
-            row = {"key": key} | try_case(case, healthy, HOME / "case", HOME / "verdicts" / re.sub(r"\W+", "-", case.name))
-            results = (json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}) | {case.name: row}
-            save(RESULTS, results)
-        row = shown[case.name] = judged(case, row)
-        print(line(case.name, row), flush=True)
-
+    shown = run_cases(chosen, arguments.environment, arguments.again)
     figures = summarise(shown, show=False)
     if not arguments.only:
         save(OUTPUT, {"figures": figures, "cases": shown})

@@ -39,7 +39,7 @@ gates:
   - {name: time, severity: block, metric: shipped.request_ms_p50, over: teacher.request_ms_p50, at_most: 0.50}
   - {name: memory, severity: block, metric: shipped.rss_mb, over: teacher.rss_mb, at_most: 0.85}
   - {name: weights, severity: block, metric: shipped.weights_mb, over: teacher.weights_mb, at_most: 0.25}
-allowed_licences: [Apache-2.0]
+allowed_licences: [Apache-2.0, CC0-1.0]
 required_expectations: [schema_error, leak, normal_text]
 released: {margin: 0.10, best_margin: 0.12, alpha: 0.025, best_alpha: 0.015, time: 1.6, memory: 1.5, weights: 1.02, slice_size: 30, slice_alpha: 0.01}
 """

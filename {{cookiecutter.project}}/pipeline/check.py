@@ -5,6 +5,7 @@ from pathlib import Path
 from slm.errors import UserError, stage
 from slm.expectations import explain, validate
 from slm.files import write_json
+from slm.labels import doubtful_labels
 from slm.progress import print_closing_line
 from slm.quality import Index, frame, similarity, summary
 from slm.records import TASK, read_records
@@ -43,6 +44,7 @@ def main() -> None:
         "splits": {name: summary(task, records) for name, records in splits.items()},
         "nearest_in_train": {name: similarity(splits["train"], splits[name]) for name in ("validation", "test")},
         "suites": [report for _, report in reports],
+        "doubtful": doubtful_labels(task, {name: records for name, records in splits.items() if SPLITS[name]}),
     }
     write_json(OUTPUT, facts)
     print_closing_line("check", {name: len(records) for name, records in splits.items()})

@@ -3,14 +3,14 @@
 import tempfile
 from pathlib import Path
 
-from slm.chat import collate, encode_example, fixed_sample
+from slm.chat import collate, encode_example
 from slm.errors import UserError, stage
 from slm.files import folder_sha256, sha256_file, write_json
 from slm.models import load_model, load_tokenizer, parameters_m, save_model
 from slm.params import load_params
 from slm.progress import print_closing_line
 from slm.pruning import choose_layers, keep_layers
-from slm.records import TASK, read_records
+from slm.records import TASK, fixed_sample, read_records
 from slm.synthetic import encode_synthetic, read_synthetic
 from slm.training import forget_checkpoints, train
 from slm.vocabulary import prepare

@@ -1,6 +1,8 @@
 """One rung asks the test set: predictions, and the facts of their quality.
 
 python -m pipeline.evaluate int4 models/int4
+
+What ships needs neither Transformers nor an endpoint's client, whose imports take seconds: each way to ask brings its own.
 """
 
 import sys
@@ -8,15 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slm.chat import encode_example, encode_prompt, fixed_sample
-from slm.endpoint import ask_all, request_of
 from slm.errors import stage
 from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, write_jsonl
-from slm.generation import generate, perplexity
-from slm.models import load_model, load_tokenizer
 from slm.params import Params, load_params
 from slm.progress import print_closing_line, track
-from slm.records import TASK, Record, prediction, read_records
+from slm.records import TASK, Record, fixed_sample, prediction, read_records
 from slm.runtime import GenAI, ask_singly
 from slm.scoring import summarise
 from slm.task import Task, load_task
@@ -25,6 +23,10 @@ TEST = TASK / "test.jsonl"
 
 
 def by_transformers(folder: Path, prompts: list[list[dict[str, str]]], params: Params) -> Iterator[tuple[int, str, bool]]:
+    from slm.chat import encode_prompt
+    from slm.generation import generate
+    from slm.models import load_model, load_tokenizer
+
     tokenizer, model = load_tokenizer(folder), load_model(folder, params)
     ids = [encode_prompt(tokenizer, messages) for messages in prompts]
     for i, answer in generate(model, tokenizer, ids, params.evaluate.batch_size, params.evaluate.max_new_tokens):
@@ -43,10 +45,22 @@ def by_genai(rung: str, folder: Path, prompts: list[list[dict[str, str]]], param
 
 
 def by_endpoint(task: Task, prompts: list[list[dict[str, str]]], params: Params) -> Iterator[tuple[int, str, bool]]:
+    from slm.endpoint import ask_all, request_of
+
     system = {"role": "system", "content": task.instruction}
     requests = {str(i): request_of(params.synthesize, [system, *messages]) for i, messages in enumerate(prompts)}
     for name, answer in ask_all(params.synthesize, requests):
         yield int(name), answer["text"], answer["cut"]
+
+
+def perplexity_of(folder: Path, records: list[Record], params: Params) -> float:
+    from slm.chat import encode_example
+    from slm.generation import perplexity
+    from slm.models import load_model, load_tokenizer
+
+    tokenizer, model = load_tokenizer(folder), load_model(folder, params)
+    examples = [encode_example(tokenizer, r) for r in records]
+    return perplexity(model, examples, tokenizer.pad_token_id, params.evaluate.batch_size)
 
 
 @stage
@@ -76,9 +90,7 @@ def main(rung: str, folder_name: str) -> None:
     write_jsonl(Path("predictions") / f"{rung}.jsonl", [{"rung": rung, **hashes}, *predictions])
     facts = {"rung": rung, **hashes, "cut": sum(p["cut"] for p in predictions), **summarise(task, predictions)}
     if task.kind == "text" and not endpoint and not (folder / "genai_config.json").exists():
-        tokenizer, model = load_tokenizer(folder), load_model(folder, params)
-        examples = [encode_example(tokenizer, r) for r in records]
-        facts["perplexity"] = perplexity(model, examples, tokenizer.pad_token_id, params.evaluate.batch_size)
+        facts["perplexity"] = perplexity_of(folder, records, params)
     write_json(Path("reports/quality") / f"{rung}.json", facts)
     print_closing_line("evaluate", {"rung": rung, "n": facts["n"], "score": facts["score"], "cut": facts["cut"]})
 

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 from scipy.special import log_softmax
 
-from slm.chat import fixed_sample
 from slm.errors import stage
 from slm.files import weights_mb, write_json
 from slm.olive import run_recipe
 from slm.params import load_params
 from slm.progress import print_closing_line, track
-from slm.records import TASK, read_records
+from slm.records import TASK, fixed_sample, read_records
 from slm.runtime import GenAI
 
 CHECKPOINT = Path("models/finetuned")

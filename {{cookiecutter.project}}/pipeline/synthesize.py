@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from slm.chat import encode_prompt
-from slm.endpoint import ask_all, request_of
 from slm.errors import stage
 from slm.files import RESUME, folder_sha256, replacing, sha256_json, write_jsonl
 from slm.generation import generate
@@ -46,6 +45,8 @@ def ask_local(records: list[Record], params: Params, store: Store) -> tuple[list
 
 
 def ask_endpoint(task: Task, records: list[Record], params: Params, store: Store) -> tuple[list[str], dict[str, Any]]:
+    from slm.endpoint import ask_all, request_of  # an import of seconds that a local teacher does not need
+
     settings = params.synthesize
     requests = [request_of(settings, [{"role": "system", "content": task.instruction}, *r.prompt]) for r in records]
     keys = [sha256_json([settings.endpoint.base_url, request]) for request in requests]

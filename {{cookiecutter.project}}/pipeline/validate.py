@@ -33,7 +33,17 @@ def main() -> None:
 
     kept = [record for record, row in zip(records, rows, strict=True) if row["dropped"] is None]
     reasons = Counter(row["dropped"].split(":")[0] for row in rows if row["dropped"])
-    facts = {"asked": len(rows), "kept": len(kept), "dropped_for": dict(reasons), "summary": summary(task, kept), "suites": [report]}
+    traced = sum(
+        row["dropped"] is None and bool(row["provenance"].get("teacher")) and bool(row["provenance"].get("prompt")) for row in rows
+    )
+    facts = {
+        "asked": len(rows),
+        "kept": len(kept),
+        "with_provenance": traced,
+        "dropped_for": dict(reasons),
+        "summary": summary(task, kept),
+        "suites": [report],
+    }
     write_json(OUTPUT, facts)
     print_closing_line("validate", {"asked": len(rows), "kept": len(kept)})
 

@@ -1,6 +1,5 @@
 """From chat messages to token ids, the same way in training, evaluation and the package."""
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +66,3 @@ def collate(examples: list[dict[str, Any]], pad_id: int) -> dict[str, torch.Tens
             batch["topk_ids"][i, keep - answer :] = torch.as_tensor(example["topk_ids"], dtype=torch.long)
             batch["topk_logprobs"][i, keep - answer :] = torch.as_tensor(example["topk_logprobs"], dtype=torch.float32)
     return batch
-
-
-def fixed_sample(items: list[Any], count: int | None, seed: int) -> list[Any]:
-    """The same `count` items for the same seed, in file order; all of them if there are no more or `count` is None."""
-    if count is None or count >= len(items):
-        return list(items)
-    chosen = sorted(random.Random(seed).sample(range(len(items)), count))
-    return [items[i] for i in chosen]

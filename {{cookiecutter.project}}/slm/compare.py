@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 
 from slm.contract import AGAINST_RELEASED, Contract
+from slm.cost import share_interval
 from slm.scoring import class_of, score_one
 from slm.statistics import paired, slices_worse
 from slm.task import Task
@@ -67,6 +68,7 @@ def judge_cost(contract: Contract, candidate: dict[str, float], released: dict[s
         share = candidate[figure] / released[figure] if released[figure] else math.inf
         passed = math.isfinite(share) and share <= limit
         why = f"{figure} is {candidate[figure]:.4g}, the released model's is {released[figure]:.4g} beside it: a share of {share:.3f}"
+        why += share_interval(candidate, released, figure)
         rows.append(row(label, "block", passed, round(share, 4) if math.isfinite(share) else None, limit, f"{why}, must be <= {limit}"))
     return rows
 
@@ -114,7 +116,8 @@ def _pairs(task: Task, candidate: list[Row], baseline: list[Row]) -> tuple[list[
 
 
 def slices_of(task: Task, r: Row) -> list[str]:
-    return [f"tag {t}" for t in r["tags"]] + [f"class {class_of(task, r['expected'])}"]
+    name = class_of(task, r["expected"])
+    return [f"tag {t}" for t in r["tags"]] + ([] if name is None else [f"class {name}"])
 
 
 def slices(task: Task, candidate: list[Row], baseline: list[Row]) -> dict[str, tuple[list[float], list[float]]]:

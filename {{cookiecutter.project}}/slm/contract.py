@@ -19,11 +19,12 @@ BUILT_IN = (
     "within margin of best",
     "rounds agree",
     "licence of the base model",
+    "licence of the data",
     "data expectations",
 )
 # and these cannot, nor what begins with `integrity:`.
 FACTS = ("package", "model", "bytes of the commit")
-Metric = r"^(shipped|teacher|base|distilled|finetuned|onnx|int8|int4)\.[a-z0-9_]+$"
+Metric = r"^(shipped|teacher|base|distilled|finetuned|onnx|int8|int4|data|package)\.[a-z0-9_]+$"
 
 
 class Gate(BaseModel):
@@ -71,7 +72,7 @@ class Contract(BaseModel):
     gates: list[Gate] = Field(min_length=1)
     released: Released
     allowed_licences: list[str] | None = Field(
-        None, min_length=1, description="of the base model, as models.license writes them; absent: any"
+        None, min_length=1, description="of base model and data, as params.yaml and task.yaml write them; absent: any"
     )
     required_expectations: list[str] | None = Field(
         None, min_length=1, description="columns whose expectations must stand and hold for each labelled file; absent: none"

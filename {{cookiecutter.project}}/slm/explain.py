@@ -78,6 +78,8 @@ def evidence(name: str, gate: Gate | None, contract: Contract, task: Task, shipp
     if over:
         over[0] = shipped if over[0] == "shipped" else over[0]
         parts.append(both_figures((rung, figure), (over[0], over[1])))
+    if rung == "data" and figure == "doubtful_labels":
+        parts.append(doubtful_labels())
     if figure in SCORES:
         answers = answers_of(rung)
         if over and over[1] in SCORES:
@@ -137,12 +139,23 @@ def slices_against(contract: Contract, task: Task, after: list[Row], before: lis
     return "\n".join([head, *(f"  {brief(name, 60)}: {lost} lost, {won} won of {n}" for _, name, lost, won, n in large)])
 
 
+def doubtful_labels() -> str:
+    """Labels that a classifier which has not seen them finds unlikely."""
+    found = read_json(REPORTS / "data.json")["doubtful"]
+    lines = [
+        f"  {brief(r['file'], 60)}:{r['line']}: {brief(r['text'], 120)}\n    label {brief(r['answer'], 120)}; likelier {brief(r['likelier'], 60)}"
+        for r in found["shown"][:SHOWN]
+    ]
+    head = f"Labels to look at: {found['found']} of {found['looked_at']}; {len(lines)} shown, the least likely first"
+    return "\n".join([head, *lines])
+
+
 def both_figures(*which: tuple[str, str]) -> str:
     """The figures of a ratio; a time with its rounds, which say how noisy the machine was."""
     figures = {r["name"]: r for r in read_json(REPORTS / "ladder.json")["rungs"]}
     cost = read_json(REPORTS / "cost.json")
     lines = []
-    for rung, figure in which:
+    for rung, figure in (w for w in which if w[0] in figures):
         value = figures.get(rung, {}).get(figure)
         rounds = cost["rungs"].get(rung, {}).get("by_threads", {}).get(str(cost["threads"]), {}).get(f"{figure}_by_round")
         by_round = f" (by round: {', '.join(f'{r:.4g}' for r in rounds)})" if rounds else ""
@@ -194,6 +207,7 @@ def again(name: str, gate: Gate | None, shipped: str) -> str:
     stages = []
     for metric in filter(None, (gate.metric, gate.over)):
         rung, figure = metric.split(".")
-        stage = f"evaluate@{shipped if rung == 'shipped' else rung}" if figure in SCORES or figure == "n" else "measure"
+        asked = f"evaluate@{shipped if rung == 'shipped' else rung}" if figure in SCORES or figure == "n" else "measure"
+        stage = {"data": "validate" if figure in ("synthetic_share", "provenance") else "check", "package": "package"}.get(rung, asked)
         stages += [] if stage in stages else [stage]
     return f"dvc repro --force --single-item {' '.join(stages)} && {after}"

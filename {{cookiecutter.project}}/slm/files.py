@@ -95,6 +95,11 @@ def weights_mb(folder: Path) -> float:
     return sum(p.stat().st_size for p in weight_files(folder)) / 1e6
 
 
+def folder_mb(folder: Path) -> float:
+    """Size of all files of a folder, in 10^6 bytes."""
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6
+
+
 def dvc_md5(folder: Path) -> str:
     """The hash by which dvc.lock names a folder: that of the sorted list of its files' hashes."""
     rows = [

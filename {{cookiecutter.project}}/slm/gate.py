@@ -23,10 +23,12 @@ from slm.claims import judge_claims, with_true_labels
 from slm.compare import blame, judge_baseline
 from slm.config import parse_yaml
 from slm.contract import CONTRACT, Contract, Gate, load_contract
+from slm.cost import share_interval
+from slm.data_figures import data_figures
 from slm.errors import UserError, stage
 from slm.explain import explain
-from slm.files import folder_sha256, read_json, read_jsonl, sha256_file, weights_sha256, write_json, write_text
-from slm.integrity import judge_data, judge_integrity, judge_licence, judge_rounds
+from slm.files import folder_mb, folder_sha256, read_json, read_jsonl, sha256_file, weights_sha256, write_json, write_text
+from slm.integrity import judge_data, judge_integrity, judge_licences, judge_rounds
 from slm.ladder import plain, table
 from slm.params import load_params
 from slm.records import TASK, read_records
@@ -43,7 +45,8 @@ def judge_metric(gate: Gate, ladder: dict[str, Any], shipped: str, absent: dict[
     """One gate of the contract against the ladder; a figure that is missing or no finite number fails.
 
     Args:
-        absent: rungs that by nature lack figures, with the reason; a gate over one of those does not apply.
+        ladder: its rungs; `data` (slm/data_figures.py) and `package` may stand among them.
+        absent: rungs, or single figures of one, that by nature are lacking, with the reason; a gate over one of those does not apply.
     """
     figures = {r["name"]: r for r in ladder["rungs"]}
     sign = ">=" if gate.at_least is not None else "<="
@@ -54,9 +57,9 @@ def judge_metric(gate: Gate, ladder: dict[str, Any], shipped: str, absent: dict[
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
 
     for metric in (gate.metric, gate.over):
-        rung = metric.split(".")[0] if metric else ""
-        if rung in absent and read(metric) is None:
-            return row(gate.name, gate.severity, None, None, gate.limit, f"does not apply: {absent[rung]}")
+        why = absent.get(metric or "") or absent.get((metric or "").split(".")[0])
+        if metric and why and read(metric) is None:
+            return row(gate.name, gate.severity, None, None, gate.limit, f"does not apply: {why}")
     value = read(gate.metric)
     what = gate.metric
     if gate.over is not None:
@@ -67,6 +70,15 @@ def judge_metric(gate: Gate, ladder: dict[str, Any], shipped: str, absent: dict[
         return row(gate.name, gate.severity, False, None, gate.limit, f"{what} is missing or no finite number")
     passed = gate.holds(value)
     return row(gate.name, gate.severity, passed, round(value, 4), gate.limit, f"{what} is {value:.3f}, must be {sign} {gate.limit}")
+
+
+def how_sure(gate: Gate, cost: dict[str, Any], shipped: str) -> str:
+    """The interval of a ratio of times, as the end of its sentence; empty for other figures."""
+    if gate.over is None:
+        return ""
+    (one, figure), (two, other) = (metric.replace("shipped.", f"{shipped}.").split(".") for metric in (gate.metric, gate.over))
+    measured = [cost["rungs"].get(rung, {}).get("by_threads", {}).get(str(cost["threads"]), {}) for rung in (one, two)]
+    return share_interval(*measured, figure) if figure == other else ""
 
 
 def _git(*arguments: str) -> str | None:
@@ -126,20 +138,30 @@ def judge() -> dict[str, Any]:
         "rescored": sum(scores) / len(scores) if scores else 0.0,
     }
     baselines = {name: predictions_of(released.get(name)) for name in ("released", "best")}
-    data = REPORTS / "data.json"
-    rows = [*judge_integrity(facts), judge_rounds(cost), *judge_licence(contract, params.models.license)]
-    rows += judge_data(contract, read_json(data) if data.exists() else None)
+    baseline = released.get("released")
+    data, synthetic = (read_json(path) if path.exists() else None for path in (REPORTS / "data.json", REPORTS / "synthetic.json"))
+    rows = [*judge_integrity(facts), judge_rounds(cost), *judge_licences(contract, params.models.license, task.license)]
+    rows += judge_data(contract, data)
     rows += judge_claims(task, ladder, records, package.parent)
-    endpoint = params.synthesize.teacher == "endpoint"
-    absent = {"teacher": "the teacher is an endpoint, without time, memory and weights of its own here"} if endpoint else {}
-    rows += [judge_metric(gate, ladder, shipped, absent) for gate in contract.gates]
+    made_from = data_figures(task, data, synthetic, baseline["revision"] if baseline else None) if data else {}
+    beside = [{"name": "data", **made_from}, {"name": "package", "mb": folder_mb(package.parent)}]
+    absent = {}
+    if params.synthesize.teacher == "endpoint":
+        absent["teacher"] = "the teacher is an endpoint, without time, memory and weights of its own here"
+    if baseline is None:
+        absent["data.drift"] = "nothing is released yet"
+    if data and not any(data["splits"]["train"]["classes"]):
+        absent |= dict.fromkeys(("data.largest_class", "data.fewest_examples"), "the answers of this task have no classes")
+    figures = {"rungs": [*ladder["rungs"], *beside]}
+    for gate in contract.gates:
+        judged = judge_metric(gate, figures, shipped, absent)
+        rows.append(judged | {"why": judged["why"] + how_sure(gate, cost, shipped)})
     rows += judge_baseline(contract, task, predictions, baselines)
     candidate = {
         "revision": _git("rev-parse", "HEAD"),
         "weights_sha256": facts["package_weights_sha256"],
         "folder_sha256": facts["package_folder_sha256"],
     }
-    baseline = released.get("released")
     blame(rows, knobs_diff(baseline["revision"], None) if baseline else [])
     waive(rows, waivers)
     return verdict(rows, candidate, baseline, _weakened(baseline["revision"] if baseline else None))

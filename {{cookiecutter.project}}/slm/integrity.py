@@ -79,15 +79,20 @@ def judge_rounds(cost: dict[str, Any]) -> Row:
     return row(name, "block", False, value, SPREAD, why)
 
 
-def judge_licence(contract: Contract, licence: str) -> list[Row]:
-    """Whether the base model's licence is one that the contract allows, word for word; no row where it allows any."""
+def judge_licences(contract: Contract, model: str, data: str | None) -> list[Row]:
+    """Whether the licences of base model and data are ones that the contract allows, word for word; no row where it allows any."""
     if contract.allowed_licences is None:
         return []
-    allowed = ", ".join(contract.allowed_licences)
-    passed = licence in contract.allowed_licences
-    why = f"models.license is {licence}, which allowed_licences {'name' if passed else 'do not name'}"
-    why += "" if passed else "; correct it in params.yaml, take another base model, or allow it in gates.yaml"
-    return [row("licence of the base model", "block", passed, licence, allowed, why)]
+    allowed, rows = ", ".join(contract.allowed_licences), []
+    for what, knob, file, licence in (
+        ("base model", "models.license", "params.yaml", model),
+        ("data", "license", f"{TASK}/task.yaml", data),
+    ):
+        passed = licence in contract.allowed_licences
+        why = f"{knob} of {file} is {licence}, which allowed_licences {'name' if passed else 'do not name'}"
+        why += "" if passed else f"; correct it there, take another {what}, or allow it in gates.yaml"
+        rows.append(row(f"licence of the {what}", "block", passed, licence, allowed, why))
+    return rows
 
 
 def judge_data(contract: Contract, report: dict[str, Any] | None) -> list[Row]:

@@ -20,7 +20,6 @@ from ruamel.yaml.error import YAMLError
 
 from slm.candidate import inspect
 from slm.changes import describe, file_at, knobs_diff
-from slm.chat import fixed_sample
 from slm.comment import comment
 from slm.compare import blame, judge_baseline, judge_cost
 from slm.contract import load_contract
@@ -31,7 +30,7 @@ from slm.gate import judge_metric
 from slm.integrity import judge_rounds
 from slm.params import Params, load_params
 from slm.progress import track
-from slm.records import TASK, prediction, read_records
+from slm.records import TASK, fixed_sample, prediction, read_records
 from slm.released import RELEASED, model_of, predictions_of, test_set_of
 from slm.runtime import ask_singly
 from slm.scoring import summarise
@@ -45,6 +44,8 @@ TEST = TASK / "test.jsonl"
 ABSENT = dict.fromkeys(
     ("teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4"),
     "a package brings no other rung; the default branch judges this one when it has made them itself",
+) | dict.fromkeys(
+    ("data", "package"), "only the model's bytes are taken; the checks of the change judge this, and so does the default branch"
 )
 
 

@@ -7,6 +7,7 @@ A prompt has no assistant message. Several turns are allowed; the last assistant
 """
 
 import json
+import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,3 +119,11 @@ def _parse(path: Path, number: int, row: str, answered: bool) -> Record:
     if messages[-2 if answered else -1 :][0]["role"] != "user":
         raise fail("no user message before the answer", "the answer follows a user message")
     return Record(identity, messages, tags, number)
+
+
+def fixed_sample(items: list[Any], count: int | None, seed: int) -> list[Any]:
+    """The same `count` items for the same seed, in file order; all of them if there are no more or `count` is None."""
+    if count is None or count >= len(items):
+        return list(items)
+    chosen = sorted(random.Random(seed).sample(range(len(items)), count))
+    return [items[i] for i in chosen]

@@ -108,13 +108,14 @@ def entry_of(seal: Entry, predictions: Path, tag: str) -> Entry:
 
 
 def name(folder: Path, tag: str) -> None:
-    """The release becomes what candidates are compared with; also the best so far if none scored higher on its test set.
+    """The release becomes what candidates are compared with; also the best so far if it is clearly better than that on its test set.
 
-    Releases may be named in another order than they were tagged in: one of an earlier commit takes nothing back.
+    Clearly: the lower end of its interval is above the other's score. Of many equally good releases the luckiest would otherwise become
+    the best, and refuse what is as good as all the others. Releases may be named in another order than they were tagged in: one of an earlier commit takes nothing back.
     """
     released = read_json(RELEASED)
     new, old, best = entry_of(read_seal(folder), folder / "predictions.jsonl", tag), released.get("released"), released.get("best")
-    better = best is None or best["test_sha256"] != new["test_sha256"] or new["figures"]["score"] >= best["figures"]["score"]
+    better = best is None or best["test_sha256"] != new["test_sha256"] or new["figures"]["score_low"] > best["figures"]["score"]
     late = old is not None and old["revision"] != new["revision"] and comes_before(new["revision"], old["revision"])
     if late:
         print(f"{RELEASED}: {old['tag']} is of a later commit than {tag} and stays the released model; `make rollback TO={tag}` goes back")

@@ -21,7 +21,7 @@ from slm.files import read_json, read_jsonl, write_text
 from slm.gate import REPORTS, judge
 from slm.ladder import table
 from slm.params import Params, load_params
-from slm.scoring import class_of, interval, score_one
+from slm.scoring import class_of, interval, score_one, valid
 from slm.task import Task, load_task
 from slm.verdict import Row, headline, rows_of
 
@@ -151,7 +151,7 @@ def doubtful(task: Task, wrong: list[Row]) -> list[Row]:
 
     Agreement of models on what the label is not is the commonest sign of a wrong one (Northcutt et al., arXiv 1911.00068).
     """
-    agree = [e for e in wrong if e["valid"] and e["score"] < 1 and e["teacher"] is not None]
+    agree = [e for e in wrong if e["valid"] and e["score"] < 1 and e["teacher"] is not None and valid(task, e["teacher"])]
     return [e for e in agree if score_one(task, e["teacher"], e["answer"])["score"] == 1]
 
 
@@ -180,7 +180,7 @@ def data(facts: Row) -> Row:
     for kind, key in {"class": "classes", "tag": "tags"}.items():
         names, having = sorted({n for s in splits.values() for n in s[key] if n}), [n for n, s in splits.items() if any(s[key])]
         contents[kind] = [[kind, *having]] + [[n, *(str(splits[s][key].get(n, 0)) for s in having)] for n in names]
-    return {"sizes": sizes, "contents": contents, "suites": suites(facts["suites"])}
+    return {"sizes": sizes, "contents": contents, "suites": suites(facts["suites"]), "doubtful": facts.get("doubtful") or {"shown": []}}
 
 
 def layers(facts: Row) -> Row:
@@ -225,7 +225,7 @@ def gather() -> Row:
     if quality is None:
         raise UserError(f"{REPORTS}/quality/{shipped}.json: no such file; run `dvc repro` first (or `dvc pull`)")
     verdict = judge()
-    facts = {name: read(REPORTS / f"{name}.json") for name in ("ladder", "cost", "data", "synthetic", *TRAINED)}
+    facts = {name: read(REPORTS / f"{name}.json") for name in ("ladder", "cost", "data", "synthetic", "seeds", *TRAINED)}
     ladder, checked, synthetic, distilled = (facts[name] for name in ("ladder", "data", "synthetic", "distill"))
     predictions, asked = read_jsonl(Path("predictions") / f"{shipped}.jsonl")[1:], Path("predictions/teacher.jsonl")
     wrong = errors(task, predictions, {p["id"]: p["answer"] for p in read_jsonl(asked)[1:]} if asked.exists() else {})
@@ -238,6 +238,7 @@ def gather() -> Row:
         "errors": [e | dict(zip(("want", "got"), difference(e["expected"], e["answer"]), strict=True)) for e in wrong[:SHOWN_ERRORS]],
         "wrong": len(wrong), "asked": len(predictions), "doubtful": doubtful(task, wrong), "layers": layers(distilled) if distilled else None,
         "conversions": conversions(**forms), "data": data(checked) if checked else None,
+        "seeds": facts["seeds"] if facts["seeds"] and facts["seeds"]["test_sha256"] == ladder["test_sha256"] else None,
         "synthetic": synthetic and synthetic | {"suites": suites(synthetic["suites"])}, "origins": origins(ladder, verdict, params),
     }  # fmt: skip
 

@@ -47,8 +47,10 @@ def fields(value: Any, path: str = "") -> set[tuple[str, str]]:
 
 def valid(task: Task, answer: str) -> bool:
     if task.kind == "json":
-        value = parse(answer)
-        return value is not NOTHING and task.validator.is_valid(value)
+        if answer not in task.known_answers:
+            value = parse(answer)
+            task.known_answers[answer] = value is not NOTHING and task.validator.is_valid(value)
+        return task.known_answers[answer]
     if task.kind == "label":
         return answer.strip().casefold() in {label.casefold() for label in task.labels}
     return bool(answer.strip())
@@ -69,11 +71,11 @@ def score_one(task: Task, expected: str, answer: str) -> dict[str, Any]:
     """score in [0, 1]; valid; and for JSON the counts of right, wrong and missed fields."""
     row: dict[str, Any] = {"valid": valid(task, answer)}
     if task.kind == "json":
-        want, got = canonical(parse(expected)), parse(answer)
-        have = fields(canonical(got)) if got is not NOTHING else set()
-        hits = len(fields(want) & have)
-        row |= {"score": float(got is not NOTHING and canonical(got) == want)}
-        row |= {"hits": hits, "wrong": len(have) - hits, "missed": len(fields(want)) - hits}
+        want, got = parse(expected), parse(answer)
+        wanted, have = (fields(canonical(v)) if v is not NOTHING else set() for v in (want, got))
+        hits = len(wanted & have)
+        row |= {"score": float(NOTHING not in (want, got) and canonical(got) == canonical(want))}
+        row |= {"hits": hits, "wrong": len(have) - hits, "missed": len(wanted) - hits}
     elif task.kind == "label":
         row["score"] = float(answer.strip().casefold() == expected.strip().casefold())
     else:

@@ -2,7 +2,7 @@
 
 `python -m slm.seal` with one of:
 
-pack                  dist/, predictions/, reports/ and dvc.lock of this checkout into sealed/
+pack                  dist/, predictions/, reports/, dvc.lock and a rung to time beside, of this checkout into sealed/
 open sealed           put them into a checkout, if every byte is as it was sealed and made from what this checkout holds
 papers                model card, bill of materials and checksums into release/, once `make gate` has judged
 verify v1             fetch the bytes of a release and hold them against the commit that it was made from
@@ -29,6 +29,12 @@ from slm.workflow import SEALED, git, seal_key
 FIGURES = ("score", "score_low", "score_high", "n", "valid_rate", "request_ms_p50", "rss_mb", "weights_mb")
 
 
+def reference_of(shipped: str) -> Path | None:
+    """The rung that a device times beside the package: times of two machines are never compared, but their ratios can be."""
+    folder = Path("models") / ("onnx" if shipped == "int8" else "int8")
+    return folder if folder.exists() else None
+
+
 def pack() -> None:
     params = load_params()
     name, shipped = params.package.name, params.package.variant
@@ -41,8 +47,12 @@ def pack() -> None:
         shutil.copyfile("dvc.lock", folder / "dvc.lock")
         facts = Path(scratch) / "facts"
         for part in ("reports", "predictions"):
-            shutil.copytree(part, facts / part, ignore=shutil.ignore_patterns("report.html", "verdict.*", "plots"))
+            shutil.copytree(part, facts / part, ignore=shutil.ignore_patterns("report.html", "verdict.*", "plots", "seeds*"))
         archive(facts, folder / "facts.tar.gz")
+        reference = reference_of(shipped)
+        if reference:
+            archive(reference, folder / "reference.tar.gz")
+        other = next((r for r in ladder["rungs"] if reference and r["name"] == reference.name), None)
         write_json(
             folder / SEAL,
             {
@@ -53,6 +63,7 @@ def pack() -> None:
                 "weights_sha256": weights_sha256(Path("dist") / name / "model"),
                 "folder_sha256": folder_sha256(Path("dist") / name / "model"),
                 "figures": {k: row[k] for k in FIGURES},
+                "reference": other and {"rung": other["name"], "share": row["request_ms_p50"] / other["request_ms_p50"]},
                 "files": {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.name != SEAL},
             },
         )

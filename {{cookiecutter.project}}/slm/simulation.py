@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from statsmodels.stats.proportion import proportion_confint
 
 from slm.compare import slices_of
 from slm.contract import Released
@@ -175,8 +176,9 @@ def _models(scores: Array, number: int, size: int, runs: int, rng: np.random.Gen
 
 
 def _best(best: Array, new: Array) -> Array:
-    """As `slm.released` has it: a new release is the best so far if none scored higher."""
-    return np.where((new.mean(1) >= best.mean(1))[:, None], new, best)
+    """As `slm.released` has it: a new release is the best so far if the lower end of its interval is above the other's score."""
+    low, _ = proportion_confint(new.sum(1), new.shape[1], alpha=0.05, method="wilson")
+    return np.where((low > best.mean(1))[:, None], new, best)
 
 
 def history(scores: Array, releases: int, size: int, runs: int, rng: np.random.Generator) -> Draw:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binom, norm
+from scipy.stats import binom, bootstrap, norm
 from statsmodels.stats.multitest import multipletests
 
 CONFIDENCE = 0.95  # of each one-sided bound
@@ -62,6 +62,20 @@ def paired(before: list[float], after: list[float], alpha: float) -> dict[str, f
         "flipped": flipped,
         "detectable": min(1.0, float((norm.ppf(1 - alpha) + norm.ppf(0.90)) * spread)),
     }
+
+
+def ratio_interval(mine: list[float], other: list[float], share: float) -> tuple[float, float]:
+    """95% bootstrap interval of the ratio of two quantiles, from pairs: the same prompt in the same round, in ms.
+
+    Args:
+        share: of the quantile, 0.5 for medians.
+    """
+
+    def ratio(a: NDArray[np.float64], b: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        return np.quantile(a, share, axis=axis) / np.quantile(b, share, axis=axis)
+
+    found = bootstrap((mine, other), ratio, paired=True, vectorized=True, n_resamples=2000, method="percentile", rng=0)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def slices_worse(groups: dict[str, tuple[list[float], list[float]]], smallest: int, alpha: float) -> list[dict[str, Any]]:

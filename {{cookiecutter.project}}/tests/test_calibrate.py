@@ -84,10 +84,10 @@ def test_each_release_of_a_decline_loses_one_step():
     assert [round(float((d.candidate - draws[0].released).mean()), 2) for d in draws] == [-0.02, -0.04, -0.06]
 
 
-def test_equal_releases_are_equal_but_the_best_of_them_was_lucky():
+def test_equal_releases_are_equal_and_the_best_of_them_is_hardly_ever_the_lucky_one():
     draw = history(answers().scores, 5, 400, 1000, np.random.default_rng(0))
     assert abs((draw.candidate - draw.released).mean()) < 0.004
-    assert (draw.candidate - draw.best).mean() < -0.005
+    assert abs((draw.candidate - draw.best).mean()) < 0.006
 
 
 def test_grades_between_right_and_wrong_lose_what_is_said_too():

@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 
 from slm.compare import judge_baseline
 from slm.contract import Contract, Gate, Released
-from slm.gate import judge_metric
-from slm.integrity import judge_data, judge_integrity, judge_licence
+from slm.gate import how_sure, judge_metric
+from slm.integrity import judge_data, judge_integrity, judge_licences
 from slm.statistics import bounds, chance, paired
 from slm.verdict import verdict
 
@@ -114,9 +114,37 @@ STRICT = CONTRACT.model_copy(update={"allowed_licences": ["Apache-2.0", "MIT"], 
 
 def test_a_licence_that_the_contract_does_not_name_is_refused():
     for licence, passed in (("MIT", True), ("mit", False), ("MIT OR GPL-3.0-only", False), ("LicenseRef-of-the-base-model", False)):
-        (found,) = judge_licence(STRICT, licence)
-        assert found["passed"] is passed, licence
-    assert judge_licence(CONTRACT, "GPL-3.0-only") == []
+        model, data = judge_licences(STRICT, licence, "MIT")
+        assert (model["passed"], data["passed"]) == (passed, True), licence
+        model, data = judge_licences(STRICT, "MIT", licence)
+        assert (model["passed"], data["passed"]) == (True, passed), licence
+    assert judge_licences(STRICT, "MIT", None)[1]["passed"] is False
+    assert judge_licences(CONTRACT, "GPL-3.0-only", None) == []
+
+
+RUNGS = {"rungs": [*LADDER["rungs"], {"name": "data", "synthetic_share": 0.5}, {"name": "package", "mb": 12.0}]}
+
+
+def test_data_and_package_have_figures_too():
+    assert judge_metric(gate(metric="data.synthetic_share", at_most=0.5), RUNGS, "int4", {})["passed"]
+    assert not judge_metric(gate(metric="package.mb", at_most=11.0), RUNGS, "int4", {})["passed"]
+    drift = gate(metric="data.drift", at_most=0.2)
+    assert judge_metric(drift, RUNGS, "int4", {})["passed"] is False
+    assert judge_metric(drift, RUNGS, "int4", {"data.drift": "nothing is released yet"})["passed"] is None
+
+
+def test_a_ratio_of_times_says_how_sure_it_is():
+    rng = np.random.default_rng(0)
+    slow = (100 + rng.normal(0, 5, 36)).tolist()
+    cost = {
+        "threads": 1,
+        "rungs": {n: {"by_threads": {"1": {"request_ms": t}}} for n, t in (("int4", [t / 4 for t in slow]), ("teacher", slow))},
+    }
+    time = gate(metric="shipped.request_ms_p50", over="teacher.request_ms_p50", at_most=0.3)
+    assert how_sure(time, cost, "int4") == " (95% interval 0.250 to 0.250, over 36 requests of each)"
+    del cost["rungs"]["teacher"]
+    assert how_sure(time, cost, "int4") == ""
+    assert how_sure(gate(metric="shipped.score", at_least=0.3), cost, "int4") == ""
 
 
 def data(**changes: Any) -> dict[str, Any]:

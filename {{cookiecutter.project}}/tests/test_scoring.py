@@ -52,3 +52,10 @@ def test_text_task():
 def test_interval_holds_the_mean():
     low, high = interval([1.0] * 8 + [0.0] * 2)
     assert 0.4 < low < 0.8 < high < 1.0
+
+
+def test_two_answers_that_cannot_be_read_are_not_the_same(task: Task):
+    """Models are compared with each other too, and neither may say JSON."""
+    row = score_one(task, "{not json", "{not json")
+    assert (row["score"], row["hits"], row["wrong"], row["missed"]) == (0, 0, 0, 0)
+    assert score_one(task, "{not json", EXPECTED)["score"] == 0

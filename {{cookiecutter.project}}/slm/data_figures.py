@@ -1,0 +1,68 @@
+"""Figures of the data that a model is made from, for gates such as `metric: data.synthetic_share`."""
+
+import json
+from collections import Counter
+from typing import Any
+
+from scipy.spatial.distance import jensenshannon
+
+from slm.changes import file_at
+from slm.errors import UserError
+from slm.records import TASK
+from slm.scoring import class_of
+from slm.task import Task
+
+Counts = dict[str, int]
+
+
+def data_figures(task: Task, data: dict[str, Any], synthetic: dict[str, Any] | None, revision: str | None) -> dict[str, float]:
+    """What the reports of `check` and `validate` say, in one number each.
+
+    Args:
+        data, synthetic: reports/data.json and reports/synthetic.json.
+        revision: commit of the released model; None where nothing is released.
+
+    Returns:
+        records           labelled examples to train on
+        synthetic_share   share of the student's examples whose answer a teacher wrote
+        provenance        share of those that say which teacher gave them for which prompt
+        largest_class     share of the commonest class among the labelled examples to train on (where answers have classes)
+        fewest_examples   examples to train on of the rarest class that the test set asks for (the same)
+        doubtful_labels   share of all labelled examples whose class looks wrong (slm/labels.py)
+        drift             Jensen-Shannon distance, 0 to 1, of the classes and tags trained on from those of the released model (the larger)
+    """
+    train, test = data["splits"]["train"], data["splits"]["test"]
+    classes = {name: n for name, n in train["classes"].items() if name}
+    figures = {"records": float(train["records"])}
+    if synthetic:
+        figures["provenance"] = synthetic.get("with_provenance", 0) / synthetic["kept"] if synthetic["kept"] else 1.0
+        figures["synthetic_share"] = synthetic["kept"] / (synthetic["kept"] + train["records"])
+    if classes:
+        figures["largest_class"] = max(classes.values()) / sum(classes.values())
+        figures["fewest_examples"] = float(min(classes.get(name, 0) for name in test["classes"] if name))
+    if "doubtful" in data:
+        figures["doubtful_labels"] = data["doubtful"]["found"] / max(1, data["doubtful"]["looked_at"])
+    before = _contents(task, file_at(revision, f"{TASK}/train.jsonl")) if revision else None
+    if before:
+        figures["drift"] = max(distance(old, new) for old, new in zip(before, (classes, train["tags"]), strict=True))
+    return figures
+
+
+def distance(one: Counts, other: Counts) -> float:
+    """How differently two sets of examples are distributed over names: 0 alike, 1 nothing in common."""
+    names = sorted({*one, *other})
+    if not names or not sum(one.values()) or not sum(other.values()):
+        return float(bool(one) != bool(other))
+    return float(jensenshannon([one.get(n, 0) for n in names], [other.get(n, 0) for n in names], base=2))
+
+
+def _contents(task: Task, text: str | None) -> tuple[Counts, Counts] | None:
+    """Classes and tags of labelled examples in another commit; None where there are none."""
+    if not text:
+        return None
+    try:
+        rows = [json.loads(line) for line in text.splitlines() if line]
+        classes = Counter(class_of(task, r["messages"][-1]["content"]) for r in rows)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{TASK}/train.jsonl of the released commit cannot be read: {error}") from None
+    return {c: n for c, n in classes.items() if c is not None}, dict(Counter(t for r in rows for t in r.get("tags", [])))

@@ -1,0 +1,164 @@
+"""How much of a score is luck? The student is trained again from other seeds: same teacher, same data, same test set.
+
+    python -m slm.seeds 5       seeds 0 to 4; one that is done is not trained again, one that was stopped goes on
+
+Takes as long as the student's stages, times the number of seeds. Nothing of this checkout changes: each seed has a copy of its own, and only the
+answers come back, to predictions/seeds/. Prints the luck of training beside the luck of the test set, and writes reports/seeds.json;
+`python -m slm.calibrate predictions/seeds/*.jsonl` says what that means for the verdict.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ruamel.yaml import YAML
+
+from slm.errors import UserError, stage
+from slm.files import read_jsonl, replacing, sha256_json, write_json, write_jsonl
+from slm.ladder import plain
+from slm.params import load_params
+from slm.plan import dvc_status, out_of_lock
+from slm.scoring import score_one
+from slm.task import load_task
+
+WORK, ANSWERS, OUTPUT = Path(".cache/seeds"), Path("predictions/seeds"), Path("reports/seeds.json")
+
+
+def stages(shipped: str) -> list[str]:
+    """Those that make the student, from the teacher's answers to the student's own."""
+    quantized = [] if shipped == "onnx" else [f"quantize@{shipped}"]
+    return ["distill", "finetune", "convert@onnx", *quantized, f"evaluate@{shipped}"]
+
+
+def made_from(shipped: str) -> str:
+    """Names all that the student is made from but its seed."""
+    lock = YAML(typ="safe").load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
+    parts = []
+    for name in stages(shipped):
+        entry = lock[name]
+        knobs = {file: {k: v for k, v in values.items() if k != "seed"} for file, values in entry.get("params", {}).items()}
+        parts.append([entry["cmd"], entry["deps"], knobs])
+    return sha256_json(parts)
+
+
+def dvc(folder: Path, *arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, check=False)
+    if done.returncode:
+        raise UserError(f"{folder}: `dvc {' '.join(arguments)}` failed, see above; run the same command again: it goes on where it stopped")
+
+
+def copy(seed: int, shipped: str) -> Path:
+    """A copy of this checkout with another seed: its files as they are, and what its student is made from out of DVC's cache."""
+    target = WORK / str(seed)
+    if target.exists():
+        return target
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "-co", "--exclude-standard"], capture_output=True, text=True, encoding="utf-8", check=True
+    )
+    with replacing(target) as folder:
+        for name in listed.stdout.split("\0"):
+            if name and Path(name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(name, folder / name)
+        (folder / ".dvc" / "config.local").unlink(missing_ok=True)
+        dvc(folder, "config", "--local", "core.no_scm", "true")
+        dvc(folder, "cache", "dir", "--local", os.path.abspath(".dvc/cache"))
+        dvc(folder, "checkout", "--quiet", "fetch", "check", "teach", "synthesize", "validate")
+        yaml = YAML()
+        yaml.width = 200
+        params = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
+        params["seed"] = seed
+        params["evaluate"]["sample"][shipped] = None  # a sample would be another one for each seed
+        with (folder / "params.yaml").open("w", encoding="utf-8", newline="\n") as stream:
+            yaml.dump(params, stream)
+        load_params(folder / "params.yaml")
+    return target
+
+
+def answers(seed: int, shipped: str, key: str) -> Path:
+    """The answers of the student of one seed, trained now if they are not here."""
+    path = ANSWERS / f"{seed}.jsonl"
+    if path.exists() and read_jsonl(path)[0].get("made_from") == key:
+        return path
+    if (WORK / "made_from").exists() and (WORK / "made_from").read_text(encoding="utf-8") != key:
+        shutil.rmtree(WORK)
+    WORK.mkdir(parents=True, exist_ok=True)
+    (WORK / "made_from").write_text(key, encoding="utf-8")
+    folder = copy(seed, shipped)
+    for name in stages(shipped):
+        dvc(folder, "repro", "--single-item", name)
+    header, *rows = read_jsonl(folder / "predictions" / f"{shipped}.jsonl")
+    write_jsonl(path, [header | {"seed": seed, "made_from": key}, *rows])
+    shutil.rmtree(folder)
+    return path
+
+
+def luck(scores: np.ndarray) -> dict[str, float]:
+    """Two kinds of luck, as standard deviations of one model's score.
+
+    Args:
+        scores: of each seed (rows) on each example.
+
+    Returns:
+        `of_training`: another seed, same examples; `of_the_test_set`: other examples, same model; `differ`: share of answers whose score differs
+        between two seeds; `difference`: what 95% of differences between two equally good students stay below, by both kinds, on one test set.
+    """
+    seeds, examples = scores.shape
+    means = scores.mean(axis=1)
+    pairs = [(i, j) for i in range(seeds) for j in range(i)]
+    differ = float(np.mean([(scores[i] != scores[j]).mean() for i, j in pairs]))
+    # The same examples are asked of both: what is luck in a difference is the answers that flip.
+    squares = float(np.mean([np.square(scores[i] - scores[j]).mean() for i, j in pairs]))
+    return {
+        "of_training": float(means.std(ddof=1)),
+        "of_the_test_set": float(np.mean(scores.std(axis=1, ddof=1)) / np.sqrt(examples)),
+        "differ": differ,
+        "difference": 1.96 * float(np.sqrt(squares / examples)),
+    }
+
+
+def report(facts: dict[str, Any]) -> str:
+    rows = [["seed", "score"], *([str(s["seed"]), f"{s['score']:.3f}"] for s in facts["seeds"])]
+    found = facts["luck"]
+    return plain(rows) + (
+        f"\nluck of training     {found['of_training']:.4f}   standard deviation of the score over seeds, on these {facts['examples']} examples\n"
+        f"luck of the test set {found['of_the_test_set']:.4f}   the same over other test sets of this size, for one model\n"
+        f"{found['differ']:.0%} of the answers differ between two seeds: equally good students differ by up to {found['difference']:.3f} (95%) "
+        "on this test set by luck alone\n"
+    )
+
+
+@stage
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("number", type=int, help="of seeds, at least 2")
+    number = parser.parse_args().number
+    if number < 2:
+        parser.error(f"{number} seeds have no spread; give at least 2")
+    if not Path("dvc.lock").exists() or out_of_lock(dvc_status()):
+        raise UserError("dvc.lock is not in sync with the files: run `make repro` first; seeds are compared with the model that it makes")
+    shipped, task = load_params().package.variant, load_task()
+    key, paths = made_from(shipped), []
+    for seed in range(number):
+        print(f"seed {seed}, {seed + 1} of {number}", flush=True)
+        paths.append(answers(seed, shipped, key))
+    tables = [read_jsonl(path)[1:] for path in paths]
+    scores = np.array([[score_one(task, r["expected"], r["answer"])["score"] for r in rows] for rows in tables])
+    facts = {
+        "made_from": key,
+        "test_sha256": read_jsonl(paths[0])[0]["test_sha256"],
+        "examples": scores.shape[1],
+        "seeds": [{"seed": i, "score": float(s)} for i, s in enumerate(scores.mean(axis=1))],
+        "luck": luck(scores),
+    }
+    write_json(OUTPUT, facts)
+    print(report(facts))
+
+
+if __name__ == "__main__":
+    main()

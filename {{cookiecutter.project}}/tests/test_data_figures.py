@@ -1,0 +1,85 @@
+"""Figures of the data, and how far they drifted from those of the released model."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from slm.data_figures import data_figures, distance
+from slm.errors import UserError
+
+
+def split(classes: dict[str, int], tags: dict[str, int] | None = None) -> dict:
+    return {"records": sum(classes.values()), "classes": classes, "tags": tags or {}}
+
+
+DATA = {
+    "splits": {"train": split({"a": 60, "b": 40}, {"plain": 100}), "test": split({"a": 5, "b": 4, "c": 1})},
+    "doubtful": {"looked_at": 200, "found": 5, "shown": []},
+}
+
+
+def test_shares(task):
+    found = data_figures(task, DATA, {"kept": 300, "with_provenance": 150}, None)
+    assert found == {
+        "records": 100,
+        "provenance": 0.5,
+        "synthetic_share": 0.75,
+        "largest_class": 0.6,
+        "fewest_examples": 0,
+        "doubtful_labels": 0.025,
+    }
+
+
+def test_a_task_without_classes_has_no_balance(task):
+    data = DATA | {"splits": {"train": split({"": 100}), "test": split({"": 10})}}
+    assert data_figures(task, data, None, None) == {"records": 100, "doubtful_labels": 0.025}
+
+
+def test_distance():
+    assert distance({"a": 3, "b": 1}, {"a": 30, "b": 10}) == pytest.approx(0, abs=1e-6)
+    assert distance({"a": 3}, {"b": 3}) == pytest.approx(1)
+    assert 0 < distance({"a": 3, "b": 1}, {"a": 1, "b": 3}) < 1
+    assert distance({}, {}) == 0
+    assert distance({}, {"a": 1}) == 1
+
+
+@pytest.fixture
+def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Commits training data with the given classes, and gives the commit."""
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q", "."], check=True)
+    Path("task").mkdir()
+
+    def commit(text: str) -> str:
+        Path("task/train.jsonl").write_text(text, encoding="utf-8")
+        subprocess.run(["git", "add", "-A"], check=True)
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"], check=True)
+        return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+
+    return commit
+
+
+def line(name: str, tag: str) -> str:
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": json.dumps({"name": name, "arguments": {}})}]
+    return json.dumps({"id": "1", "messages": messages, "tags": [tag]}) + "\n"
+
+
+def test_drift_is_against_the_released_models_data(task, released):
+    same = released(line("a", "plain") * 6 + line("b", "plain") * 4)
+    assert data_figures(task, DATA, None, same)["drift"] == pytest.approx(0, abs=1e-6)
+    other = released(line("a", "plain") + line("b", "plain") * 9)
+    assert data_figures(task, DATA, None, other)["drift"] > 0.2
+    tagged = released(line("a", "typo") * 6 + line("b", "typo") * 4)
+    assert data_figures(task, DATA, None, tagged)["drift"] == pytest.approx(1)
+
+
+def test_no_drift_is_claimed_where_that_commit_is_not_here(task, released):
+    released(line("a", "plain"))
+    assert "drift" not in data_figures(task, DATA, None, "0" * 40)
+
+
+def test_data_of_that_commit_that_cannot_be_read_is_an_error(task, released):
+    with pytest.raises(UserError, match=r"train\.jsonl of the released commit"):
+        data_figures(task, DATA, None, released("nonsense\n"))

@@ -1,0 +1,52 @@
+"""Luck, told apart: of training, of the test set."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slm.files import write_text
+from slm.seeds import luck, made_from, stages
+
+LOCK = """
+stages:
+  distill: {cmd: d, deps: [{path: a, md5: SUM}], params: {params.yaml: {seed: SEED, distill.layers: 2}}}
+  finetune: {cmd: f, deps: []}
+  convert@onnx: {cmd: c, deps: []}
+  quantize@int4: {cmd: q, deps: []}
+  evaluate@int4: {cmd: e, deps: []}
+"""
+
+
+def test_same_answers_have_no_luck_of_training():
+    scores = np.tile(np.array([1.0, 0.0, 1.0, 1.0]), (3, 1))
+    found = luck(scores)
+    assert (found["of_training"], found["differ"], found["difference"]) == (0, 0, 0)
+    assert found["of_the_test_set"] == pytest.approx(np.std([1, 0, 1, 1], ddof=1) / 2)
+
+
+def test_luck_is_found_as_it_was_made():
+    rng = np.random.default_rng(0)
+    chance = rng.random(4000)  # of each example to be answered right
+    found = luck((rng.random((60, 4000)) < chance).astype(float))
+    assert found["of_training"] == pytest.approx(np.sqrt((chance * (1 - chance)).mean() / 4000), rel=0.25)
+    assert found["differ"] == pytest.approx(2 * (chance * (1 - chance)).mean(), rel=0.05)
+    # Of equally good students 95% differ by less.
+    means = (rng.random((2000, 4000)) < chance).mean(axis=1)
+    assert (abs(means[::2] - means[1::2]) <= found["difference"]).mean() == pytest.approx(0.95, abs=0.02)
+
+
+def test_a_student_is_trained_again_when_anything_but_its_seed_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+    def named(total: str, seed: str) -> str:
+        write_text(Path("dvc.lock"), LOCK.replace("SUM", total).replace("SEED", seed))
+        return made_from("int4")
+
+    assert named("x", "0") == named("x", "1")
+    assert named("x", "0") != named("y", "0")
+
+
+def test_what_ships_decides_which_stages_run():
+    assert stages("int4")[-2:] == ["quantize@int4", "evaluate@int4"]
+    assert stages("onnx")[-2:] == ["convert@onnx", "evaluate@onnx"]
