@@ -9,6 +9,7 @@ The project is in {folder}. Next:
   cd {folder}
   make setup      # environment and base model, once
   make repro gate # make the model, then judge it
+  git add dvc.lock && git commit -m "First model"   # then push
 """
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError
-from slm.files import read_json, read_jsonl
+from slm.files import read_json, read_jsonl, sha256_file
 from slm.ladder import build
 from slm.papers import checksums
 from slm.records import Record, prediction
@@ -73,4 +73,11 @@ def wrong_papers(package: Path) -> str | None:
             return f"{name} is missing"
     if (package / "SHA256SUMS").read_text(encoding="utf-8") != checksums(package):
         return "SHA256SUMS does not name these files"
-    return None
+    model = package / "model"
+    files = {p.relative_to(model).as_posix(): sha256_file(p) for p in model.rglob("*") if p.is_file()}
+    try:
+        parts = read_json(package / "sbom.cdx.json")["components"]
+        named = {c["name"]: c["hashes"][0]["content"] for c in parts if c["type"] == "file"}
+    except (ValueError, KeyError, IndexError, TypeError):
+        return "sbom.cdx.json cannot be read"
+    return None if named == files else "sbom.cdx.json names other files than those in model/"

@@ -92,7 +92,7 @@ def figures(runs: list[Row]) -> Row:
         "prompt_tokens": float(np.mean([r["prompt_tokens"] for r in requests])),
         "answer_tokens": float(np.mean([r["answer_tokens"] for r in requests])),
         "rss_mb": float(np.median([run["rss_mb"] for run in runs])),
-        "request_ms": times,
+        "request_ms": [[r["request_ms"] for r in run["requests"]] for run in runs],
         "request_ms_p50_by_round": [float(np.median([r["request_ms"] for r in run["requests"]])) for run in runs],
     }
 
@@ -101,10 +101,10 @@ def share_interval(mine: Row, other: Row, figure: str) -> str:
     """How sure the ratio of two models' times is, as the end of a sentence; empty for what is no time of many requests."""
     quantile = {"request_ms_p50": 0.5, "request_ms_p95": 0.95}.get(figure)
     one, two = mine.get("request_ms") or [], other.get("request_ms") or []
-    if quantile is None or len(one) != len(two) or len(one) < 2:
+    if quantile is None or [len(r) for r in one] != [len(r) for r in two] or not one or len(one[0]) < 2:
         return ""
     low, high = ratio_interval(one, two, quantile)
-    return f" (95% interval {low:.3f} to {high:.3f}, over {len(one)} requests of each)"
+    return f" (95% interval {low:.3f} to {high:.3f}, over {len(one[0])} prompts, each asked {len(one)} times)"
 
 
 def machine() -> Row:

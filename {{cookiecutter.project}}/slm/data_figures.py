@@ -40,8 +40,8 @@ def data_figures(task: Task, data: dict[str, Any], synthetic: dict[str, Any] | N
     if classes:
         figures["largest_class"] = max(classes.values()) / sum(classes.values())
         figures["fewest_examples"] = float(min(classes.get(name, 0) for name in test["classes"] if name))
-    if "doubtful" in data:
-        figures["doubtful_labels"] = data["doubtful"]["found"] / max(1, data["doubtful"]["looked_at"])
+    if data.get("doubtful", {}).get("looked_at"):
+        figures["doubtful_labels"] = data["doubtful"]["found"] / data["doubtful"]["looked_at"]
     before = _contents(task, file_at(revision, f"{TASK}/train.jsonl")) if revision else None
     if before:
         figures["drift"] = max(distance(old, new) for old, new in zip(before, (classes, train["tags"]), strict=True))
@@ -61,7 +61,7 @@ def _contents(task: Task, text: str | None) -> tuple[Counts, Counts] | None:
     if not text:
         return None
     try:
-        rows = [json.loads(line) for line in text.splitlines() if line]
+        rows = [json.loads(line) for line in text.split("\n") if line]
         classes = Counter(class_of(task, r["messages"][-1]["content"]) for r in rows)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{TASK}/train.jsonl of the released commit cannot be read: {error}") from None

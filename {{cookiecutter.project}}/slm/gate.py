@@ -120,7 +120,7 @@ def judge() -> dict[str, Any]:
     released = read_json(RELEASED)
     header, *predictions = read_jsonl(Path("predictions") / f"{shipped}.jsonl")
     package = Path("dist") / params.package.name / "model"
-    test_ids = [json.loads(line)["id"] for line in (TASK / "test.jsonl").read_text(encoding="utf-8").splitlines() if line]
+    test_ids = [json.loads(line)["id"] for line in (TASK / "test.jsonl").read_text(encoding="utf-8").split("\n") if line]
 
     records = read_records(TASK / "test.jsonl", answered=True) if test_ids else []
     predictions = with_true_labels(predictions, records)
@@ -148,8 +148,10 @@ def judge() -> dict[str, Any]:
     absent = {}
     if params.synthesize.teacher == "endpoint":
         absent["teacher"] = "the teacher is an endpoint, without time, memory and weights of its own here"
-    if baseline is None:
-        absent["data.drift"] = "nothing is released yet"
+    if "drift" not in made_from:
+        absent["data.drift"] = "train.jsonl of the released commit is not in this clone" if baseline else "nothing is released yet"
+    if data and not data.get("doubtful", {"looked_at": 1})["looked_at"]:
+        absent["data.doubtful_labels"] = "no class of an answer has enough examples to tell"
     if data and not any(data["splits"]["train"]["classes"]):
         absent |= dict.fromkeys(("data.largest_class", "data.fewest_examples"), "the answers of this task have no classes")
     figures = {"rungs": [*ladder["rungs"], *beside]}

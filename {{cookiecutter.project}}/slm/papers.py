@@ -108,8 +108,8 @@ def bill_of_materials(name: str, model: Path, weights_sha256: str, base: dict[st
 
 def checksums(folder: Path) -> str:
     """What `sha256sum --check` reads."""
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "SHA256SUMS")
-    return "".join(f"{sha256_file(p)}  {p.relative_to(folder).as_posix()}\n" for p in paths)
+    names = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file() and p.name != "SHA256SUMS"}
+    return "".join(f"{sha256_file(names[name])}  {name}\n" for name in sorted(names))  # by text: paths sort differently on Windows
 
 
 def archive(folder: Path, output: Path) -> None:

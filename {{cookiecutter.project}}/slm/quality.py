@@ -11,6 +11,7 @@ from slm.records import Record
 from slm.scoring import NOTHING, class_of, parse
 from slm.task import Task
 
+LONG = 200  # letters of a text above which one typo leaves most of its word 3-grams alone
 NEAR = 0.7  # word 3-gram Jaccard above which two requests count as the same
 
 
@@ -25,10 +26,13 @@ def grams(text: str) -> set[tuple[str, ...]]:
 
 
 def typos(text: str) -> set[str]:
-    """A text, and it with any one letter left out: two texts that differ by one typo (a letter missing, added, changed, or
-    swapped with its neighbour) share one of these. Digits stay: 20 and 21 are no typo."""
+    """A short text, and it with any one letter of a long word left out: two texts that differ by one typo (a letter missing, added, changed, or
+    swapped with its neighbour) share one of these. Short words and numbers stay: 7 am and 7 pm, 20 and 21 are no typo."""
     plain = normal(text)
-    return {plain} | {plain[:i] + plain[i + 1 :] for i, sign in enumerate(plain) if sign.isalpha()}
+    if len(plain) > LONG:  # word 3-grams find its copies
+        return {plain}
+    words = [m.span() for m in re.finditer(r"[^\W\d_]{5,}", plain)]
+    return {plain} | {plain[:i] + plain[i + 1 :] for start, end in words for i in range(start, end)}
 
 
 class Index:

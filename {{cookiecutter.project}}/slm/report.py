@@ -22,6 +22,7 @@ from slm.gate import REPORTS, judge
 from slm.ladder import table
 from slm.params import Params, load_params
 from slm.scoring import class_of, interval, score_one, valid
+from slm.seeds import made_from
 from slm.task import Task, load_task
 from slm.verdict import Row, headline, rows_of
 
@@ -217,6 +218,14 @@ def origins(ladder: Row, verdict: Row, params: Params) -> list[list[str]]:
     return rows + [[name, version(name)] for name in LIBRARIES if name.replace("-", "_") not in ladder["machine"]]
 
 
+def of_this_student(seeds: Row | None, ladder: Row, shipped: str) -> Row | None:
+    """What `make seeds` found, unless the student or the test set has changed since."""
+    fits = (
+        seeds and seeds["test_sha256"] == ladder["test_sha256"] and Path("dvc.lock").exists() and seeds["made_from"] == made_from(shipped)
+    )
+    return seeds if fits else None
+
+
 def gather() -> Row:
     """All that the page shows, from the facts of this checkout."""
     params, task = load_params(), load_task()
@@ -238,7 +247,7 @@ def gather() -> Row:
         "errors": [e | dict(zip(("want", "got"), difference(e["expected"], e["answer"]), strict=True)) for e in wrong[:SHOWN_ERRORS]],
         "wrong": len(wrong), "asked": len(predictions), "doubtful": doubtful(task, wrong), "layers": layers(distilled) if distilled else None,
         "conversions": conversions(**forms), "data": data(checked) if checked else None,
-        "seeds": facts["seeds"] if facts["seeds"] and facts["seeds"]["test_sha256"] == ladder["test_sha256"] else None,
+        "seeds": of_this_student(facts["seeds"], ladder, shipped),
         "synthetic": synthetic and synthetic | {"suites": suites(synthetic["suites"])}, "origins": origins(ladder, verdict, params),
     }  # fmt: skip
 

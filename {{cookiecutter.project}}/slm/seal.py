@@ -18,7 +18,7 @@ from pathlib import Path
 
 from slm import github
 from slm.errors import UserError, stage
-from slm.files import folder_sha256, read_json, replacing, sha256_file, weights_sha256, write_json, write_text
+from slm.files import folder_mb, folder_sha256, read_json, replacing, sha256_file, weights_sha256, write_json, write_text
 from slm.papers import archive, with_waivers
 from slm.params import load_params
 from slm.plan import dvc_status, out_of_lock
@@ -26,13 +26,14 @@ from slm.released import SEAL, read_seal
 from slm.verdict import waivers_of
 from slm.workflow import SEALED, git, seal_key
 
+LARGEST_REFERENCE_MB = 1800  # a release's asset may have 2 GiB
 FIGURES = ("score", "score_low", "score_high", "n", "valid_rate", "request_ms_p50", "rss_mb", "weights_mb")
 
 
 def reference_of(shipped: str) -> Path | None:
     """The rung that a device times beside the package: times of two machines are never compared, but their ratios can be."""
-    folder = Path("models") / ("onnx" if shipped == "int8" else "int8")
-    return folder if folder.exists() else None
+    folder = Path("models") / ("int4" if shipped == "int8" else "int8")
+    return folder if folder.exists() and folder_mb(folder) < LARGEST_REFERENCE_MB else None
 
 
 def pack() -> None:

@@ -3,7 +3,7 @@
     python -m slm.seeds 5       seeds 0 to 4; one that is done is not trained again, one that was stopped goes on
 
 Takes as long as the student's stages, times the number of seeds. Nothing of this checkout changes: each seed has a copy of its own, and only the
-answers come back, to predictions/seeds/. Prints the luck of training beside the luck of the test set, and writes reports/seeds.json;
+answers come back, to predictions/seeds/ (and the models into DVC's cache: `dvc gc --workspace` frees it). Prints the luck of training beside the luck of the test set, and writes reports/seeds.json;
 `python -m slm.calibrate predictions/seeds/*.jsonl` says what that means for the verdict.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from ruamel.yaml import YAML
+from scipy.stats import t
 
 from slm.errors import UserError, stage
 from slm.files import read_jsonl, replacing, sha256_json, write_json, write_jsonl
@@ -46,10 +47,10 @@ def made_from(shipped: str) -> str:
     return sha256_json(parts)
 
 
-def dvc(folder: Path, *arguments: str) -> None:
+def dvc(folder: Path, *arguments: str, remedy: str = "run the same command again: it goes on where it stopped") -> None:
     done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, check=False)
     if done.returncode:
-        raise UserError(f"{folder}: `dvc {' '.join(arguments)}` failed, see above; run the same command again: it goes on where it stopped")
+        raise UserError(f"{folder}: `dvc {' '.join(arguments)}` failed, see above; {remedy}")
 
 
 def copy(seed: int, shipped: str) -> Path:
@@ -60,15 +61,22 @@ def copy(seed: int, shipped: str) -> Path:
     listed = subprocess.run(
         ["git", "ls-files", "-z", "-co", "--exclude-standard"], capture_output=True, text=True, encoding="utf-8", check=True
     )
+    where = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, encoding="utf-8", check=True)
     with replacing(target) as folder:
         for name in listed.stdout.split("\0"):
             if name and Path(name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(name, folder / name)
-        (folder / ".dvc" / "config.local").unlink(missing_ok=True)
         dvc(folder, "config", "--local", "core.no_scm", "true")
-        dvc(folder, "cache", "dir", "--local", os.path.abspath(".dvc/cache"))
-        dvc(folder, "checkout", "--quiet", "fetch", "check", "teach", "synthesize", "validate")
+        dvc(folder, "cache", "dir", "--local", os.path.abspath(where.stdout.strip()))
+        given = ("fetch", "check", "teach", "synthesize", "validate")
+        dvc(
+            folder,
+            "checkout",
+            "--quiet",
+            *given,
+            remedy="what the student is made from is not in DVC's cache: run `make pull` or `make repro`",
+        )
         yaml = YAML()
         yaml.width = 200
         params = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
@@ -80,15 +88,26 @@ def copy(seed: int, shipped: str) -> Path:
     return target
 
 
+def forget_others(key: str) -> None:
+    """Answers and copies of students that were made from something else, and copies that were never whole."""
+    for path in ANSWERS.glob("*.jsonl"):
+        if read_jsonl(path)[0].get("made_from") != key:
+            path.unlink()
+    note = WORK / "made_from"
+    if note.exists() and note.read_text(encoding="utf-8") != key:
+        shutil.rmtree(WORK)
+    WORK.mkdir(parents=True, exist_ok=True)
+    note.write_text(key, encoding="utf-8")
+    for path in WORK.glob(".*.part"):
+        shutil.rmtree(path)
+
+
 def answers(seed: int, shipped: str, key: str) -> Path:
     """The answers of the student of one seed, trained now if they are not here."""
     path = ANSWERS / f"{seed}.jsonl"
-    if path.exists() and read_jsonl(path)[0].get("made_from") == key:
+    if path.exists():
+        shutil.rmtree(WORK / str(seed), ignore_errors=True)  # left by a kill
         return path
-    if (WORK / "made_from").exists() and (WORK / "made_from").read_text(encoding="utf-8") != key:
-        shutil.rmtree(WORK)
-    WORK.mkdir(parents=True, exist_ok=True)
-    (WORK / "made_from").write_text(key, encoding="utf-8")
     folder = copy(seed, shipped)
     for name in stages(shipped):
         dvc(folder, "repro", "--single-item", name)
@@ -106,19 +125,21 @@ def luck(scores: np.ndarray) -> dict[str, float]:
 
     Returns:
         `of_training`: another seed, same examples; `of_the_test_set`: other examples, same model; `differ`: share of answers whose score differs
-        between two seeds; `difference`: what 95% of differences between two equally good students stay below, by both kinds, on one test set.
+        between two seeds; `difference`: what 95% of differences between two students of this making stay below, on one test set:
+        by the flipped answers, or by the scores of the seeds, whichever is more.
     """
     seeds, examples = scores.shape
     means = scores.mean(axis=1)
     pairs = [(i, j) for i in range(seeds) for j in range(i)]
     differ = float(np.mean([(scores[i] != scores[j]).mean() for i, j in pairs]))
-    # The same examples are asked of both: what is luck in a difference is the answers that flip.
+    # The same examples are asked of both, so what is luck in a difference is the answers that flip; and a whole seed can be better or worse.
     squares = float(np.mean([np.square(scores[i] - scores[j]).mean() for i, j in pairs]))
+    flips, training = 1.96 * np.sqrt(squares / examples), float(t.ppf(0.975, seeds - 1) * np.sqrt(2) * means.std(ddof=1))
     return {
         "of_training": float(means.std(ddof=1)),
         "of_the_test_set": float(np.mean(scores.std(axis=1, ddof=1)) / np.sqrt(examples)),
         "differ": differ,
-        "difference": 1.96 * float(np.sqrt(squares / examples)),
+        "difference": float(max(flips, training)),
     }
 
 
@@ -144,6 +165,7 @@ def main() -> None:
         raise UserError("dvc.lock is not in sync with the files: run `make repro` first; seeds are compared with the model that it makes")
     shipped, task = load_params().package.variant, load_task()
     key, paths = made_from(shipped), []
+    forget_others(key)
     for seed in range(number):
         print(f"seed {seed}, {seed + 1} of {number}", flush=True)
         paths.append(answers(seed, shipped, key))

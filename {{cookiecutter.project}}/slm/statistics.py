@@ -64,17 +64,19 @@ def paired(before: list[float], after: list[float], alpha: float) -> dict[str, f
     }
 
 
-def ratio_interval(mine: list[float], other: list[float], share: float) -> tuple[float, float]:
-    """95% bootstrap interval of the ratio of two quantiles, from pairs: the same prompt in the same round, in ms.
+def ratio_interval(mine: list[list[float]], other: list[list[float]], share: float) -> tuple[float, float]:
+    """95% bootstrap interval of the ratio of two quantiles. Prompts are drawn, each with all its rounds: these are hardly independent.
 
     Args:
+        mine, other: ms, by round and prompt.
         share: of the quantile, 0.5 for medians.
     """
+    one, two = np.array(mine), np.array(other)
 
-    def ratio(a: NDArray[np.float64], b: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        return np.quantile(a, share, axis=axis) / np.quantile(b, share, axis=axis)
+    def ratio(prompts: NDArray[np.int64]) -> float:
+        return float(np.quantile(one[:, prompts], share) / np.quantile(two[:, prompts], share))
 
-    found = bootstrap((mine, other), ratio, paired=True, vectorized=True, n_resamples=2000, method="percentile", rng=0)
+    found = bootstrap((np.arange(one.shape[1]),), ratio, vectorized=False, n_resamples=1000, method="percentile", rng=0)
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 

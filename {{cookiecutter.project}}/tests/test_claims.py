@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from slm.claims import alike, with_true_labels, wrong_figures, wrong_papers
-from slm.files import read_json, write_json, write_jsonl
+from slm.files import read_json, sha256_file, write_json, write_jsonl
 from slm.ladder import COST, RUNGS, build
 from slm.papers import checksums
 from slm.records import Record
@@ -82,10 +82,21 @@ def test_numbers_may_differ_in_their_last_digits_only():
 
 
 def test_papers_name_every_file_of_the_package(tmp_path: Path):
-    for name in ("README.md", "sbom.cdx.json", "task.yaml"):
+    for name in ("README.md", "task.yaml"):
         (tmp_path / name).write_text(name, encoding="utf-8")
-    (tmp_path / "SHA256SUMS").write_text(checksums(tmp_path), encoding="utf-8")
-    assert wrong_papers(tmp_path) is None
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.onnx").write_text("weights", encoding="utf-8")
+
+    def bill(*names: str) -> str | None:
+        """What is said of the papers once the bill of materials names these files, and the checksums are right."""
+        parts = [{"type": "file", "name": n, "hashes": [{"content": sha256_file(tmp_path / "model" / "model.onnx")}]} for n in names]
+        write_json(tmp_path / "sbom.cdx.json", {"components": [*parts, {"type": "library", "name": "torch"}]})
+        (tmp_path / "SHA256SUMS").write_text(checksums(tmp_path), encoding="utf-8")
+        return wrong_papers(tmp_path)
+
+    assert bill() == "sbom.cdx.json names other files than those in model/"
+    assert bill("model.onnx", "other.onnx") == "sbom.cdx.json names other files than those in model/"
+    assert bill("model.onnx") is None
     (tmp_path / "task.yaml").write_text("changed", encoding="utf-8")
     assert wrong_papers(tmp_path) == "SHA256SUMS does not name these files"
     (tmp_path / "sbom.cdx.json").unlink()

@@ -135,13 +135,15 @@ def test_data_and_package_have_figures_too():
 
 def test_a_ratio_of_times_says_how_sure_it_is():
     rng = np.random.default_rng(0)
-    slow = (100 + rng.normal(0, 5, 36)).tolist()
+    slow = (100 + rng.normal(0, 5, (3, 12))).tolist()
     cost = {
         "threads": 1,
-        "rungs": {n: {"by_threads": {"1": {"request_ms": t}}} for n, t in (("int4", [t / 4 for t in slow]), ("teacher", slow))},
+        "rungs": {
+            n: {"by_threads": {"1": {"request_ms": t}}} for n, t in (("int4", [[t / 4 for t in r] for r in slow]), ("teacher", slow))
+        },
     }
     time = gate(metric="shipped.request_ms_p50", over="teacher.request_ms_p50", at_most=0.3)
-    assert how_sure(time, cost, "int4") == " (95% interval 0.250 to 0.250, over 36 requests of each)"
+    assert how_sure(time, cost, "int4") == " (95% interval 0.250 to 0.250, over 12 prompts, each asked 3 times)"
     del cost["rungs"]["teacher"]
     assert how_sure(time, cost, "int4") == ""
     assert how_sure(gate(metric="shipped.score", at_least=0.3), cost, "int4") == ""
