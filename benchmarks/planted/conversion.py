@@ -162,7 +162,7 @@ def three_small_losses(folder: Path) -> None:
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
 )
-NO_NEWLINE = CHATML + "{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
+NEWLINE = "{% for message in messages %}{{ '<|im_start|>' + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
 LLAMA = (
     "{% for message in messages %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ ' ' }}{% endif %}"
@@ -185,7 +185,7 @@ CASES = [
     case("a layer's scales times eight", weights("times eight")),
     case("scales in the wrong order", weights("rows swapped")),
     case("another lesson's weights, asked", untaught),
-    case("prompt short of a newline", template(NO_NEWLINE)),
+    case("prompt with a newline more", template(NEWLINE)),
     case("another family's chat template", template(LLAMA)),
     case("base model's system prompt left in the template", template(SYSTEM)),
     case("tokenizer without its merges", tokenizer(no_merges)),

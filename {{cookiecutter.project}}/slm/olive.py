@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from slm.errors import UserError
-from slm.files import replacing
+from slm.files import read_json, replacing, write_json
 
 OVERLAY = Path(sys.prefix) / "olive-overlay"
 
@@ -55,3 +55,22 @@ def run_recipe(recipe: Path, model: Path, output: Path) -> None:
             for path in sorted(found.parent.iterdir()):
                 if path.is_file() and path.name not in LEFTOVERS:
                     shutil.copyfile(path, temporary / path.name)
+            pad_with_what_no_prompt_holds(temporary)
+
+
+def pad_with_what_no_prompt_holds(folder: Path) -> None:
+    """Name a special token as padding that stands in no prompt.
+
+    GenAI and Foundry Local attend to no padding token, wherever it stands. Often it is the end token, which also ends the user's message: the
+    model would then be asked something else than it was taught.
+    """
+    config, tokenizer = read_json(folder / "genai_config.json"), read_json(folder / "tokenizer.json")
+    settings, template = read_json(folder / "tokenizer_config.json"), folder / "chat_template.jinja"
+    prompts = f"{settings.get('chat_template', '')}{template.read_text(encoding='utf-8') if template.exists() else ''}"
+    model = config["model"]
+    ends = model["eos_token_id"] if isinstance(model["eos_token_id"], list) else [model["eos_token_id"]]
+    held = {*ends, model.get("bos_token_id")}
+    unused = [t["id"] for t in tokenizer["added_tokens"] if t["special"] and t["id"] not in held and t["content"] not in prompts]
+    if unused:
+        model["pad_token_id"] = unused[0]
+        write_json(folder / "genai_config.json", config)

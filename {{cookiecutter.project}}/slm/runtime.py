@@ -33,12 +33,8 @@ class Reply:
 class GenAI:
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         config = og.Config(str(folder))
-        # GenAI masks the padding token wherever it stands, and the end token is often the padding token: within a batch
-        # it would hide the end of the user's message. No batch of ours is padded, so an unused id is right.
-        overlay: dict = {"model": {"pad_token_id": 0}}
         if threads is not None:
-            overlay["model"]["decoder"] = {"session_options": {"intra_op_num_threads": threads}}
-        config.overlay(json.dumps(overlay))
+            config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
         self.model = og.Model(config)
         self.tokenizer = og.Tokenizer(self.model)
         self.end_ids = set(self.tokenizer.eos_token_ids.tolist())
