@@ -13,7 +13,7 @@ from slm.records import TASK, Record
 from slm.scoring import class_of
 from slm.task import Task
 
-FOLDS = 5
+FOLDS = 3
 SHOWN = 40
 
 
@@ -31,8 +31,9 @@ def doubtful_labels(task: Task, splits: dict[str, list[Record]]) -> dict[str, An
     classes = sorted({c for _, _, c in rows})
     if len(classes) < 2:
         return {"looked_at": 0, "found": 0, "shown": []}
-    words, letters = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4))
-    model = make_pipeline(make_union(words, letters), LogisticRegression(C=20, max_iter=300))
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
+    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 4), sublinear_tf=True, min_df=3)
+    model = make_pipeline(make_union(words, letters), LogisticRegression(C=10, max_iter=300))
     labels = [classes.index(c) for _, _, c in rows]
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     chances = cross_val_predict(model, [r.text for _, r, _ in rows], labels, cv=folds, method="predict_proba")
