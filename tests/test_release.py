@@ -70,7 +70,7 @@ def test_a_device_says_what_the_package_said_and_how_fast_it_is_beside_another_r
     (other / "predictions.jsonl").write_text("\n".join([header, *changed]) + "\n", encoding="utf-8")
     done = python(made, "-m", "slm.device", str(other), check=False)
     assert done.returncode == 2
-    assert re.search(r"10 of \d+ answers are not those of the machine that judged", done.stderr), done.stderr
+    assert re.search(r"\d+ of \d+ answers are not those of the machine that judged", done.stderr), done.stderr
 
 
 @pytest.mark.full

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.planted.case import BYTES, CLAIMS, GATE, JUDGE, LOCK, Case
-from benchmarks.planted.conversion import NO_NEWLINE, no_digits, settings, slow_settings, template, tokenizer, weights
+from benchmarks.planted.conversion import NEWLINE, no_digits, settings, slow_settings, template, tokenizer, weights
 from benchmarks.planted.world import at, own
 
 MODEL = "dist/*/model"
@@ -68,7 +68,7 @@ CASES = [
     Case("weights of another model in the package", "package", swap_weights, BYTES, CLAIMS),
     Case("weights of the package worn after scoring", "package", weights("worn 0.2", MODEL), BYTES, CLAIMS),
     Case("tokenizer of the package without its digit splitter", "package", tokenizer(no_digits, MODEL), SCORED_AND_TIMED, CLAIMS),
-    Case("chat template of the package changed", "package", template(NO_NEWLINE, MODEL), SCORED_AND_TIMED, CLAIMS),
+    Case("chat template of the package changed", "package", template(NEWLINE, MODEL), SCORED_AND_TIMED, CLAIMS),
     Case("runtime settings of the package changed", "package", settings(slow_settings, MODEL), SCORED_AND_TIMED, CLAIMS),
     Case(
         "program beside the model",
