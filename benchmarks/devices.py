@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-PROJECT = Path(sys.argv[1])
+PROJECT = Path(sys.argv[1]).resolve()
 OUTPUT = Path("build/bench/devices.json").resolve()
 sys.path.insert(0, str(PROJECT))
 
