@@ -71,6 +71,7 @@ def test_a_device_says_what_the_package_said_and_how_fast_it_is_beside_another_r
     done = python(made, "-m", "slm.device", str(other), check=False)
     assert done.returncode == 2
     assert re.search(r"\d+ of \d+ answers are not those of the machine that judged", done.stderr), done.stderr
+    assert "assumed, there is no devices.json yet" in done.stderr
 
 
 @pytest.mark.full
@@ -84,6 +85,15 @@ def test_the_devices_workflow_asks_the_sealed_package(world: World, tmp_path: Pa
     run = world.act("devices.yml", "workflow_dispatch", event, world.clone("devices"), runner={"PATH": path})
     assert run.passed, run.log[-4000:]
     assert '"flipped": 0' in run.log
+    # The first run says how many answers may differ on a device, for a person to merge; what is said already is not said again.
+    (pull,) = world.forge.pulls
+    assert pull["head"]["ref"] == "devices" and "| device | asked | differ | may differ |" in pull["body"]
+    world.git(world.origin, "update-ref", "refs/heads/main", world.tip("devices"))
+    devices = json.loads((world.clone("read") / "devices.json").read_text(encoding="utf-8"))
+    assert 0 < devices["tolerance"] <= 0.2 and len(devices["devices"]) == 1
+    world.forge.pulls.clear()
+    run = world.act("devices.yml", "workflow_dispatch", event, world.clone("again"), runner={"PATH": path})
+    assert run.passed and not world.forge.pulls, run.log[-4000:]
 
 
 def test_every_changed_byte_of_a_package_is_found(sealed: Path, made: Path, tmp_path: Path):
@@ -121,6 +131,17 @@ def test_training_that_makes_a_worse_model_proposes_nothing(world: World):
     run = train(world)
     assert run.jobs == {"Model": False}
     assert not world.forge.pulls
+
+
+def test_a_branch_that_another_run_moved_meanwhile_is_not_overwritten(world: World):
+    """This run saw no branch `model-update`; since then another has pushed one."""
+    other = world.push(append("params.yaml", "# theirs\n"), branch="model-update")
+    folder = world.clone("late")
+    append("params.yaml", "# mine\n")(folder)
+    code = "from slm.workflow import propose; propose('model-update', 'Update', '', ['params.yaml'], seen='')"
+    with pytest.raises(AssertionError, match="if another run moved the branch model-update meanwhile, run this job again"):
+        python_at(world, folder, "-c", code)
+    assert world.tip("model-update") == other and not world.forge.pulls
 
 
 # Strings that try to be code, wherever a stranger can put one

@@ -73,7 +73,13 @@ def upload() -> None:
 
 
 def download() -> None:
-    source = Path(os.environ["ACT_ARTIFACTS"]) / (value("RUN") or os.environ["GITHUB_RUN_ID"]) / f"{value('NAME')}.zip"
+    run = Path(os.environ["ACT_ARTIFACTS"]) / (value("RUN") or os.environ["GITHUB_RUN_ID"])
+    if value("PATTERN"):  # each into a folder of its own name; none is no error
+        for source in run.glob(f"{value('PATTERN')}.zip"):
+            with zipfile.ZipFile(source) as zipped:
+                zipped.extractall(Path(value("PATH")) / source.stem)
+        return
+    source = run / f"{value('NAME')}.zip"
     if not source.exists():
         sys.exit(f"Unable to download artifact(s): Artifact not found for name: {value('NAME')}")
     with zipfile.ZipFile(source) as zipped:

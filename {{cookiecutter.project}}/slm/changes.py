@@ -22,13 +22,17 @@ from slm.waivers import WAIVERS, Waivers, waived_since
 Model = TypeVar("Model", bound=BaseModel)
 
 # What cannot change a model. A new file at the root is not among them: it could stand before a library of the same name.
-HARMLESS = ("*.md", "docs/*", "tests/*", ".github/*", "contracts/*", "LICENSE", "Dockerfile", "gates.yaml", "waivers.yaml", "released.json")
+HARMLESS = (
+    *("*.md", "docs/*", "tests/*", ".github/*", "contracts/*", "LICENSE", "Dockerfile"),
+    *("gates.yaml", "waivers.yaml", "released.json", "devices.json"),
+)
 
 # What a verdict rests on. A pull request may change it; the verdict on that pull request is made without the change.
 JUDGE = {
     "gates.yaml": "the contract",
     "waivers.yaml": "which failed gates are let through",
     "released.json": "what a candidate is compared with",
+    "devices.json": "how many answers may differ on a device",
     "task/test.jsonl": "the test set",
     "task/task.yaml": "the form of an answer",
     "params.yaml": "the judge's parameters, among others",
