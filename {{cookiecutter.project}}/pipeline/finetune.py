@@ -4,7 +4,7 @@ from pathlib import Path
 
 from slm.chat import encode_example
 from slm.errors import stage
-from slm.files import folder_sha256, replacing, sha256_file, write_json
+from slm.files import folder_sha256, read_json, replacing, sha256_file, write_json
 from slm.models import adapt, load_tokenizer, merged, parameters_m, save_model
 from slm.params import load_params
 from slm.progress import print_closing_line
@@ -33,6 +33,9 @@ def main() -> None:
         temporary.mkdir()
         if params.finetune.method != "full":
             model.save_pretrained(temporary)
+            # PEFT holds the modules as a set: their order would be another in each run, and so the bytes.
+            config = read_json(temporary / "adapter_config.json")
+            write_json(temporary / "adapter_config.json", config | {"target_modules": sorted(config["target_modules"])})
     student = merged(model, STUDENT, params.finetune, params)
 
     save_model(student, tokenizer, OUTPUT)
