@@ -110,6 +110,14 @@ def test_chat_answers(chain: Path):
     assert re.search(r"\[\d+ ms, first token \d+ ms", done.stdout)
 
 
+def test_another_test_set_trains_nothing_again(copy: Path):
+    """The data are judged anew; what learns does not read the test set, and stays as it is."""
+    path = copy / "task" / "test.jsonl"
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
+    run(copy, "dvc", "repro", "check", "validate")
+    assert json.loads(run(copy, "dvc", "status", "--json", "--with-deps", "finetune").stdout) == {}
+
+
 @pytest.mark.skipif(not can_isolate(), reason="no user namespaces here")
 def test_isolation_isolates(project: Path):
     code = "import socket; socket.create_connection(('192.0.2.1', 80), 3)"

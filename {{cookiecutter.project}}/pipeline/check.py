@@ -12,6 +12,8 @@ from slm.records import TASK, read_records
 from slm.task import load_task
 
 OUTPUT = Path("reports/data.json")
+# What training waits for. It says that the data was judged, and nothing of it: a change of the test set alone trains nothing again.
+JUDGED = Path("reports/judged.json")
 SPLITS = {"train": True, "validation": True, "test": True, "prompts": False}
 
 
@@ -47,6 +49,7 @@ def main() -> None:
         "doubtful": doubtful_labels(task, {name: records for name, records in splits.items() if SPLITS[name]}),
     }
     write_json(OUTPUT, facts)
+    write_json(JUDGED, {"judged": list(splits)})
     print_closing_line("check", {name: len(records) for name, records in splits.items()})
 
 
