@@ -1,5 +1,6 @@
 """Load and save Hugging Face model folders, adapters included."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,16 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 def parameters_m(model: PreTrainedModel) -> float:
     """Millions of parameters, tied weights counted once."""
     return sum(p.numel() for p in model.parameters()) / 1e6
+
+
+def map_rows(model: PreTrainedModel, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Give a model another vocabulary, in place: `change` makes the new embedding [tokens, width] of the old one, and the head's likewise."""
+    tied = model.config.tie_word_embeddings
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    embedding.weight = torch.nn.Parameter(change(embedding.weight.data).clone())
+    head.weight = embedding.weight if tied else torch.nn.Parameter(change(head.weight.data).clone())
+    embedding.padding_idx = None
+    embedding.num_embeddings = head.out_features = model.config.vocab_size = model.vocab_size = len(embedding.weight)
 
 
 def adapt(folder: Path, settings: Adapted, params: Params) -> Any:

@@ -42,6 +42,7 @@ class Models(Strict):
     hub: Hub
     license: str = Field(description="of the base model, an SPDX expression")
     vocabulary: Literal["task", "full"] = Field(description="of teacher and student: the tokens that the task's texts need, or all")
+    phrases: int = Field(ge=0, le=4096, description="merges over the answers' tokens, with vocabulary: task; 0: none")
     layers: int | None = Field(ge=1, description="keep only the first layers of the base model (tests); null: all")
 
     @field_validator("license")

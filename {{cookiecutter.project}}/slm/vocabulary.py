@@ -12,8 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from slm.chat import use_short_template
 from slm.errors import UserError
-from slm.models import load_model, load_tokenizer, save_model
+from slm.models import load_model, load_tokenizer, map_rows, save_model
 from slm.params import Params
+from slm.phrases import add_phrases, learn_phrases
 from slm.records import TASK, read_records
 
 # The commonest merges come first in a BPE vocabulary: they keep texts that the task never saw short.
@@ -38,6 +39,7 @@ def prepare(base: Path, output: Path, params: Params) -> Path:
     use_short_template(tokenizer)
     if params.models.vocabulary == "task":
         trim(model, tokenizer, task_texts())
+        add_phrases(model, tokenizer, learn_phrases(tokenizer, read_records(TASK / "train.jsonl", answered=True), params.models.phrases))
     save_model(model, tokenizer, output)
     return output
 
@@ -80,7 +82,7 @@ def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iter
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(spec))
 
     rows = torch.tensor(sorted(wanted))
-    _keep_rows(model, rows)
+    map_rows(model, lambda weight: weight[rows])
     for config in (model.config, model.generation_config):
         for name in ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id"):
             value = getattr(config, name, None)
@@ -88,15 +90,3 @@ def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iter
                 setattr(config, name, new_id.get(value))
             elif isinstance(value, list):
                 setattr(config, name, [new_id[v] for v in value if v in new_id])
-
-
-def _keep_rows(model: PreTrainedModel, rows: torch.Tensor) -> None:
-    tied = model.config.tie_word_embeddings
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    embedding.weight = torch.nn.Parameter(embedding.weight.data[rows].clone())
-    embedding.num_embeddings = len(rows)
-    embedding.padding_idx = None
-    head.weight = embedding.weight if tied else torch.nn.Parameter(head.weight.data[rows].clone())
-    head.out_features = len(rows)
-    model.config.vocab_size = len(rows)
-    model.vocab_size = len(rows)

@@ -10,7 +10,9 @@ from slm.chat import IGNORE, collate, use_short_template
 from slm.errors import UserError
 from slm.generation import generate, perplexity
 from slm.params import Rounding
+from slm.phrases import add_phrases, learn_phrases
 from slm.pruning import choose_layers, keep_layers
+from slm.records import Record
 from slm.rounding import RoundedLinear, round_in_training
 from slm.training import answer_loss
 from slm.vocabulary import trim
@@ -105,6 +107,33 @@ def test_trimmed_vocabulary_cuts_task_texts_alike_and_loses_no_text(tiny):
     new = torch.tensor(tokenizer(TEXTS[0])["input_ids"])
     torch.testing.assert_close(logits[..., common], after[..., new])
     assert model.config.eos_token_id == tokenizer.eos_token_id
+
+
+def test_what_answers_repeat_becomes_one_token_and_requests_stay_as_they_were(tiny):
+    model, tokenizer = copy.deepcopy(tiny[0]), copy.deepcopy(tiny[1])
+
+    def record(request: str, answer: str) -> Record:
+        return Record("1", [{"role": "user", "content": request}, {"role": "assistant", "content": answer}])
+
+    answers = [f'{{"name":"set_light","arguments":{{"room":"{room}"}}}}' for room in ("kitchen", "bad", "café", "5")]
+    records = [record("turn on the kitchen light", a) for a in answers] * 10 + [record('say "} please', "set_light")] * 30
+    phrases = learn_phrases(tokenizer, records, merges=60)
+    assert '{"name":"set_light","arguments":{"room":"' in phrases
+    assert '"}' not in phrases and not any("kitchen" in p for p in phrases)  # asked for, and a value
+    assert learn_phrases(tokenizer, records, merges=0) == learn_phrases(tokenizer, records[:4], merges=60) == []  # none, and too rare
+
+    before = {r.text: tokenizer(r.text)["input_ids"] for r in records}
+    pieces = tokenizer(phrases[0])["input_ids"]
+    add_phrases(model, tokenizer, phrases)
+    for text in [*answers, *TEXTS]:
+        assert tokenizer.decode(tokenizer(text)["input_ids"], clean_up_tokenization_spaces=False) == text
+    assert all(tokenizer(text)["input_ids"] == ids for text, ids in before.items())
+    (new,) = tokenizer(phrases[0])["input_ids"]
+    assert len(pieces) > 1 and len(tokenizer) == model.config.vocab_size
+    embedding = model.get_input_embeddings().weight
+    torch.testing.assert_close(embedding[new], embedding[pieces].mean(0))
+    assert embedding is model.get_output_embeddings().weight
+    assert model(torch.tensor([[new]])).logits.shape[-1] == len(tokenizer)
 
 
 def test_other_tokenizers_are_refused(tiny):
