@@ -41,6 +41,8 @@ class Stats:
     refused: int = 0
     now: int = 0
     most: int = 0
+    first: float = 0.0  # seconds, by the loop's clock: when the first request came and the last answer went
+    last: float = 0.0
     times: Counter = field(default_factory=Counter)  # how often each request was answered, by a hash of its body
 
 
@@ -168,6 +170,7 @@ class Connection(asyncio.Protocol):
     def asked(self, request: dict[str, Any], key: str) -> None:
         stats, orders = self.stats, self.orders
         stats.asked += 1
+        stats.first = stats.first or asyncio.get_running_loop().time()
         fault = orders.faults.pop(0) if orders.faults else orders.always
         if orders.limit and stats.now >= orders.limit:
             fault = "429"
@@ -203,6 +206,7 @@ class Connection(asyncio.Protocol):
         else:
             body = json.dumps(completion(request, text, number, **({"model": self.orders.model} if self.orders.model else {}))).encode()
         self.stats.answered += 1
+        self.stats.last = asyncio.get_running_loop().time()
         if self.orders.remember:
             self.stats.times[name_of(request)] += 1
         if fault == "reset":
