@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slm.errors import stage
+from slm.errors import UserError, stage
 from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, write_jsonl
 from slm.params import Params, load_params
 from slm.progress import print_closing_line, track
@@ -45,12 +45,19 @@ def by_genai(rung: str, folder: Path, prompts: list[list[dict[str, str]]], param
 
 
 def by_endpoint(task: Task, prompts: list[list[dict[str, str]]], params: Params) -> Iterator[tuple[int, str, bool]]:
-    from slm.endpoint import ask_all, request_of
+    from slm.asking import ask_missing, requests_of, stored_answers
+    from slm.filters import tidied
+    from slm.store import Store
 
-    system = {"role": "system", "content": task.instruction}
-    requests = {str(i): request_of(params.synthesize, [system, *messages]) for i, messages in enumerate(prompts)}
-    for name, answer in ask_all(params.synthesize, requests):
-        yield int(name), answer["text"], answer["cut"]
+    store = Store()
+    requests = requests_of(params.synthesize, task, prompts)
+    failures = ask_missing(params.synthesize, store, requests)
+    for why in failures.values():  # a score over the rest would flatter
+        raise UserError(f"{len(failures)} of {len(prompts)} test examples got no answer, one because: {why}; run again, answers are kept")
+    for i, answer in enumerate(stored_answers(params.synthesize, store, [key for key, _ in requests])):
+        assert answer is not None
+        yield i, tidied(task, answer["text"]), answer["cut"]
+    store.close()
 
 
 def perplexity_of(folder: Path, records: list[Record], params: Params) -> float:

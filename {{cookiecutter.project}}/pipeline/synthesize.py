@@ -1,5 +1,6 @@
 """The teacher's answers to unlabelled prompts, with provenance and, from a local teacher, its top-k log-probabilities."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,12 @@ import numpy as np
 
 from slm.chat import encode_prompt
 from slm.errors import stage
-from slm.files import RESUME, folder_sha256, replacing, sha256_json, write_jsonl
+from slm.files import folder_sha256, replacing, sha256_json, write_jsonl
+from slm.filters import Sieve, tidied
 from slm.generation import generate
 from slm.models import load_model, load_tokenizer
 from slm.params import Params, load_params
 from slm.progress import print_closing_line, track
-from slm.quality import schema_error
 from slm.records import TASK, Record, read_records
 from slm.store import Store
 from slm.task import Task, load_task
@@ -20,10 +21,11 @@ from slm.task import Task, load_task
 TEACHER = Path("models/teacher")
 RECORDS = Path("data/synthetic.jsonl")
 LOGPROBS = Path("data/logprobs.npz")
+# Keys of the answers in the store, in the order of the records; the provenance; for the keys without an answer, why.
+Asked = tuple[list[str], dict[str, Any], dict[str, str]]
 
 
-def ask_local(records: list[Record], params: Params, store: Store) -> tuple[list[str], dict[str, Any]]:
-    """Keys of the answers in the store, in the order of the records, and the provenance."""
+def ask_local(records: list[Record], params: Params, store: Store) -> Asked:
     settings = params.synthesize
     tokenizer = load_tokenizer(TEACHER)
     prompts = [encode_prompt(tokenizer, r.prompt) for r in records]
@@ -41,53 +43,55 @@ def ask_local(records: list[Record], params: Params, store: Store) -> tuple[list
                 store.put(batch)
                 batch = {}
         store.put(batch)
-    return keys, provenance
+    return keys, provenance, {}
 
 
-def ask_endpoint(task: Task, records: list[Record], params: Params, store: Store) -> tuple[list[str], dict[str, Any]]:
-    from slm.endpoint import ask_all, request_of  # an import of seconds that a local teacher does not need
+def ask_endpoint(task: Task, records: list[Record], params: Params, store: Store) -> Asked:
+    from slm.asking import ask_missing, requests_of  # an import of seconds that a local teacher does not need
 
     settings = params.synthesize
-    requests = [request_of(settings, [{"role": "system", "content": task.instruction}, *r.prompt]) for r in records]
-    keys = [sha256_json([settings.endpoint.base_url, request]) for request in requests]
-    missing = {key: request for key, request in zip(keys, requests, strict=True) if store.get(key) is None}
-    if missing:
-        for key, answer in track(ask_all(settings, missing), "answers", total=len(missing)):
-            store.put({key: answer})
-    return keys, {"teacher": "endpoint", "base_url": settings.endpoint.base_url, "model": settings.endpoint.model}
+    requests = requests_of(settings, task, (r.prompt for r in records))
+    failures = ask_missing(settings, store, requests)
+    provenance = {"teacher": "endpoint", "base_url": settings.endpoint.base_url, "model": settings.endpoint.model}
+    return [key for key, _ in requests], provenance, failures
 
 
-def dropped(task: Task, answer: dict[str, Any], limit: int) -> str | None:
-    """Why a student must not learn from this answer; None if it may."""
-    if answer["cut"]:
-        return f"cut off after {limit} tokens (synthesize.max_new_tokens): {answer['text'][:60]}"
-    return schema_error(task, answer["text"])
+def answers_of(params: Params, store: Store, keys: list[str]) -> Iterator[dict[str, Any] | None]:
+    if params.synthesize.teacher == "local":
+        return (store.get(key) for key in keys)
+    from slm.asking import stored_answers
+
+    return stored_answers(params.synthesize, store, keys)
 
 
 @stage
 def main() -> None:
     params, task = load_params(), load_task()
     prompts = read_records(TASK / "prompts.jsonl", answered=False)[: params.synthesize.prompts]
-    store = Store(RESUME / "answers.sqlite")
-    if params.synthesize.teacher == "local":
-        keys, provenance = ask_local(prompts, params, store)
-    else:
-        keys, provenance = ask_endpoint(task, prompts, params, store)
+    held_out = [(f"{TASK}/{s}.jsonl:{r.line}", r) for s in ("validation", "test") for r in read_records(TASK / f"{s}.jsonl", answered=True)]
+    store = Store()
+    local = params.synthesize.teacher == "local"
+    keys, provenance, failures = ask_local(prompts, params, store) if local else ask_endpoint(task, prompts, params, store)
 
+    sieve = Sieve(task, params.synthesize.filters, params.synthesize.max_new_tokens, held_out)
     rows, ids, logprobs, lengths = [], [], [], []
-    for prompt, key in zip(prompts, keys, strict=True):
-        answer = store.get(key)
+    for prompt, key, answer in zip(prompts, keys, answers_of(params, store, keys), strict=True):
+        known = answer or {}
+        # The local teacher's text stays as it is: its log-probabilities belong to these very tokens.
+        text = known.get("text", "") if local else tidied(task, known.get("text", ""))
+        dropped = sieve.reason(prompt, answer, text, failures.get(key, ""))
+        paid = {name: known[name] for name in ("model", "request_id", "usage", "usd") if name in known}
         rows.append(
             {
                 "id": f"synthetic-{prompt.id}",
-                "messages": [*prompt.prompt, {"role": "assistant", "content": answer["text"]}],
-                "dropped": dropped(task, answer, params.synthesize.max_new_tokens),
-                "provenance": provenance | {"prompt": prompt.id, "request_id": answer.get("request_id"), "usage": answer.get("usage")},
+                "messages": [*prompt.prompt, {"role": "assistant", "content": text}],
+                "dropped": dropped,
+                "provenance": provenance | {"prompt": prompt.id, "request_id": None, "usage": None} | paid,
             }
         )
-        ids += answer.get("topk_ids", [])
-        logprobs += answer.get("topk_logprobs", [])
-        lengths.append(len(answer.get("topk_ids", [])))
+        ids += known.get("topk_ids", [])
+        logprobs += known.get("topk_logprobs", [])
+        lengths.append(len(known.get("topk_ids", [])))
     store.close()
 
     write_jsonl(RECORDS, rows)

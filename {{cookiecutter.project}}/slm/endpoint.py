@@ -1,74 +1,241 @@
-"""A teacher behind any OpenAI-compatible endpoint, by the official client (which retries with jitter)."""
+"""A teacher behind any OpenAI-compatible endpoint, by the official client over aiohttp.
+
+The client sends and reads; retries (tenacity), the pace and the budget are ours to decide, because each attempt may cost money. What comes back
+is believed only as far as it is a whole answer of bounded size; what it says is judged later, by slm/filters.py. The key comes from the
+environment and is taken out of all that the endpoint sends before anything else sees it.
+"""
 
 import asyncio
-import os
-from collections.abc import AsyncIterator
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import httpx2
 import openai
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from slm.budget import Budget, Cost, dollars, worst_case
 from slm.errors import UserError
-from slm.params import Synthesize
+from slm.files import sha256_json
+from slm.pace import Pace
+from slm.params import Endpoint, Synthesize
+from slm.reply import NotAnAnswer, read_reply, redacted, secret_of
+from slm.task import Task
+
+Request = dict[str, Any]
+LONGEST_WAIT = 30.0  # seconds between two attempts, if the endpoint names none
 
 
-def request_of(settings: Synthesize, messages: list[dict[str, str]]) -> dict[str, Any]:
+class Failure(Exception):
+    """One request has no answer."""
+
+
+class Again(Failure):
+    """It may have one if asked again; congested: the endpoint has too much to do, which is no fault of the request."""
+
+    def __init__(self, why: str, congested: bool = False, wait: float | None = None) -> None:
+        super().__init__(why)
+        self.congested, self.wait = congested, wait
+
+
+def request_of(settings: Synthesize, task: Task, messages: list[dict[str, str]]) -> Request:
     """The whole request: what the answer depends on, and so the key under which it is stored."""
-    return {
-        "model": settings.endpoint.model,
-        "messages": messages,
-        "max_tokens": settings.max_new_tokens,
-        "temperature": 0,
-    }
+    endpoint = settings.endpoint
+    request: Request = {"model": endpoint.model, "messages": messages, "max_tokens": settings.max_new_tokens, "temperature": 0}
+    if endpoint.response_format == "json_object":
+        request["response_format"] = {"type": "json_object"}
+    elif endpoint.response_format != "none" and task.kind == "json" and task.answer_schema:
+        request["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": task.plain_schema, "strict": True}}
+    if endpoint.top_logprobs is not None:
+        request |= {"logprobs": True, "top_logprobs": endpoint.top_logprobs}
+    return {name: value for name, value in (request | endpoint.extra).items() if value is not None}
 
 
-async def _ask_all(settings: Synthesize, requests: dict[str, dict[str, Any]]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-    key = os.environ.get(settings.endpoint.api_key_env)
-    if not key:
-        raise UserError(
-            f"the endpoint's key is not set: export {settings.endpoint.api_key_env}=… (params.yaml: synthesize.endpoint.api_key_env)"
+def key_of(settings: Endpoint, request: Request) -> str:
+    return sha256_json([settings.base_url, request])
+
+
+class Bounded(httpx2.AsyncByteStream):
+    """The bytes of a response, up to a limit: a server cannot fill our memory."""
+
+    def __init__(self, stream: Any, most: int) -> None:
+        self._stream, self._left = stream, most
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            self._left -= len(chunk)
+            if self._left < 0:
+                raise Again("the answer is larger than any that was asked for")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def longest_answer(settings: Synthesize) -> int:
+    """Bytes: generous for `max_new_tokens` tokens as escaped text, with their log-probabilities."""
+    per_token = 128 * (2 + (settings.endpoint.top_logprobs or 0))
+    return 65_536 + settings.max_new_tokens * per_token
+
+
+class Teacher:
+    """One endpoint for the length of a run: `async with Teacher(…) as teacher: answer = await teacher.ask(request)`."""
+
+    def __init__(self, settings: Synthesize, budget: Budget) -> None:
+        self._settings, self._budget = settings.endpoint, budget
+        self._secret = secret_of(settings.endpoint)
+        self.pace = Pace(settings.endpoint.concurrency, settings.endpoint.patience_s, settings.endpoint.base_url)
+        self._formatted: bool | None = None  # whether the server takes `response_format`: not known yet
+        self._most_bytes = longest_answer(settings)
+        self._stopped: UserError | None = None
+        places = settings.endpoint.concurrency
+        transport = openai.DefaultAioHttpClient(
+            limits=httpx2.Limits(max_connections=places, max_keepalive_connections=places),
+            timeout=httpx2.Timeout(settings.endpoint.timeout_s, connect=min(10.0, settings.endpoint.timeout_s)),
+            follow_redirects=False,  # the key goes where params.yaml says, and nowhere else
+            event_hooks={"response": [self._bound]},
         )
-    client = openai.AsyncOpenAI(base_url=settings.endpoint.base_url, api_key=key, max_retries=6, timeout=120)
-    limit = asyncio.Semaphore(settings.endpoint.concurrency)
+        self._client = openai.AsyncOpenAI(
+            base_url=settings.endpoint.base_url,
+            api_key=self._secret,
+            max_retries=0,
+            http_client=transport,
+            default_headers={"Accept-Encoding": "identity"},  # a packed answer could unpack to any size
+        )
 
-    async def ask(name: str, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        async with limit:
-            response = await client.chat.completions.create(**request)
-        choice = response.choices[0]
-        usage = response.usage
-        return name, {
-            "text": choice.message.content or "",
-            "cut": choice.finish_reason == "length",
-            "request_id": response.id,
-            "usage": {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens} if usage else None,
-        }
+    async def __aenter__(self) -> "Teacher":
+        return self
 
-    tasks = [asyncio.create_task(ask(name, request)) for name, request in requests.items()]
-    try:
-        for done in asyncio.as_completed(tasks):
-            yield await done
-    except openai.APIConnectionError as error:
-        raise UserError(
-            f"{settings.endpoint.base_url}: cannot be reached ({error.__cause__ or error}); answers so far are kept, run again"
-        ) from None
-    except openai.APIStatusError as error:
-        raise UserError(
-            f"{settings.endpoint.base_url}: answered {error.status_code}: {error.message[:200]}; answers so far are kept, run again"
-        ) from None
-    finally:
-        for task in tasks:
-            task.cancel()
-        await client.close()
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
 
+    def stop(self, why: UserError) -> None:
+        """Send nothing more; what is under way may come home."""
+        self._stopped = self._stopped or why
+        self.pace.stop()
 
-def ask_all(settings: Synthesize, requests: dict[str, dict[str, Any]]) -> Any:
-    """Yield (name, answer) as answers come in."""
-    stream = _ask_all(settings, requests)
-    with asyncio.Runner() as runner:
+    async def _bound(self, response: httpx2.Response) -> None:
+        response.stream = Bounded(response.stream, self._most_bytes)
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise Again("the answer is packed, which was not asked for")
+
+    async def ask(self, request: Request) -> dict[str, Any]:
+        """The answer to one request, however often it must be sent.
+
+        Raises:
+            Failure: this request has no answer.
+            UserError: no request will have one; what to do.
+        """
+        faults = 0
+
+        def enough(state: RetryCallState) -> bool:
+            nonlocal faults
+            error = state.outcome.exception() if state.outcome else None
+            faults += not (isinstance(error, Again) and error.congested)
+            return faults >= self._settings.attempts
+
+        jitter = wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT)
+        retrying = AsyncRetrying(stop=enough, wait=jitter, retry=retry_if_exception_type(Again), sleep=self.pace.rest, reraise=True)
         try:
-            while True:
-                try:
-                    yield runner.run(anext(stream))
-                except StopAsyncIteration:
-                    return
-        finally:
-            runner.run(stream.aclose())
+            return await retrying(self._attempt, request)
+        except Failure as error:
+            # One request may be refused for what it says; if nothing but refusals has come yet, it is how we ask.
+            if isinstance(error, Again) or not self.pace.ever_answered:
+                self.pace.gave_up(str(error))
+            raise
+
+    async def _attempt(self, request: Request) -> dict[str, Any]:
+        if self._formatted is False:
+            request = {name: value for name, value in request.items() if name != "response_format"}
+        cost = worst_case(self._settings, request)
+        async with self.pace.place() as sent:
+            await self._budget.reserve(cost)
+            if self._stopped:
+                self._budget.not_served(cost)
+                raise self._stopped
+            settle: Callable[[Cost], None] | None = self._budget.no_answer  # unless we learn better
+            try:
+                async with asyncio.timeout(self._settings.timeout_s):
+                    response = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=request)
+                reply = read_reply(response.content, request["model"])
+                settle = None
+            except NotAnAnswer as error:
+                raise Again(str(error)) from None
+            except openai.APIStatusError as error:
+                settle = self._budget.not_served
+                raise self._refused(error, request, sent) from None
+            except TimeoutError:
+                self.pace.slow_down(sent, None)
+                raise Again(f"no whole answer within {self._settings.timeout_s:g} s", congested=False) from None
+            except openai.APIConnectionError as error:
+                cause = root(error)
+                if isinstance(cause, ConnectionRefusedError):
+                    settle = self._budget.not_served
+                raise Again(redacted(f"cannot be reached ({type(cause).__name__}: {cause})", self._secret)) from None
+            except (OSError, httpx2.HTTPError) as error:
+                raise Again(redacted(f"the connection broke ({type(error).__name__})", self._secret)) from None
+            finally:
+                if settle:
+                    settle(cost)
+        self.pace.answered()
+        if "response_format" in request:
+            self._formatted = True
+        answer = redacted(reply, self._secret)
+        usage = answer["usage"] or {"prompt_tokens": cost.tokens_in, "completion_tokens": cost.tokens_out, "estimated": True}
+        tokens = (usage["prompt_tokens"], usage["completion_tokens"])
+        usd = dollars(self._settings, *tokens)
+        self._budget.answered(cost, Cost(*tokens, usd or 0.0))
+        took = {"usd": usd, "seconds": round(time.monotonic() - sent, 3), "response_format": "response_format" in request}
+        took["key_sent_back"] = answer != reply
+        return answer | took | {"usage": usage}
+
+    def _refused(self, error: openai.APIStatusError, request: Request, sent: float) -> Exception:
+        """What an HTTP status means: try again, give this request up, or stop the run."""
+        status, where = error.status_code, self._settings.base_url
+        said = redacted(str(error.message), self._secret)[:200]
+        if status in (401, 403):
+            return UserError(
+                f"{where}: does not accept the key in {self._settings.api_key_env} ({status}); answers so far are kept: export a valid key"
+            )
+        if status == 402 or "insufficient_quota" in (error.code or "", error.type or ""):
+            return UserError(f"{where}: the account has no credit ({status}: {said}); answers so far are kept: top it up and run again")
+        if status == 404:
+            return UserError(f"{where}: knows no such address or model {self._settings.model!r} ({said}); correct synthesize.endpoint")
+        if status < 400:
+            return UserError(f"{where}: redirects elsewhere ({status}), where your key is not sent; write the final address into base_url")
+        if status in (429, 503, 529):
+            wait = retry_after(error.response.headers)
+            self.pace.slow_down(sent, wait)
+            return Again(f"{status}: {said}", congested=True, wait=wait)
+        if status >= 500 or status in (408, 409, 425):
+            return Again(f"{status}: {said}")
+        if (
+            status in (400, 422)
+            and "response_format" in request
+            and self._formatted is not True
+            and self._settings.response_format == "auto"
+        ):
+            if self._formatted is None:
+                print(f"{where}: takes no response_format, asking without ({said})", file=sys.stderr)
+            self._formatted = False
+            return Again(f"{status}: {said}", congested=True)
+        return Failure(f"refused with {status}: {said}")
+
+
+def retry_after(headers: httpx2.Headers) -> float | None:
+    """Seconds; a date is left to the jittered wait."""
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers[name]) / unit
+        except (KeyError, ValueError):
+            continue
+        if 0 <= seconds < 1e9:
+            return seconds
+    return None
+
+
+def root(error: BaseException) -> BaseException:
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return error

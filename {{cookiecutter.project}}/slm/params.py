@@ -78,11 +78,51 @@ class Adapted(Training):
         return self
 
 
+class Price(Strict):
+    input: float | None = Field(ge=0, description="USD per million tokens of the request; null: unknown")
+    output: float | None = Field(ge=0, description="USD per million tokens of the answer; null: unknown")
+
+
+class Limits(Strict):
+    usd: float | None = Field(ge=0)
+    tokens: int | None = Field(ge=0, description="of requests and answers together")
+    requests: int | None = Field(ge=0)
+
+
 class Endpoint(Strict):
-    base_url: str
-    model: str
+    base_url: str = Field(
+        pattern="^https?://[^/?#@\\s]+(/[^?#@\\s]*)?$", description="no key, user or question mark in it: keys come from the environment"
+    )
+    model: str = Field(min_length=1)
     api_key_env: str = Field(pattern="^[A-Z_][A-Z0-9_]*$", description="environment variable that holds the key")
-    concurrency: int = Field(ge=1, le=1024)
+    concurrency: int = Field(ge=1, le=1024, description="requests at once, at most")
+    timeout_s: float = Field(gt=0, le=3600, description="for a whole answer")
+    attempts: int = Field(ge=1, le=20, description="of one request; being told to slow down (429) is none")
+    patience_s: float = Field(gt=0, le=86400, description="how long the endpoint may put all requests off")
+    response_format: Literal["auto", "json_schema", "json_object", "none"]
+    top_logprobs: int | None = Field(ge=0, le=20, description="alternatives kept for each token; null: no log-probabilities")
+    model_change: Literal["stop", "accept"]
+    extra: dict[str, Any] = Field(description="further fields of each request; null takes a field out")
+    price: Price
+    budget: Limits
+    ask_above_usd: float | None = Field(ge=0)
+
+    @model_validator(mode="after")
+    def money_needs_a_price(self) -> Self:
+        if self.budget.usd is not None and (self.price.input is None or self.price.output is None):
+            raise ValueError("budget.usd needs both prices: nobody can count money without them")
+        return self
+
+
+class Filters(Strict):
+    refusal: bool
+    secrets: bool
+    personal: bool
+    longest_answer: int | None = Field(ge=1, description="characters; null: off")
+    decontaminate: int | None = Field(ge=3, le=100, description="words in a row shared with a held-out example; null: off")
+    near_duplicates: float | None = Field(
+        ge=0.5, le=1, description="overlap of word 3-grams from which a later prompt is dropped; null: off"
+    )
 
 
 class Synthesize(Strict):
@@ -92,6 +132,7 @@ class Synthesize(Strict):
     max_new_tokens: int = Field(ge=1, le=4096)
     top_k: int = Field(ge=1, le=256, description="log-probabilities stored for each token")
     endpoint: Endpoint
+    filters: Filters
 
 
 class Distill(Training):

@@ -10,11 +10,13 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
-def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
+def bar(what: str, total: int | None = None, items: Iterable[Any] | None = None) -> tqdm:
     interactive = sys.stderr.isatty()
-    yield from tqdm(
-        items, desc=what, total=total, unit="", dynamic_ncols=interactive, mininterval=0.5 if interactive else 10, file=sys.stderr
-    )
+    return tqdm(items, desc=what, total=total, unit="", dynamic_ncols=interactive, mininterval=0.5 if interactive else 10, file=sys.stderr)
+
+
+def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
+    yield from bar(what, total, items)
 
 
 def print_closing_line(stage: str, facts: dict[str, Any]) -> None:

@@ -1,32 +1,204 @@
 """The response store: nothing that a teacher has answered is ever asked again.
 
-An SQLite file outside DVC's outputs, keyed by a hash of the whole request (model, parameters, prompt). SQLite's journal
-makes each answer durable before the next is asked, so that a kill loses at most what is in flight.
+An SQLite file outside DVC's outputs, append-only, keyed by a hash of the whole request (address, model, parameters, prompt). What `put` has
+returned for is on disk, whoever kills us. Beside each answer stands what it cost, beside each run what was asked and never answered.
+
+python -m slm.store export answers/teacher.jsonl.gz     all paid answers as one file, the same bytes for the same answers
+python -m slm.store import answers/teacher.jsonl.gz     adds them to this machine's store
 """
 
+import argparse
+import gzip
 import json
+import os
 import sqlite3
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from slm.errors import UserError, stage
+from slm.files import RESUME, replacing
+
+STORE = RESUME / "answers.sqlite"
+PAID = ("time", "run", "model", "tokens_in", "tokens_out", "usd", "seconds")
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value BLOB NOT NULL, time TEXT, run TEXT, model TEXT,
+    tokens_in INTEGER, tokens_out INTEGER, usd REAL, seconds REAL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, started TEXT NOT NULL, hits INTEGER NOT NULL DEFAULT 0,
+    unanswered INTEGER NOT NULL DEFAULT 0, unanswered_tokens INTEGER NOT NULL DEFAULT 0, unanswered_usd REAL NOT NULL DEFAULT 0);
+"""
+
+
+@dataclass
+class Spent:
+    """What was paid for, or may have been."""
+
+    requests: int = 0
+    tokens: int = 0
+    usd: float = 0.0
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def pack(value: Any) -> bytes:
+    return zlib.compress(json.dumps(value).encode())
+
+
+def unpack(blob: bytes) -> Any:
+    return json.loads(zlib.decompress(blob))
+
 
 class Store:
-    def __init__(self, path: Path) -> None:
+    """One writer and one reader connection, so that looking up does not wait for the disk."""
+
+    def __init__(self, path: Path = STORE) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+        self.run = f"{now()}-{os.getpid()}"
+        self._writer = self._connect(path)
+        self._writer.executescript(SCHEMA)
+        known = {row[1] for row in self._writer.execute("PRAGMA table_info(answers)")}
+        for name in PAID:  # a store from before answers had a price
+            if name not in known:
+                self._writer.execute(f"ALTER TABLE answers ADD COLUMN {name}")
+        self._reader = self._connect(path)
+
+    @staticmethod
+    def _connect(path: Path) -> sqlite3.Connection:
+        # Only one thread at a time uses a connection; autocommit: transactions are opened by hand, and short.
+        connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")  # a commit is on disk, also when the power fails
+        connection.execute("PRAGMA cache_size=-16000")  # KiB: keys are random, and so are the pages that an answer touches
+        return connection
+
+    def has(self, key: str) -> bool:
+        return self._reader.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone() is not None
 
     def get(self, key: str) -> Any | None:
-        row = self._connection.execute("SELECT value FROM answers WHERE key = ?", (key,)).fetchone()
-        return json.loads(zlib.decompress(row[0])) if row else None
+        row = self._reader.execute("SELECT value FROM answers WHERE key = ?", (key,)).fetchone()
+        return unpack(row[0]) if row else None
 
-    def put(self, answers: dict[str, Any]) -> None:
-        """Store some answers, all or none of them; they are on disk when this returns."""
-        rows = [(key, zlib.compress(json.dumps(value).encode())) for key, value in answers.items()]
-        with self._connection:
-            self._connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
+    def put(self, answers: dict[str, Any], unanswered: Spent | None = None, hits: int = 0) -> None:
+        """Store some answers, all or none of them; they are on disk when this returns.
+
+        unanswered: what this run has asked and has no answer to, so that a budget counts it also after a kill.
+        """
+        time, rows = now(), []
+        for key, value in answers.items():
+            usage = value.get("usage") or {}
+            paid = (value.get("usd"), value.get("seconds"))
+            tokens = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+            rows.append((key, pack(value), time, self.run, value.get("model"), *tokens, *paid))
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            self._writer.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            if unanswered or hits:
+                lost = unanswered or Spent()
+                self._writer.execute("INSERT OR IGNORE INTO runs (run, started) VALUES (?, ?)", (self.run, time))
+                self._writer.execute(
+                    "UPDATE runs SET hits = hits + ?, unanswered = ?, unanswered_tokens = ?, unanswered_usd = ? WHERE run = ?",
+                    (hits, lost.requests, lost.tokens, lost.usd, self.run),
+                )
+            self._writer.execute("COMMIT")
+        except BaseException:
+            self._writer.execute("ROLLBACK")
+            raise
+
+    def spent(self) -> Spent:
+        """Over all runs: answers, and what was asked and never answered."""
+        paid = "SELECT count(*), coalesce(sum(tokens_in + tokens_out), 0), coalesce(sum(usd), 0) FROM answers WHERE model IS NOT NULL"
+        lost = "SELECT coalesce(sum(unanswered), 0), coalesce(sum(unanswered_tokens), 0), coalesce(sum(unanswered_usd), 0) FROM runs"
+        one, two = self._reader.execute(paid).fetchone(), self._reader.execute(lost).fetchone()
+        return Spent(one[0] + two[0], one[1] + two[1], one[2] + two[2])
+
+    def means(self, model: str) -> tuple[float, float] | None:
+        """Mean tokens and seconds of an answer so far, for an estimate; None if there is no answer of this model."""
+        query = "SELECT avg(tokens_out), avg(seconds) FROM (SELECT tokens_out, seconds FROM answers WHERE model = ? LIMIT 1000)"
+        tokens, seconds = self._reader.execute(query, (model,)).fetchone()
+        return (tokens, seconds) if tokens is not None and seconds is not None else None
+
+    def ledger(self) -> list[tuple[Any, ...]]:
+        """By day and run: day, run, model, answers, tokens in, tokens out, USD, seconds from first to last answer, cache hits, unanswered."""
+        return self._reader.execute(
+            """
+            WITH a AS (SELECT run, min(time) AS first, group_concat(DISTINCT model) AS models, count(*) AS n, sum(tokens_in) AS t_in,
+                              sum(tokens_out) AS t_out, sum(usd) AS usd,
+                              (julianday(max(time)) - julianday(min(time))) * 86400 + max(seconds) AS span
+                       FROM answers WHERE model IS NOT NULL GROUP BY run),
+                 every AS (SELECT run FROM a UNION SELECT run FROM runs)
+            SELECT substr(coalesce(a.first, r.started), 1, 10), every.run, coalesce(a.models, ''), coalesce(a.n, 0), coalesce(a.t_in, 0),
+                   coalesce(a.t_out, 0), a.usd, coalesce(a.span, 0), coalesce(r.hits, 0), coalesce(r.unanswered, 0)
+            FROM every LEFT JOIN a ON a.run = every.run LEFT JOIN runs AS r ON r.run = every.run ORDER BY 1, 2
+            """
+        ).fetchall()
+
+    def paid(self) -> Iterator[dict[str, Any]]:
+        """Every paid answer, in the order of the keys."""
+        for key, blob, *rest in self._reader.execute(
+            f"SELECT key, value, {', '.join(PAID)} FROM answers WHERE model IS NOT NULL ORDER BY key"
+        ):
+            yield {"key": key, **dict(zip(PAID, rest, strict=True)), "value": unpack(blob)}
+
+    def add(self, rows: Iterator[dict[str, Any]]) -> int:
+        """Answers of another store; how many were new."""
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            before = self._writer.total_changes
+            self._writer.executemany(
+                "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                ((row["key"], pack(row["value"]), *(row[name] for name in PAID)) for row in rows),
+            )
+            new = self._writer.total_changes - before
+            self._writer.execute("COMMIT")
+        except BaseException:
+            self._writer.execute("ROLLBACK")
+            raise
+        return new
 
     def close(self) -> None:
-        self._connection.close()
+        self._reader.close()
+        self._writer.close()
+
+
+def export(store: Store, path: Path) -> int:
+    count = 0
+    with replacing(path) as temporary, temporary.open("wb") as stream, gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as packed:
+        for row in store.paid():
+            packed.write((json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n").encode())
+            count += 1
+    return count
+
+
+def read_export(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as stream:
+            for number, line in enumerate(stream, 1):
+                row = json.loads(line)
+                if not isinstance(row, dict) or row.keys() != {"key", "value", *PAID} or not isinstance(row["value"], dict):
+                    raise UserError(f"{path}:{number}: no answer as `python -m slm.store export` writes them; export again")
+                yield row
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); export it again, or `dvc pull` it") from None
+
+
+@stage
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Take the teacher's paid answers from one machine to another.")
+    parser.add_argument("what", choices=("export", "import"))
+    parser.add_argument("path", type=Path)
+    arguments = parser.parse_args()
+    store = Store()
+    if arguments.what == "export":
+        print(f"{arguments.path}: {export(store, arguments.path)} answers")
+    else:
+        print(f"{STORE}: {store.add(read_export(arguments.path))} new answers of {arguments.path}")
+    store.close()
+
+
+if __name__ == "__main__":
+    main()

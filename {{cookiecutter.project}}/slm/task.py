@@ -24,9 +24,13 @@ class Task(BaseModel):
     labels: list[str] = Field(default_factory=list, description="the labels (kind label)")
 
     @cached_property
+    def plain_schema(self) -> dict[str, Any]:
+        """A plain copy: what the YAML reader returns remembers lines, and is slow to look into."""
+        return json.loads(json.dumps(self.answer_schema, default=str))
+
+    @cached_property
     def validator(self) -> Draft202012Validator:
-        # A plain copy: what the YAML reader returns remembers lines, and is slow to look into.
-        return Draft202012Validator(json.loads(json.dumps(self.answer_schema, default=str)))
+        return Draft202012Validator(self.plain_schema)
 
     @cached_property
     def known_answers(self) -> dict[str, bool]:

@@ -1,0 +1,62 @@
+"""The endpoint teacher under load, under fire and under the knife: how fast, how much memory, what is lost, what is believed.
+
+    make bench-synthesis                     (in the demo's environment, after make demo; about 15 minutes on two cores)
+    make bench-synthesis MILLION=1000000     also the memory of a million requests, some 45 minutes more
+
+The server is tests/teacher_server.py of the baked project, in a process of its own: no model, fixed answers, latency and faults to order. A bare
+asyncio client that does nothing but send and read says what server and machine allow; ideal is that or concurrency / latency, if less. The client
+measured is the one that the pipeline uses, response store included: an answer counts when it is on disk. Writes build/bench/synthesis.json and
+prints the same as a table.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from teacher.attacks import budgets, hostile, kills
+from teacher.common import KEY, OUTPUT, Figures
+from teacher.load import distilabel, memory, throughput
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("project")
+    parser.add_argument("--seconds", type=float, default=20, help="of each throughput run, at the ideal rate")
+    parser.add_argument("--million", type=int, default=0, help="requests of the large memory run; 0: none")
+    parser.add_argument("--distilabel", type=int, default=3000, help="requests of the comparison")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--only", nargs="*", default=["throughput", "distilabel", "memory", "kills", "hostile", "budgets"])
+    arguments = parser.parse_args()
+    os.environ["PLANTED_KEY"] = KEY
+    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    figures: Figures = json.loads(OUTPUT.read_text())["figures"] if OUTPUT.exists() else {}
+    with tempfile.TemporaryDirectory(dir=OUTPUT.parent) as name:
+        scratch = Path(name)
+        if "throughput" in arguments.only:
+            for places in (8, 32, 64):
+                figures |= throughput(scratch, places, arguments.seconds)
+            figures["throughput_fraction_of_ideal"] = min(figures[f"throughput_fraction_of_ideal_{c}"] for c in (8, 32, 64))
+        if "distilabel" in arguments.only:
+            figures |= distilabel(scratch, arguments.distilabel)
+        if "memory" in arguments.only:
+            figures |= memory(scratch, 100_000)
+        if arguments.million:
+            figures |= memory(scratch, arguments.million)
+            figures["rss_mb_1m"] = figures[f"rss_mb_{arguments.million}"]
+            figures["rss_growth"] = figures["rss_mb_1m"] / figures["rss_mb_100000"] - 1
+        if "kills" in arguments.only:
+            (scratch / "kills").mkdir()
+            figures |= kills(scratch / "kills", arguments.kills)
+        if "hostile" in arguments.only:
+            figures |= hostile(scratch)
+        if "budgets" in arguments.only:
+            figures |= budgets(scratch)
+    OUTPUT.write_text(json.dumps({"figures": figures}, indent=2) + "\n", encoding="utf-8")
+    for name, value in figures.items():
+        print(f"{name:48s}{value:14.4f}")
+
+
+if __name__ == "__main__":
+    main()

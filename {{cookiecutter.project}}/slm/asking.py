@@ -1,0 +1,187 @@
+"""Ask an endpoint what the store does not know yet: bounded memory, every paid answer on disk, a clean stop."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from slm.budget import Budget, approve, estimate, worst_case
+from slm.endpoint import Failure, Teacher, key_of, request_of
+from slm.errors import UserError
+from slm.params import Synthesize
+from slm.progress import bar
+from slm.store import Store
+from slm.task import Task
+
+Requests = Iterable[tuple[str, dict[str, Any]]]
+
+
+def requests_of(settings: Synthesize, task: Task, prompts: Iterable[list[dict[str, str]]]) -> list[tuple[str, dict[str, Any]]]:
+    """(key, request) for each prompt; the task's instruction goes before it."""
+    system = {"role": "system", "content": task.instruction}
+    requests = (request_of(settings, task, [system, *messages]) for messages in prompts)
+    return [(key_of(settings.endpoint, request), request) for request in requests]
+
+
+def stored_answers(settings: Synthesize, store: Store, keys: Iterable[str]) -> Iterator[dict[str, Any] | None]:
+    """Answers in the order of the keys, None where there is none.
+
+    Raises:
+        UserError: they are of several models, and params.yaml does not accept that.
+    """
+    first: str | None = None
+    for key in keys:
+        answer = store.get(key)
+        if answer is not None:
+            first = first or answer["model"]
+            one_model(settings, first, answer["model"])
+        yield answer
+
+
+def one_model(settings: Synthesize, first: str, other: str) -> None:
+    if other != first and settings.endpoint.model_change == "stop":
+        raise UserError(
+            f"{settings.endpoint.base_url}: {settings.endpoint.model!r} was {first!r} at first and is {other!r} now; all answers are kept: "
+            f"name one of the two in synthesize.endpoint.model to ask it alone, or set model_change: accept to learn from both"
+        )
+
+
+def ask_missing(settings: Synthesize, store: Store, requests: Requests) -> dict[str, str]:
+    """Put the answers to all requests into the store; returns why, for the keys that have none.
+
+    With all answers in the store no key and no network is needed.
+
+    Args:
+        requests: (key, request), read twice: a list, or an object that opens its file anew.
+
+    Raises:
+        UserError: the run stopped; what was answered is in the store.
+    """
+    missing = hits = most_in = 0
+    model = None
+    for key, request in requests:
+        if store.has(key):
+            model = model or store.get(key)["model"]
+            hits += 1
+        else:
+            missing += 1
+            most_in += worst_case(settings.endpoint, request).tokens_in
+    store.put({}, hits=hits)
+    if not missing:
+        return {}
+    planned = estimate(settings.endpoint, settings.max_new_tokens, store, missing, hits, most_in)
+    print(f"{settings.endpoint.model} at {settings.endpoint.base_url}: {planned}", file=sys.stderr, flush=True)
+    approve(settings.endpoint, planned)
+    return asyncio.run(_ask_all(settings, store, requests, missing, model))
+
+
+async def _ask_all(settings: Synthesize, store: Store, requests: Requests, missing: int, model: str | None) -> dict[str, str]:
+    budget = Budget(settings.endpoint, store.spent())
+    failures: dict[str, str] = {}
+    stopped: list[UserError] = []
+
+    def stop(why: UserError) -> None:
+        stopped.append(why)
+        teacher.stop(why)
+
+    async def one(key: str, request: dict[str, Any]) -> None:
+        nonlocal model
+        try:
+            answer = await teacher.ask(request)
+            await writer.put(key, answer)
+            progress.update()
+            model = model or answer["model"]
+            one_model(settings, model, answer["model"])
+        except Failure as error:
+            failures[key] = str(error)
+        except UserError as error:
+            stop(error)
+        except Exception as error:
+            # A fault of ours (or a full disk) must not cost what others of this run are waiting for.
+            stop(UserError(f"asking stopped ({type(error).__name__}: {error}); what was answered is kept, run again"))
+
+    async with Teacher(settings, budget) as teacher, Writer(store, budget) as writer:
+        with bar("answers", missing) as progress, _signals(lambda: stop(UserError("stopped; what was answered is kept, run again"))):
+            # Beside those under way there are some that wait to be sent again: they hold a task, and no place.
+            places = asyncio.Semaphore(2 * settings.endpoint.concurrency)
+            under_way: dict[str, asyncio.Task[None]] = {}
+
+            def home(key: str) -> None:
+                del under_way[key]
+                places.release()
+
+            for key, request in requests:
+                if key in under_way or store.has(key):
+                    continue
+                await places.acquire()
+                if stopped:
+                    break
+                under_way[key] = asyncio.create_task(one(key, request))
+                under_way[key].add_done_callback(lambda _, key=key: home(key))
+            while under_way:  # also after a stop: what is under way is paid for
+                await asyncio.wait(set(under_way.values()))
+    if stopped:
+        raise stopped[0]
+    return failures
+
+
+class Writer:
+    """Commits together what comes in while the disk is busy with the commit before: `put` returns when its answer is on disk."""
+
+    def __init__(self, store: Store, budget: Budget) -> None:
+        self._store, self._budget = store, budget
+        self._batch: dict[str, Any] = {}
+        self._done: asyncio.Future[None] | None = None
+        self._work: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Writer":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._work:
+            await asyncio.wait([self._work])
+        await asyncio.to_thread(self._store.put, {}, self._budget.lost())
+
+    async def put(self, key: str, answer: dict[str, Any]) -> None:
+        self._batch[key] = answer
+        self._done = self._done or asyncio.get_running_loop().create_future()
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._commit())
+        await asyncio.shield(self._done)
+
+    async def _commit(self) -> None:
+        while self._done is not None:
+            batch, done = self._batch, self._done
+            self._batch, self._done = {}, None
+            try:
+                await asyncio.to_thread(self._store.put, batch, self._budget.lost())
+            except Exception as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+
+class _signals:
+    """Ctrl-C, or a workflow that is cancelled: the first time we stop asking, the second time at once."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop, self._loop = stop, asyncio.get_running_loop()
+
+    def _first(self) -> None:
+        self.__exit__()
+        self._stop()
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._loop.add_signal_handler(number, self._first)
+            except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
+                return
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._loop.remove_signal_handler(number)
+            except (NotImplementedError, RuntimeError, ValueError):
+                return

@@ -1,0 +1,57 @@
+"""What the teacher has cost, by day and run, from the response store.
+
+python -m slm.ledger        also: make teacher-ledger
+"""
+
+from typing import Any
+
+from slm.errors import stage
+from slm.store import STORE, Store
+
+HEAD = ("day", "run", "model", "answers", "tokens in", "tokens out", "USD", "seconds", "from the store", "unanswered")
+
+
+def line(cells: tuple[Any, ...]) -> list[str]:
+    day, run, model, answers, tokens_in, tokens_out, usd, seconds, hits, unanswered = cells
+    money = "unknown" if usd is None else f"{usd:.4f}"
+    return [
+        str(day),
+        str(run)[11:19],
+        model,
+        f"{answers:,}",
+        f"{tokens_in:,}",
+        f"{tokens_out:,}",
+        money,
+        f"{seconds:,.0f}",
+        f"{hits:,}",
+        f"{unanswered:,}",
+    ]
+
+
+def table(rows: list[tuple[Any, ...]]) -> str:
+    """The ledger as text, with a last line that sums it up."""
+    sums = [sum(row[i] or 0 for row in rows) for i in range(3, 10)]
+    if rows and all(row[6] is None for row in rows):
+        sums[3] = None
+    lines = [list(HEAD), *map(line, rows), line(("all", "", "", *sums))]
+    widths = [max(len(cells[i]) for cells in lines) for i in range(len(HEAD))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < 3 else cell.rjust(width) for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ).rstrip()
+        for cells in lines
+    )
+
+
+@stage
+def main() -> None:
+    if not STORE.exists():
+        print(f"{STORE}: no teacher was asked yet")
+        return
+    store = Store()
+    print(table(store.ledger()))
+    store.close()
+
+
+if __name__ == "__main__":
+    main()

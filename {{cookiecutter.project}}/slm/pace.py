@@ -1,0 +1,87 @@
+"""How many requests may be under way: more while answers come, fewer when the endpoint says 429 or is late.
+
+Additive increase, multiplicative decrease, as TCP does it: until the first "slow down" each answer adds one place, later each full round
+adds one. Being told to slow down takes a tenth away, once for all requests of a round; a `Retry-After` puts all of them off together.
+A tenth and not the usual half: what limits us is a number of places or a rate, which refuses at once and keeps no queue to drain.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from anyio import CapacityLimiter
+
+from slm.errors import UserError
+
+START = 8
+DECREASE = 0.9
+BREAKER = 5  # requests in a row that were given up: the endpoint is broken, not a request
+
+
+class Pace:
+    def __init__(self, most: int, patience: float, where: str) -> None:
+        self._limiter = CapacityLimiter(min(START, most))
+        self._exact, self._most, self._patience, self._where = float(min(START, most)), most, patience, where
+        self._refused_at, self._until, self._failures = 0.0, 0.0, 0
+        self._answered_at, self.ever_answered = time.monotonic(), False
+        self._stop = asyncio.Event()
+
+    @property
+    def limit(self) -> int:
+        return int(self._limiter.total_tokens)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[float]:
+        """Wait for a place; yields the time at which the request goes out."""
+        async with self._limiter:
+            while (wait := self._until - time.monotonic()) > 0 and not self._stop.is_set():
+                await self.rest(wait * (1 + random.random() / 10))  # not all at once
+            yield time.monotonic()
+
+    async def rest(self, seconds: float) -> None:
+        """Sleep, but not past the end of the run."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def answered(self) -> None:
+        self._failures, self._answered_at, self.ever_answered = 0, time.monotonic(), True
+        if self._exact < self._most:
+            self._exact = min(self._most, self._exact + (1 / self._exact if self._refused_at else 1))
+            self._limiter.total_tokens = int(self._exact)
+
+    def slow_down(self, sent: float, wait: float | None) -> None:
+        """The endpoint has refused or kept waiting a request that went out at `sent`, and asks to come again after `wait` seconds.
+
+        Raises:
+            UserError: it has put us off for too long.
+        """
+        now = time.monotonic()
+        # What is under way beside the refused one found a place: the endpoint has that many.
+        under_way = float(max(1, self._limiter.borrowed_tokens - 1))
+        self._exact = min(self._exact, under_way)
+        if sent >= self._refused_at:
+            self._exact, self._refused_at = max(1.0, self._exact * DECREASE), now
+        self._limiter.total_tokens = int(self._exact)
+        self._until = max(self._until, now + (wait or 0))
+        if max(now, self._until) - self._answered_at > self._patience:
+            raise UserError(
+                f"{self._where}: keeps all requests waiting (429, 503 or too late), has not answered for {now - self._answered_at:.0f} s and wants "
+                f"{max(0.0, self._until - now):.0f} s more; answers so far are kept: run again later, or raise synthesize.endpoint.patience_s"
+            )
+
+    def gave_up(self, why: str) -> None:
+        """A request got no answer in all its attempts.
+
+        Raises:
+            UserError: so did the ones before it.
+        """
+        self._failures += 1
+        if self._failures >= BREAKER:
+            raise UserError(
+                f"{self._where}: {BREAKER} requests in a row got no answer, the last: {why}; answers so far are kept, run again"
+            )

@@ -1,0 +1,280 @@
+"""The endpoint teacher against a local server with faults to order: no fault is believed, no paid answer is lost, no key is written."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from teacher_server import BAD, HARMLESS
+
+from slm import pace
+from slm.asking import ask_missing, requests_of, stored_answers
+from slm.errors import UserError
+from slm.params import Synthesize
+from slm.store import Store
+from slm.task import Task
+
+KEY = "sk-planted-0123456789"
+SERVER = Path(__file__).parent / "teacher_server.py"
+FORM = {"type": "object", "required": ["name", "arguments"], "properties": {"name": {"enum": ["set_light", "none"]}}}
+TASK = Task(name="t", kind="json", instruction="Answer as JSON.", answer_schema=FORM)
+Ask = Callable[..., dict[str, str]]
+
+
+class Server:
+    def __init__(self, *flags: str) -> None:
+        self.process = subprocess.Popen([sys.executable, str(SERVER), *flags], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout
+        self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
+
+    def stats(self) -> dict[str, int]:
+        with urllib.request.urlopen(f"{self.url}/stats") as response:
+            return json.load(response)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def serve(*flags: str, faults: list[str] | None = None) -> Server:
+        servers.append(Server(*flags, *(["--faults", json.dumps(faults)] if faults else [])))
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key, and waits of milliseconds between attempts."""
+    monkeypatch.setenv("PLANTED_KEY", KEY)
+    monkeypatch.setattr("slm.endpoint.LONGEST_WAIT", 0.02)
+
+
+def settings(url: str, **endpoint: Any) -> Synthesize:
+    base = {
+        "base_url": f"{url}/v1", "model": "big", "api_key_env": "PLANTED_KEY", "concurrency": 4, "timeout_s": 2, "attempts": 3, "patience_s": 5,
+        "response_format": "auto", "top_logprobs": None, "model_change": "stop", "extra": {}, "price": {"input": 1.0, "output": 2.0},
+        "budget": {"usd": None, "tokens": None, "requests": None}, "ask_above_usd": None,
+    }  # fmt: skip
+    off = {"refusal": False, "secrets": False, "personal": False, "longest_answer": None, "decontaminate": None, "near_duplicates": None}
+    stage = {"teacher": "endpoint", "prompts": 9, "batch_size": 1, "max_new_tokens": 50, "top_k": 1}
+    return Synthesize.model_validate(stage | {"endpoint": base | endpoint, "filters": off})
+
+
+def prompts(count: int) -> list[list[dict[str, str]]]:
+    return [[{"role": "user", "content": f"turn the light on, number {i}"}] for i in range(count)]
+
+
+def ask(tmp_path: Path, url: str, count: int = 8, **endpoint: Any) -> tuple[list[dict[str, Any] | None], dict[str, str]]:
+    chosen = settings(url, **endpoint)
+    store = Store(tmp_path / "answers.sqlite")
+    try:
+        requests = requests_of(chosen, TASK, prompts(count))
+        failures = ask_missing(chosen, store, requests)
+        return list(stored_answers(chosen, store, (key for key, _ in requests))), failures
+    finally:
+        store.close()
+
+
+def written(tmp_path: Path) -> bytes:
+    return b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+
+
+def test_what_is_stored_is_never_asked_again_and_needs_no_key(tmp_path: Path, serve, monkeypatch):
+    server = serve("--remember")
+    answers, failures = ask(tmp_path, server.url)
+    assert not failures and all(a and json.loads(a["text"]) and a["model"] == "big" and a["usd"] == pytest.approx(20e-6) for a in answers)
+    server.close()
+    monkeypatch.delenv("PLANTED_KEY")
+    assert ask(tmp_path, server.url) == (answers, {})
+
+
+@pytest.mark.parametrize(
+    "fault", ["429", "429_wait", "500", "503", "529", "reset", "truncated", "empty_choices", "invalid_utf8", "huge", "wrong_length"]
+)
+def test_a_passing_fault_is_asked_again(tmp_path: Path, serve, fault: str):
+    server = serve(faults=["ok", fault, fault, "ok"])
+    answers, failures = ask(tmp_path, server.url)
+    assert not failures and all(a and json.loads(a["text"])["name"] in ("set_light", "none") for a in answers)
+    assert server.stats()["asked"] == 10
+
+
+def test_a_late_answer_is_given_up(tmp_path: Path, serve):
+    server = serve(faults=["hang", "drip"])
+    started = time.monotonic()
+    answers, failures = ask(tmp_path, server.url, timeout_s=0.5)
+    assert not failures and all(answers) and time.monotonic() - started < 5
+
+
+def test_only_so_many_as_the_server_allows(tmp_path: Path, serve):
+    server = serve("--limit", "5", "--latency", "0.02")
+    answers, failures = ask(tmp_path, server.url, count=200, concurrency=32)
+    stats = server.stats()
+    assert not failures and all(answers) and stats["most"] == 5 and stats["refused"] < 60
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("401", "export a valid key"),
+        ("402", "no credit"),
+        ("429_quota", "no credit"),
+        ("404", "correct synthesize.endpoint"),
+        ("302", "final address"),
+        ("429_day", "run again later"),
+        ("500", "in a row got no answer"),
+        ("500_key", "in a row got no answer"),
+        ("500_huge", "in a row got no answer"),
+        ("empty_choices", "in a row got no answer"),
+    ],
+)
+def test_a_broken_endpoint_stops_the_run_and_the_answers_stay(tmp_path: Path, serve, fault: str, says: str, capfd):
+    server = serve("--always", fault, faults=["ok"] * 10)
+    with pytest.raises(UserError, match=says) as caught:
+        ask(tmp_path, server.url, count=60)
+    assert KEY not in str(caught.value) + "".join(capfd.readouterr()) and KEY.encode() not in written(tmp_path)
+    server.close()
+    server = serve("--remember")
+    store = Store(tmp_path / "answers.sqlite")
+    assert store.spent().requests >= 10
+    store.close()
+
+
+def test_a_dead_server_is_named(tmp_path: Path):
+    with pytest.raises(UserError, match=r"127.0.0.1:9/v1: 5 requests in a row .*cannot be reached"):
+        ask(tmp_path, "http://127.0.0.1:9")
+
+
+def test_a_refused_request_costs_the_others_nothing(tmp_path: Path, serve):
+    answers, failures = ask(tmp_path, serve(faults=["ok", "400", "ok", "413"]).url, concurrency=1, response_format="none")
+    assert len(failures) == 2 and sum(a is None for a in answers) == 2 and all("refused with 4" in why for why in failures.values())
+
+
+def test_a_server_without_response_format_is_asked_without(tmp_path: Path, serve, capfd):
+    server = serve("--always", "no_format")
+    answers, failures = ask(tmp_path, server.url)
+    assert not failures and all(a and a["response_format"] is False for a in answers)
+    assert "takes no response_format" in capfd.readouterr().err
+    with pytest.raises(UserError, match="in a row"):
+        ask(tmp_path / "strict", server.url, response_format="json_schema")
+
+
+def test_log_probabilities_are_kept(tmp_path: Path, serve):
+    answers, _ = ask(tmp_path, serve().url, count=1, top_logprobs=2)
+    assert answers[0] and answers[0]["logprobs"][0] == ['{"na', -0.1, [["x", -2.5], ["x", -2.5]]]
+
+
+def test_another_model_under_the_same_name_stops_the_run(tmp_path: Path, serve):
+    url = serve("--always", "model_changes").url
+    for _ in range(2):  # also when run again
+        with pytest.raises(UserError, match="was 'big' at first and is 'small' now"):
+            ask(tmp_path, url, count=60)
+    answers, _ = ask(tmp_path, url, count=60, model_change="accept")
+    assert {a["model"] for a in answers if a} == {"big", "small"}
+
+
+@pytest.mark.parametrize("fault", sorted(BAD))
+def test_no_bad_body_does_harm(tmp_path: Path, serve, fault: str, capfd):
+    """Whatever comes, the run ends in time, the key stays secret, and only whole answers are stored."""
+    try:
+        answers, _ = ask(tmp_path, serve("--always", fault).url, count=2, timeout_s=0.4, attempts=2)
+    except UserError:
+        answers = []
+    assert KEY.encode() not in written(tmp_path) and KEY not in "".join(capfd.readouterr())
+    good = [a for a in answers if a and a["finish_reason"] == "stop" and not a["key_sent_back"]]
+    if fault in {
+        "truncated",
+        "empty_body",
+        "invalid_utf8",
+        "empty_choices",
+        "two_choices",
+        "content_list",
+        "huge",
+        "reset",
+        "drip",
+        "gzip",
+    }:
+        assert not good
+
+
+def test_harmless_bodies_are_taken(tmp_path: Path, serve):
+    for fault in sorted(HARMLESS):
+        answers, failures = ask(tmp_path / fault, serve("--always", fault).url, count=1)
+        assert not failures and answers[0] and 0 <= answers[0]["usage"]["prompt_tokens"] < 10**9
+    assert KEY.encode() not in written(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["", "sk-1\n", "sk 1", "schlüssel"])
+def test_a_key_that_is_none_is_not_quoted(tmp_path: Path, serve, monkeypatch, key: str):
+    monkeypatch.setenv("PLANTED_KEY", key)
+    with pytest.raises(UserError) as caught:
+        ask(tmp_path, serve().url)
+    assert "PLANTED_KEY" in str(caught.value) and (not key or key not in str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("budget", "most"), [({"requests": 11}, 11), ({"tokens": 1200}, 12), ({"usd": 0.0008}, 12), ({"requests": 0}, 0)], ids=lambda x: str(x)
+)
+def test_a_budget_is_never_exceeded(tmp_path: Path, serve, budget: dict[str, float], most: int):
+    limits = {"usd": None, "tokens": None, "requests": None} | budget
+    server = serve("--latency", "0.02", faults=["ok", "429", "500", "ok", "truncated"])
+    for _ in range(3):  # it is for all runs together
+        with pytest.raises(UserError, match="budget is used up"):
+            ask(tmp_path, server.url, count=200, budget=limits, response_format="none")
+    store = Store(tmp_path / "answers.sqlite")
+    spent = store.spent()
+    store.close()
+    assert server.stats()["answered"] == spent.requests
+    assert all(limit is None or getattr(spent, name) <= limit for name, limit in limits.items())
+    assert spent.requests <= most or "tokens" in budget or "usd" in budget
+
+
+def test_a_kill_loses_no_acknowledged_answer(tmp_path: Path, serve):
+    server = serve("--remember", "--latency", "0.01")
+    code = f"""
+import sys
+sys.path[:0] = {[str(SERVER.parent), str(SERVER.parent.parent)]!r}
+from pathlib import Path
+from test_asking import ask
+ask(Path({str(tmp_path)!r}), {server.url!r}, count=400)
+"""
+    done = 0
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PLANTED_KEY": KEY}, stderr=subprocess.DEVNULL)
+        while process.poll() is None and server.stats()["answered"] < done + 40:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        store = Store(tmp_path / "answers.sqlite")
+        assert store.spent().requests >= done + 30
+        done = server.stats()["answered"]
+        store.close()
+    answers, _ = ask(tmp_path, server.url, count=400)
+    assert all(answers) and server.stats()["repeated"] <= 3 * 4  # what was under way when it was killed, and nothing else
+
+
+def test_the_pace_finds_its_limit_and_returns():
+    steps = pace.Pace(64, 60, "here")
+    for _ in range(200):
+        steps.answered()
+    assert steps.limit == 64
+    for _ in range(60):
+        steps.slow_down(time.monotonic(), None)
+        time.sleep(0.001)
+    assert steps.limit == 1
+    for _ in range(3000):
+        steps.answered()
+    assert steps.limit == 64

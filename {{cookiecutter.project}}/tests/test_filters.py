@@ -1,0 +1,106 @@
+"""Each filter drops what it is for, leaves its neighbour alone, and can be switched off."""
+
+from typing import Any
+
+import pytest
+
+from slm.filters import STEPS, Sieve, tidied
+from slm.params import Filters
+from slm.records import Record
+from slm.task import Task
+
+ON = {"refusal": True, "secrets": True, "personal": True, "longest_answer": 200, "decontaminate": 13, "near_duplicates": 0.9}
+OFF = {"refusal": False, "secrets": False, "personal": False, "longest_answer": None, "decontaminate": None, "near_duplicates": None}
+LONG = "when the lorry with the new boiler comes on thursday open the side gate and then call my neighbour at once"
+HELD_OUT = [
+    (f"task/test.jsonl:{line}", Record(str(line), [{"role": "user", "content": text}, {"role": "assistant", "content": "certainly"}]))
+    for line, text in ((7, LONG), (8, "please lock the front door"))
+]
+TEXT = Task(name="t", kind="text", instruction="i")
+GOOD = {"cut": False, "finish_reason": "stop", "refusal": None, "key_sent_back": False}
+
+
+def prompt(text: str, name: str = "p") -> Record:
+    return Record(name, [{"role": "user", "content": text}])
+
+
+def reason(text: str, task: Task = TEXT, asked: str = "turn on the light", switches: dict[str, Any] = ON, **answer: Any) -> str | None:
+    return Sieve(task, Filters.model_validate(switches), 50, HELD_OUT).reason(prompt(asked), GOOD | answer, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "answer"),
+    [
+        ("refusal", "I'm sorry, but I can't help with that.", {}),
+        ("refusal", "  ", {}),
+        ("refusal", "fine", {"refusal": "no"}),
+        ("refusal", "fine", {"finish_reason": "content_filter"}),
+        ("cut", "the answer is", {"cut": True, "finish_reason": "length"}),
+        ("control", "done<|im_end|>\n<|im_start|>system", {}),
+        ("control", "a\x00b", {}),
+        ("secret", "use sk-proj-abcdefghijklmnop0123", {}),
+        ("secret", "AKIAABCDEFGHIJKLMNOP", {}),
+        ("secret", "-----BEGIN RSA PRIVATE KEY-----", {}),
+        ("secret", "postgres://admin:hunter2@db/prod", {}),
+        ("secret", "fine", {"key_sent_back": True}),
+        ("personal", "write to jane.doe@example.org", {}),
+        ("personal", "card 4111 1111 1111 1111", {}),
+        ("personal", "pay DE89 3704 0044 0532 0130 00", {}),
+        ("personal", "ssn 123-45-6789", {}),
+        ("length", "x " * 150, {}),
+        ("contaminated", f"as they said: {LONG}!", {}),
+    ],
+)
+def test_a_filter_drops_what_it_is_for(name: str, text: str, answer: dict[str, Any]):
+    why = reason(text, **answer)
+    assert why and why.startswith(f"{name}: ") and "hunter2" not in why and "sk-proj" not in why
+    if STEPS[name]:
+        assert reason(text, switches=OFF, **answer) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sorry songs are the best", "I can open it", "5 > 3 and <b>", "task-list and risk-assessment-for-the-garden", "see http://host:80/a@b",
+        "at 4111 1111 1111 1112", "FR76 ABCD EFGH IJKL MNOP", "mail me @home", "order 000-12-3456", " ".join(LONG.split()[:12]),
+    ],
+)  # fmt: skip
+def test_a_filter_leaves_its_neighbour_alone(text: str):
+    assert reason(text) is None
+
+
+def test_a_prompt_near_a_held_out_one_is_dropped():
+    assert reason("fine", asked="please lock the frnt door") == "contaminated: a near copy of task/test.jsonl:8"
+    assert reason("fine", asked="please lock the frnt door", switches=OFF) is None
+
+
+def test_a_near_copy_of_an_earlier_prompt_is_dropped():
+    sieve = Sieve(TEXT, Filters.model_validate(ON), 50, [])
+    words = " ".join(f"word{i}" for i in range(60))
+    assert sieve.reason(prompt(words, "one"), GOOD, "fine") is None
+    assert sieve.reason(prompt(words.replace("word59", "other"), "two"), GOOD, "fine") == "duplicate: a near copy of one"
+    assert sieve.reason(prompt("set a timer for 5 minutes", "four"), GOOD, "fine") is None
+    assert sieve.reason(prompt("set a timer for 6 minutes", "five"), GOOD, "fine") is None
+
+
+def test_no_answer_is_a_reason():
+    assert Sieve(TEXT, Filters.model_validate(OFF), 50, []).reason(prompt("a"), None, "", "500: down") == "unanswered: 500: down"
+
+
+@pytest.mark.parametrize(
+    "text", ['{"name":"a"}', '{"name":"a","name":"b","arguments":{}}', '{"name":"a","arguments":{"n":NaN}}', "Sure! {}", "[" * 5000]
+)
+def test_json_that_others_would_read_otherwise_is_against_the_schema(task: Task, text: str):
+    assert (reason(text, task) or "").startswith("schema: ")
+    assert (reason(text, task, switches=OFF) or "").startswith("schema: ")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"name": "a", "arguments": {}}', '```json\n{"name": "a",\n "arguments": {}}\n```', '\n{"name":"a","arguments":{}}\n']
+)
+def test_an_answer_gets_the_form_of_the_labelled_ones(task: Task, text: str):
+    assert tidied(task, text) == '{"name":"a","arguments":{}}' and reason(tidied(task, text), task) is None
+
+
+def test_what_is_not_json_stays(task: Task):
+    assert tidied(task, "Sure! {}") == "Sure! {}" and tidied(task, '{"a":1,"a":2}') == '{"a":1,"a":2}'
