@@ -66,6 +66,7 @@ def test_onnx_says_what_the_checkpoint_says(chain: Path):
 def test_package_is_whole_reproducible_and_answers(chain: Path):
     (folder,) = [p for p in (chain / "dist").iterdir() if p.is_dir()]
     assert {p.name for p in folder.iterdir()} == {"model", "README.md", "sbom.cdx.json", "task.yaml", "SHA256SUMS"}
+    assert read_json(folder / "model" / "genai_config.json")["search"]["random_seed"] == 0  # else each request pays for randomness
     bom = read_json(folder / "sbom.cdx.json")
     assert bom["bomFormat"] == "CycloneDX"
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
