@@ -40,8 +40,6 @@ def main() -> None:
                 figures |= throughput(scratch, places, arguments.seconds)
             shares = [figures.get(f"throughput_fraction_of_ideal_{c}", 0.0) for c in (8, 32, 64)]
             figures["throughput_fraction_of_ideal"] = min(shares)
-        if "distilabel" in arguments.only:
-            figures |= distilabel(scratch, arguments.distilabel)
         if "memory" in arguments.only:
             figures |= memory(scratch, 100_000)
         if arguments.million:
@@ -55,6 +53,8 @@ def main() -> None:
             figures |= hostile(scratch)
         if "budgets" in arguments.only:
             figures |= budgets(scratch)
+        if "distilabel" in arguments.only:
+            figures |= distilabel(scratch, arguments.distilabel)
     OUTPUT.write_text(json.dumps({"figures": figures}, indent=2) + "\n", encoding="utf-8")
     for name, value in figures.items():
         print(f"{name:48s}{value:14.4f}")
