@@ -30,7 +30,7 @@ ask(Path({folder!r}), Path({prompts!r}), {url!r}, concurrency=32)
 """
 
 
-def kills(scratch: Path, times: int, count: int = 20_000) -> Figures:
+def kills(scratch: Path, times: int, count: int = 10_000) -> Figures:
     """Kill -9 at random points; then go on to the end. Repeated: asked although it was in the store when the process started."""
     prompts, randomness = write_prompts(scratch / "kills.jsonl", count), random.Random(0)
     log, repeated, killed, under_way = scratch / "acknowledged", 0, 0, 0

@@ -30,7 +30,7 @@ class Server:
         self.port = int(self._process.stdout.readline())
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def get(self, what: str) -> dict[str, int]:
+    def get(self, what: str) -> dict[str, float]:
         with urllib.request.urlopen(f"{self.url}/{what}") as response:
             return json.load(response)
 
@@ -72,12 +72,11 @@ def write_prompts(path: Path, count: int) -> Path:
 
 
 def ask(folder: Path, prompts: Path, url: str, **endpoint: Any) -> tuple[float, dict[str, str]]:
-    """Seconds, and why there is no answer."""
+    """When all was on disk (seconds of the clock that the server uses), and why there is no answer."""
     chosen, store = settings(url, **endpoint), Store(folder / "answers.sqlite")
-    start = time.perf_counter()
     try:
         failures = ask_missing(chosen, store, File(prompts, chosen))
-        return time.perf_counter() - start, failures
+        return time.monotonic(), failures
     finally:
         store.close()
 

@@ -135,8 +135,13 @@ class Teacher:
             faults += not (isinstance(error, Again) and error.congested)
             return faults >= self._settings.attempts
 
-        jitter = wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT)
-        retrying = AsyncRetrying(stop=enough, wait=jitter, retry=retry_if_exception_type(Again), sleep=self.pace.rest, reraise=True)
+        def wait(state: RetryCallState) -> float:
+            # Too many at once is for the pace to mend: the request itself may go again soon, or the last ones would sleep while all is free.
+            error = state.outcome.exception() if state.outcome else None
+            longest = min(0.5, LONGEST_WAIT) if isinstance(error, Again) and error.congested else LONGEST_WAIT
+            return wait_random_exponential(multiplier=0.5, max=longest)(state)
+
+        retrying = AsyncRetrying(stop=enough, wait=wait, retry=retry_if_exception_type(Again), sleep=self.pace.rest, reraise=True)
         try:
             return await retrying(self._attempt, request)
         except Failure as error:

@@ -24,7 +24,7 @@ class Pace:
     def __init__(self, most: int, patience: float, where: str) -> None:
         self._limiter = CapacityLimiter(min(START, most))
         self._exact, self._most, self._patience, self._where = float(min(START, most)), most, patience, where
-        self._refused_at, self._until, self._failures = 0.0, 0.0, 0
+        self._refused_at, self._until, self._failures, self._in_vain = 0.0, 0.0, 0, 0
         self._answered_at, self.ever_answered = time.monotonic(), False
         self._stop = asyncio.Event()
 
@@ -49,7 +49,7 @@ class Pace:
         self._stop.set()
 
     def answered(self) -> None:
-        self._failures, self._answered_at, self.ever_answered = 0, time.monotonic(), True
+        self._failures, self._in_vain, self._answered_at, self.ever_answered = 0, 0, time.monotonic(), True
         if self._exact < self._most:
             self._exact = min(self._most, self._exact + (1 / self._exact if self._refused_at else 1))
             self._limiter.total_tokens = int(self._exact)
@@ -67,6 +67,8 @@ class Pace:
         if sent >= self._refused_at:
             self._exact, self._refused_at = max(1.0, self._exact * DECREASE), now
         self._limiter.total_tokens = int(self._exact)
+        if wait is None and self._exact < 2:  # even one at a time is too much: wait longer each time
+            wait, self._in_vain = min(30.0, 0.1 * 2**self._in_vain), self._in_vain + 1
         self._until = max(self._until, now + (wait or 0))
         if max(now, self._until) - self._answered_at > self._patience:
             raise UserError(

@@ -164,7 +164,8 @@ class Connection(asyncio.Protocol):
             "refused": s.refused,
             "most": s.most,
             "repeated": repeated,
-            "different": len(s.times),
+            "first": s.first,
+            "seconds": s.last - s.first,
         }
 
     def asked(self, request: dict[str, Any], key: str) -> None:
