@@ -263,7 +263,7 @@ ask(Path({str(tmp_path)!r}), {server.url!r}, count=400)
         done = server.stats()["answered"]
         store.close()
     answers, _ = ask(tmp_path, server.url, count=400)
-    assert all(answers) and server.stats()["repeated"] <= 3 * 4  # what was under way when it was killed, and nothing else
+    assert all(answers) and server.stats()["repeated"] <= 3 * 8  # under way or not yet on disk when it was killed, and nothing else
 
 
 def test_the_pace_finds_its_limit_and_returns():
