@@ -1,6 +1,7 @@
 """The whole chain in a baked project: real parts, quick profile, no network."""
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -115,8 +116,9 @@ def test_another_test_set_trains_nothing_again(copy: Path):
     """The data are judged anew; what learns does not read the test set, and stays as it is."""
     path = copy / "task" / "test.jsonl"
     path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
-    run(copy, "dvc", "repro", "check", "validate")
-    assert json.loads(run(copy, "dvc", "status", "--json", "--with-deps", "finetune").stdout) == {}
+    dvc = ("env", f"PATH={copy / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}", "dvc")
+    run(copy, *dvc, "repro", "check", "validate")
+    assert json.loads(run(copy, *dvc, "status", "--json", "--with-deps", "finetune").stdout) == {}
 
 
 @pytest.mark.skipif(not can_isolate(), reason="no user namespaces here")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from tests.bake import TEMPLATE
 from tests.conftest import copy_of, environment, python, run
 
 pytestmark = pytest.mark.slow
-KEY = "sk-planted-0123456789"
+KEY = "sk-planted-by-the-template"
 Serve = Callable[..., "Server"]
 
 
@@ -52,7 +53,9 @@ def serve() -> Iterator[Serve]:
 @pytest.fixture
 def asked(project: Path, tmp_path: Path) -> Path:
     """A copy of the baked project, in which nothing was run: the stage needs the task alone."""
-    return copy_of(project, tmp_path / "copy")
+    copy = copy_of(project, tmp_path / "copy")
+    shutil.rmtree(copy / "data", ignore_errors=True)  # left by the chain, which shares the project
+    return copy
 
 
 def point_to(copy: Path, port: int, **changes: Any) -> None:
