@@ -15,7 +15,7 @@ def inert(text: str, longest: int = 200) -> str:
     """Any text as code that renders as itself: no markup, no mention, no reference, no end of the code."""
     flat = re.sub(r"\s+", " ", "".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in str(text)))
     flat = flat if len(flat) <= longest else flat[:longest] + "…"
-    safe = re.sub(r"[^\w ,…\u00a0-\U0010ffff-]", lambda c: f"&#{ord(c[0])};", flat.replace("_", "\0")).replace("\0", "&#95;")
+    safe = re.sub(r"[^\w ,…\u00a0-\U0010ffff-]|_", lambda c: f"&#{ord(c[0])};", flat)
     return f"<code>{safe}</code>"
 
 

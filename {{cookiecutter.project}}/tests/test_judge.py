@@ -41,6 +41,7 @@ HOSTILE = [
     "a" * 5000,
     "\x00\x1b[31mred",
     "~~gone~~ --- ===",
+    "score_low __init__ _x_",
     "see www.example.org/login now",
 ]
 
