@@ -91,8 +91,8 @@ WEAKER = ("weakened",)
 REFUSED = ("refused: gate",)
 ONLY_NAMES = code(
     "slm/scoring.py",
-    "float(got is not NOTHING and canonical(got) == want)",
-    'float(isinstance(got, dict) and canonical(got).get("name") == want.get("name"))',
+    "float(NOTHING not in (want, got) and canonical(got) == canonical(want))",
+    'float(isinstance(got, dict) and got.get("name") == want.get("name"))',
 )
 CASES = [
     Case("gates emptied", "contract", gates(r"gates:\n(  - .*\n)+", "gates: []\n"), REFUSED),
