@@ -25,7 +25,7 @@ FIRST = 0xF0000
 def learn_phrases(tokenizer: PreTrainedTokenizerBase, records: Iterable[Record], merges: int) -> list[str]:
     """The phrases that `merges` byte-pair merges over the tokens of the records' answers find, the commonest first.
 
-    Only the skeleton: a phrase neither begins nor ends inside a word or number, and stands in no request, so that all requests are cut as before.
+    Only the skeleton: a phrase neither begins nor ends inside a word or number, and stands in no labelled request, so that requests are cut as before.
     """
     records = list(records)
     answers = [tokenizer(r.answer, add_special_tokens=False)["input_ids"] for r in records]
