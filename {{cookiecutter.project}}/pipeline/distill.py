@@ -5,14 +5,15 @@ from pathlib import Path
 
 from slm.chat import collate, encode_example
 from slm.errors import UserError, stage
-from slm.files import folder_sha256, sha256_file, write_json
+from slm.files import folder_sha256, sha256_file, sha256_json, write_json
 from slm.models import load_model, load_tokenizer, parameters_m, save_model
 from slm.params import load_params
 from slm.progress import print_closing_line
-from slm.pruning import choose_layers, keep_layers
+from slm.pruning import choose_layers, keep_layers, keep_neurons
 from slm.records import TASK, fixed_sample, read_records
 from slm.synthetic import encode_synthetic, read_synthetic
 from slm.training import forget_checkpoints, train
+from slm.variation import vary
 from slm.vocabulary import prepare
 
 # With an endpoint as the teacher there is no local one: the student then starts from the base model.
@@ -34,6 +35,7 @@ def main() -> None:
     validation = read_records(TASK / "validation.jsonl", answered=True)
     files = (RECORDS, LOGPROBS, TASK / "train.jsonl", TASK / "validation.jsonl", TASK / "prompts.jsonl")
     inputs = {"start": folder_sha256(start)} | {path.as_posix(): sha256_file(path) for path in files}
+    inputs["augment"] = sha256_json(params.augment.model_dump())
 
     with tempfile.TemporaryDirectory() as scratch:
         if start == BASE:
@@ -44,13 +46,21 @@ def main() -> None:
             f"params.yaml: distill.layers is {settings.layers}, but {start} has {model.config.num_hidden_layers} layers; lower it"
         )
 
-    # Which layers: by what each is worth on validation data.
+    if settings.neurons and settings.neurons > model.config.intermediate_size:
+        raise UserError(
+            f"params.yaml: distill.neurons is {settings.neurons}, but a layer of {start} has {model.config.intermediate_size}; lower it"
+        )
+
+    # Which layers and neurons: by what each is worth on validation data.
     probe = fixed_sample(validation, settings.probe_examples, params.seed)
     batch = collate([encode_example(tokenizer, r) for r in probe], tokenizer.pad_token_id)
     kept, importance = choose_layers(model, batch, settings.layers, settings.probe_rounds)
     keep_layers(model, kept)
+    if settings.neurons:
+        keep_neurons(model, batch, settings.neurons)
 
     examples = [encode_synthetic(tokenizer, record, ids, values) for record, ids, values in synthetic]
+    labelled += vary(labelled, params.augment, params.seed)
     examples += [encode_example(tokenizer, record) for record in labelled]
     facts = train("distill", model, tokenizer, examples, settings, params, inputs, CURVE, settings.kl_weight)
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from slm.chat import encode_example
 from slm.errors import stage
-from slm.files import folder_sha256, replacing, sha256_file, write_json
+from slm.files import folder_sha256, replacing, sha256_file, sha256_json, write_json
 from slm.models import adapt, load_tokenizer, merged, parameters_m, save_model
 from slm.params import Params, load_params
 from slm.progress import print_closing_line
 from slm.records import TASK, read_records
 from slm.training import forget_checkpoints, train
+from slm.variation import vary
 from slm.vocabulary import prepare
 
 BASE = Path("models/base")
@@ -38,12 +39,13 @@ def main() -> None:
         return note_endpoint(params)
 
     records = read_records(TASK / "train.jsonl", answered=True)
-    inputs = {"base": folder_sha256(BASE), "train": sha256_file(TASK / "train.jsonl")}
+    inputs = {"base": folder_sha256(BASE), "train": sha256_file(TASK / "train.jsonl"), "augment": sha256_json(params.augment.model_dump())}
 
     with tempfile.TemporaryDirectory() as scratch:
         start = prepare(BASE, Path(scratch) / "base", params)
         tokenizer = load_tokenizer(start)
-        examples = [encode_example(tokenizer, record) for record in records]
+        varied = vary(records, params.augment, params.seed)
+        examples = [encode_example(tokenizer, record) for record in [*records, *varied]]
 
         model = adapt(start, params.teach, params)
         facts = train("teach", model, tokenizer, examples, params.teach, params, inputs, CURVE)

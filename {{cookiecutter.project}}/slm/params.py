@@ -43,6 +43,7 @@ class Models(Strict):
     license: str = Field(description="of the base model, an SPDX expression")
     vocabulary: Literal["task", "full"] = Field(description="of teacher and student: the tokens that the task's texts need, or all")
     phrases: int = Field(ge=0, le=4096, description="merges over the answers' tokens, with vocabulary: task; 0: none")
+    context: int | None = Field(ge=64, description="longest request and answer together, tokens; null: as the base model")
     layers: int | None = Field(ge=1, description="keep only the first layers of the base model (tests); null: all")
 
     @field_validator("license")
@@ -135,11 +136,25 @@ class Synthesize(Strict):
     filters: Filters
 
 
+class Augment(Strict):
+    variations: int = Field(ge=0, le=100, description="of each labelled example, with free text of other examples; 0: none")
+    by: str | None = Field(description="field of a JSON answer: free text moves between answers that agree in it; null: between all")
+
+
 class Distill(Training):
     layers: int = Field(ge=1, description="layers of the student")
+    neurons: int | None = Field(ge=1, description="feed-forward neurons kept in each layer; null: all")
     probe_examples: int = Field(ge=1, description="validation examples on which a layer's importance is measured")
     probe_rounds: int = Field(ge=1, description="importance is measured again after each round of removals")
     kl_weight: float = Field(ge=0, le=1, description="weight of the teacher's distribution; the rest is cross-entropy")
+
+    @model_validator(mode="after")
+    def whole_groups(self) -> Self:
+        if self.neurons and self.rounding and self.neurons % self.rounding.group_size:
+            raise ValueError(
+                f"neurons must be a multiple of rounding.group_size, {self.rounding.group_size}: weights share a scale by groups"
+            )
+        return self
 
 
 class Convert(Strict):
@@ -175,6 +190,7 @@ class Params(Strict):
     seed: int = Field(ge=0, lt=2**32)
     compute: Compute
     models: Models
+    augment: Augment
     teach: Adapted
     synthesize: Synthesize
     distill: Distill

@@ -1,9 +1,9 @@
-"""Which layers of the teacher the student keeps, by what each is worth on validation data."""
+"""Which layers of the teacher, and which of their feed-forward neurons, the student keeps: by what each is worth on validation data."""
 
 from typing import Any
 
 import torch
-from torch.nn import ModuleList
+from torch.nn import ModuleList, Parameter
 from transformers import PreTrainedModel
 
 from slm.progress import track
@@ -54,3 +54,27 @@ def keep_layers(model: PreTrainedModel, kept: list[int]) -> None:
     model.config.num_hidden_layers = len(kept)
     if getattr(model.config, "layer_types", None):
         model.config.layer_types = [model.config.layer_types[i] for i in kept]
+
+
+@torch.inference_mode()
+def keep_neurons(model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: int) -> None:
+    """Leave the `keep` feed-forward neurons of each layer that say most, in place.
+
+    What a neuron says: the mean size of its activation on real examples times the norm of its outgoing weights, after the
+    activation-based width pruning of Minitron (arXiv 2407.14679).
+    """
+    seen, said = batch["attention_mask"].bool(), {}
+
+    def listen(mlp: Any) -> Any:
+        return lambda _, inputs: said.update({mlp: inputs[0][seen].abs().mean(0) * mlp.down_proj.weight.norm(dim=0)})
+
+    hooks = [layer.mlp.down_proj.register_forward_pre_hook(listen(layer.mlp)) for layer in model.model.layers]
+    model.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=1, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    for mlp, values in said.items():
+        kept = values.topk(keep).indices.sort().values
+        for linear in (mlp.gate_proj, mlp.up_proj):
+            linear.weight, linear.out_features = Parameter(linear.weight[kept].clone()), keep
+        mlp.down_proj.weight, mlp.down_proj.in_features = Parameter(mlp.down_proj.weight[:, kept].clone()), keep
+    model.config.intermediate_size = keep

@@ -34,12 +34,14 @@ def task_texts() -> list[str]:
 
 
 def prepare(base: Path, output: Path, params: Params) -> Path:
-    """Write the base model as it is taught: with the short chat template and, if params say so, the task's vocabulary."""
+    """Write the base model as it is taught: with the short chat template and, if params say so, the task's vocabulary and context."""
     tokenizer, model = load_tokenizer(base), load_model(base, params)
     use_short_template(tokenizer)
     if params.models.vocabulary == "task":
         trim(model, tokenizer, task_texts())
         add_phrases(model, tokenizer, learn_phrases(tokenizer, read_records(TASK / "train.jsonl", answered=True), params.models.phrases))
+    if params.models.context:
+        model.config.max_position_embeddings = min(params.models.context, model.config.max_position_embeddings)
     save_model(model, tokenizer, output)
     return output
 

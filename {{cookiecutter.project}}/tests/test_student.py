@@ -11,7 +11,7 @@ from slm.errors import UserError
 from slm.generation import generate, perplexity
 from slm.params import Rounding
 from slm.phrases import add_phrases, learn_phrases
-from slm.pruning import choose_layers, keep_layers
+from slm.pruning import choose_layers, keep_layers, keep_neurons
 from slm.records import Record
 from slm.rounding import RoundedLinear, round_in_training
 from slm.training import answer_loss
@@ -79,6 +79,24 @@ def test_least_important_layer_goes_first(tiny):
     keep_layers(model, kept)
     assert model.config.num_hidden_layers == 3
     assert [layer.self_attn.layer_idx for layer in model.model.layers] == [0, 1, 2]
+
+
+def test_neurons_that_say_nothing_go_and_the_model_answers_as_before(tiny):
+    model = copy.deepcopy(tiny[0])
+    batch = collate([example([5, 6, 7], [8, 9, 10, 11]), example([5], [8, 9])], 0)
+    size, dead = model.config.intermediate_size, [1, 4]
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.mlp.down_proj.weight[:, dead] = 0
+        before = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    keep_neurons(model, batch, size - len(dead))
+    assert model.config.intermediate_size == model.model.layers[0].mlp.down_proj.in_features == size - len(dead)
+    with torch.no_grad():
+        after = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    torch.testing.assert_close(after, before)
+    keep_neurons(model, batch, size - len(dead) - 1)  # and one that says something changes it
+    with torch.no_grad():
+        assert not torch.allclose(model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits, before)
 
 
 def test_trimmed_vocabulary_cuts_task_texts_alike_and_loses_no_text(tiny):

@@ -1,0 +1,89 @@
+"""More labelled examples out of those that there are: the values that answers copy from requests change places.
+
+"remind me to water the ferns" and "remind me to call the plumber on Friday" make "remind me to call the plumber" and "remind me to water the
+ferns on Friday", with the labels to match: entity replacement, one of the simple augmentations that still help where
+labels are few (Dai and Adel, COLING 2020, arXiv 2010.11683). What a model learns from it is to copy what it has not seen in this place.
+"""
+
+import itertools
+import json
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from slm.params import Augment
+from slm.records import Record
+
+# A field is open, its values free text, if so many different ones were copied, and so large a share of all. Rooms and states are not.
+DISTINCT, COPIED = 20, 0.5
+Path = tuple[str | int, ...]
+Slot = tuple[Any, Path]  # the kind of answer, and where it holds the text
+
+
+def texts(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Texts in an answer, each with where it stands."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from texts(inner, (*path, key))
+
+
+def slots_of(answer: str, by: str | None) -> list[tuple[Slot, str]]:
+    """Texts in an answer, each with its slot; none if the answer is not JSON."""
+    try:
+        value = json.loads(answer)
+    except json.JSONDecodeError:
+        return []
+    name = value.get(by) if isinstance(value, dict) else None
+    return [((name, path), text) for path, text in texts(value)]
+
+
+def place(request: str, value: str) -> re.Match[str] | None:
+    """Where a request says a value, if just once."""
+    found = list(re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", request, re.IGNORECASE))
+    return found[0] if len(found) == 1 else None
+
+
+def open_slots(records: list[Record], by: str | None) -> dict[Slot, list[tuple[str, str]]]:
+    """Fields of free text, each with its different values: as requests write them, as answers do."""
+    seen: dict[Slot, int] = defaultdict(int)
+    copied: dict[Slot, list[tuple[str, str]]] = defaultdict(list)
+    for record in records:
+        for slot, value in slots_of(record.answer, by):
+            seen[slot] += 1
+            if found := place(record.text, value):
+                copied[slot].append((found[0], value))
+    return {s: sorted(set(v)) for s, v in copied.items() if len({value for _, value in v}) >= DISTINCT and len(v) >= COPIED * seen[s]}
+
+
+def put(answer: Any, path: Path, value: str) -> None:
+    for key in path[:-1]:
+        answer = answer[key]
+    answer[path[-1]] = value
+
+
+def vary(records: list[Record], settings: Augment, seed: int) -> list[Record]:
+    """`settings.variations` of each labelled example that has open fields: all of these get values of other examples.
+
+    Deterministic for a seed. Answers are written compactly, as labelled ones are; an example whose request says a value twice, or not at all, keeps that value.
+    """
+    slots, draw, made = open_slots(records, settings.by), random.Random(seed), []
+    for record in records:
+        said_in = slots_of(record.answer, settings.by)
+        found = [(slot, at) for slot, value in said_in if slot in slots and (at := place(record.text, value))]
+        found.sort(key=lambda pair: pair[1].start())
+        if not found or any(a[1].end() > b[1].start() for a, b in itertools.pairwise(found)):
+            continue
+        for number in range(settings.variations):
+            request, new = record.text, json.loads(record.answer)
+            for slot, at in reversed(found):
+                said, value = draw.choice(slots[slot])
+                request = request[: at.start()] + said + request[at.end() :]
+                put(new, slot[1], value)
+            text = json.dumps(new, ensure_ascii=False, separators=(",", ":"))
+            messages = [*record.prompt[:-1], {"role": "user", "content": request}, {"role": "assistant", "content": text}]
+            made.append(Record(f"{record.id}-{number + 1}", messages, record.tags))
+    return made

@@ -1,0 +1,60 @@
+"""More labelled examples out of those that there are: which texts may change places, and what becomes of request and label."""
+
+import json
+
+from slm.params import Augment
+from slm.records import Record
+from slm.variation import DISTINCT, open_slots, vary
+
+ITEMS = [f"Thing {chr(97 + i)}" for i in range(DISTINCT)]
+
+
+def record(request: str, name: str, number: int = 0, **arguments: object) -> Record:
+    answer = json.dumps({"name": name, "arguments": arguments}, separators=(",", ":"))
+    return Record(f"{name}-{number}", [{"role": "user", "content": request}, {"role": "assistant", "content": answer}], ["plain"])
+
+
+def shopping() -> list[Record]:
+    return [record(f"put {item} on the shopping list", "add", i, list="shopping", item=item.lower()) for i, item in enumerate(ITEMS)]
+
+
+def test_free_text_is_what_requests_say_in_many_ways():
+    lights = [record("light on in the kitchen", "light", i, room="kitchen") for i in range(30)]
+    assert {path for _, path in open_slots(shopping() + lights, "name")} == {("arguments", "item")}
+
+
+def test_request_and_label_change_alike_and_the_rest_stays():
+    made = vary(shopping(), Augment(variations=3, by="name"), seed=0)
+    assert len(made) == 3 * DISTINCT and len({r.id for r in made}) == len(made)
+    for r in made:
+        item = json.loads(r.answer)["arguments"]["item"]
+        assert item.capitalize() in ITEMS
+        assert r.text == f"put {item.capitalize()} on the shopping list"
+        assert r.answer == f'{{"name":"add","arguments":{{"list":"shopping","item":"{item}"}}}}'
+        assert r.tags == ["plain"]
+    assert len({r.text for r in made}) > DISTINCT / 2
+
+
+def test_the_same_seed_varies_alike_and_another_does_not():
+    settings = Augment(variations=2, by="name")
+    assert vary(shopping(), settings, 0) == vary(shopping(), settings, 0) != vary(shopping(), settings, 1)
+
+
+def test_text_moves_between_answers_of_one_kind_only():
+    others = [
+        record(f"text {item.replace('Thing', 'Person')} hello", "send", i, to=item.replace("Thing", "person"))
+        for i, item in enumerate(ITEMS)
+    ]
+    for r in vary(shopping() + others, Augment(variations=2, by="name"), 0):
+        assert ("Thing" in r.text) == (json.loads(r.answer)["name"] == "add")
+
+
+def test_what_a_request_says_twice_or_not_at_all_stays():
+    twice = record("Thing a, yes, Thing a on the list", "add", 90, list="shopping", item="thing a")
+    unsaid = record("the usual on the list", "add", 91, list="shopping", item="thing b")
+    assert not [r for r in vary([*shopping(), twice, unsaid], Augment(variations=1, by="name"), 0) if r.id.startswith(("add-90", "add-91"))]
+
+
+def test_answers_in_plain_text_are_not_varied():
+    plain = [Record(str(i), [{"role": "user", "content": t}, {"role": "assistant", "content": t}]) for i, t in enumerate(ITEMS)]
+    assert vary(plain, Augment(variations=3, by=None), 0) == []
