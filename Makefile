@@ -11,7 +11,7 @@ DEMO := build/my-slm
 UV_VERSION := 0.13.9
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-find-links
 
-.PHONY: help setup tools demo test test-fast test-full lint lock bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict bench-synthesis
+.PHONY: help setup tools demo test test-fast test-full lint lock bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict bench-synthesis bench-student
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,11 @@ MILLION ?= 0
 
 bench-synthesis: ## the endpoint teacher under load and under fire (after make demo; MILLION=1000000 for the large memory run)
 	$(DEMO)/$(BIN)/python benchmarks/synthesis.py $(DEMO) --million $(MILLION)
+
+SEEDS := 3
+
+bench-student: tools ## what the full profile makes of the default task, beside TRL's SFTTrainer (hours; goes on where it was; SEEDS=1: one student)
+	$(BIN)/python -m benchmarks.student --seeds $(SEEDS) $(if $(FRESH),--fresh)
 
 bench-verdict: tools ## how often the verdict is wrong, and what it catches (after make demo)
 	$(BIN)/python -m benchmarks.verdict $(DEMO)
