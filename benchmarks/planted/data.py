@@ -66,12 +66,16 @@ def leak(folder: Path) -> None:
 
 
 def leak_with_typo(folder: Path) -> None:
-    """The same of short requests, each with one letter lost in a middle word: nobody would call it another request."""
+    """Of short requests one in fifty, each with one letter lost in its longest word: nobody would call it another request."""
+
+    def longest(words: list[str]) -> int:
+        return max(range(len(words)), key=lambda k: (len(words[k]) if words[k].isalpha() else 0, -k))
+
     test = [t for t in read_jsonl(folder / "task" / "test.jsonl") if 5 <= len(t["messages"][0]["content"].split()) <= 7]
     stolen = []
-    for i, row in enumerate(test[::100]):
+    for i, row in enumerate(test[::50]):
         words = row["messages"][0]["content"].split()
-        at = max(range(1, len(words) - 1), key=lambda k: (len(words[k]), -k))
+        at = longest(words)
         words[at] = words[at][:2] + words[at][3:]
         stolen.append(row | {"id": f"train-near-{i}", "messages": [{"role": "user", "content": " ".join(words)}, row["messages"][1]]})
     rewrite("train", lambda rows: rows + stolen)(folder)
