@@ -11,7 +11,7 @@ DEMO := build/my-slm
 UV_VERSION := 0.13.9
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-find-links
 
-.PHONY: help setup tools demo test test-fast test-full lint lock bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict bench-synthesis bench-student
+.PHONY: help setup tools demo test test-fast test-full lint lock bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict bench-synthesis bench-student bench-ablations
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,9 @@ MILLION ?= 0
 
 bench-synthesis: ## the endpoint teacher under load and under fire (after make demo; MILLION=1000000 for the large memory run)
 	$(DEMO)/$(BIN)/python benchmarks/synthesis.py $(DEMO) --million $(MILLION)
+
+bench-ablations: ## what each step of making a student is worth (after make demo; an hour, goes on where it was)
+	$(DEMO)/$(BIN)/python benchmarks/ablations.py $(DEMO)
 
 SEEDS := 3
 

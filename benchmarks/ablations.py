@@ -1,0 +1,239 @@
+"""What each step of making a student is worth: one is changed, the rest and the number of training steps stay, and validation data judges.
+
+    PROJECT/.venv/bin/python benchmarks/ablations.py PROJECT               (make bench-ablations; after make demo, whose teacher and answers it uses)
+    PROJECT/.venv/bin/python benchmarks/ablations.py PROJECT --only shape --steps 240
+
+Every student is trained by the project's own code, short and from the same teacher, so that the table says which of two ways learns more from the
+same steps, not how good a student can be. Prints loss (cross-entropy of an answer token, nats) and exact match on validation data, weights rounded
+as trained. What was run before with the same settings is not run again: build/ablations.json.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+TEMPLATE = Path(__file__).parent.parent
+PROJECT = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else TEMPLATE
+sys.path.insert(0, str(PROJECT))
+OUTPUT, KEPT = TEMPLATE / "build" / "bench" / "ablations.json", TEMPLATE / "build" / "ablations.json"
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to make a student; the defaults are ours, at the size of the full profile.
+
+    chosen: rounds (loss without a layer, measured again after each round), once, similarity (ShortGPT), even (every nth), first.
+    healed: of the steps, the share spent before the last half of the layers goes; 0: all go at once.
+    """
+
+    layers: int = 10
+    neurons: int | None = 1152
+    chosen: str = "rounds"
+    healed: float = 0.0
+    start: str = "teacher"
+    data: tuple[str, ...] = ("labelled", "synthetic")
+    kl_weight: float = 0.7
+    group_size: int | None = 64
+    method: str = "full"
+    learning_rate: float = 4.0e-4
+    seed: int = 0
+
+
+OURS = Way()
+GROUPS: dict[str, dict[str, Way]] = {
+    "shape": {
+        "10 layers of 1152 neurons": OURS,
+        "8 layers of 1536": replace(OURS, layers=8, neurons=None),
+        "12 layers of 832": replace(OURS, layers=12, neurons=832),
+    },
+    "layers": {
+        "by loss without them, in rounds": OURS,
+        "by loss, in one round": replace(OURS, chosen="once"),
+        "by similarity of input and output": replace(OURS, chosen="similarity"),
+        "evenly spaced": replace(OURS, chosen="even"),
+        "the first": replace(OURS, chosen="first"),
+    },
+    "one step or two": {
+        "all layers at once": OURS,
+        "half of them, healing for a third of the steps, the rest": replace(OURS, healed=1 / 3),
+    },
+    "loss": {
+        "0.7 teacher's distribution, 0.3 cross-entropy": OURS,
+        "cross-entropy alone": replace(OURS, kl_weight=0.0),
+        "teacher's distribution alone": replace(OURS, kl_weight=1.0),
+    },
+    "data": {
+        "labels and the teacher's answers": OURS,
+        "labels alone": replace(OURS, data=("labelled",)),
+        "and variations of the labels": replace(OURS, data=("labelled", "synthetic", "varied")),
+    },
+    "start": {"the taught teacher's layers": OURS, "the base model's layers": replace(OURS, start="base")},
+    "rounding": {
+        "4 bits, groups of 64": OURS,
+        "4 bits, groups of 32": replace(OURS, group_size=32),
+        "none": replace(OURS, group_size=None),
+    },
+    "weights": {"all": OURS, "LoRA, rank 32, at five times the rate": replace(OURS, method="lora", group_size=None, learning_rate=2.0e-3)},
+    "seed": {"0": OURS, "1": replace(OURS, seed=1), "2": replace(OURS, seed=2)},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("project", type=Path, help="a default project whose model is made")
+    parser.add_argument("--only", nargs="*", choices=list(GROUPS), default=list(GROUPS))
+    parser.add_argument("--steps", type=int, default=360, help="of the default batch size")
+    arguments = parser.parse_args()
+    scratch = tempfile.mkdtemp()  # checkpoints and curves stay out of the project
+    for name in ("task", "models", "data", "params.yaml"):
+        os.symlink(PROJECT / name, Path(scratch) / name)
+    os.chdir(scratch)
+    made: dict[str, Any] = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
+    figures: dict[str, float] = {"steps": arguments.steps}
+    for group in arguments.only:
+        print(f"{group:60s}{'loss':>8s}{'exact':>8s}{'seconds':>9s}")
+        for name, way in GROUPS[group].items():
+            key = f"{arguments.steps} {way}"
+            if key not in made:
+                made[key] = student(way, arguments.steps)
+                KEPT.parent.mkdir(exist_ok=True)
+                KEPT.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+            row = made[key]
+            figures |= {f"{group}: {name}, {figure}": row[figure] for figure in ("loss", "exact")}
+            print(f"  {name:58s}{row['loss']:8.3f}{row['exact']:8.3f}{row['seconds']:9.0f}", flush=True)
+    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    OUTPUT.write_text(json.dumps({"figures": figures}, indent=2) + "\n", encoding="utf-8")
+
+
+def student(way: Way, steps: int) -> dict[str, Any]:
+    from peft import LoraConfig, get_peft_model
+    from slm.chat import collate, encode_example, encode_prompt
+    from slm.files import RESUME, sha256_json
+    from slm.generation import generate
+    from slm.models import load_model, load_tokenizer
+    from slm.params import Augment, Rounding, load_params
+    from slm.pruning import keep_layers, keep_neurons
+    from slm.records import TASK, fixed_sample, read_records
+    from slm.scoring import score_one
+    from slm.synthetic import encode_synthetic, read_synthetic
+    from slm.task import load_task
+    from slm.training import answer_loss, train
+    from slm.variation import vary
+    from slm.vocabulary import prepare
+    from torch import inference_mode
+
+    params = load_params().model_copy(update={"seed": way.seed})
+    rounding = Rounding(bits=4, group_size=way.group_size) if way.group_size else None
+    settings = params.distill.model_copy(
+        update={"rounding": rounding, "learning_rate": way.learning_rate, "epochs": 1.0, "save_steps": 10**6}
+    )
+    teacher, labelled = Path("models/teacher"), read_records(TASK / "train.jsonl", answered=True)
+    validation = read_records(TASK / "validation.jsonl", answered=True)
+    tokenizer = load_tokenizer(teacher)
+    with tempfile.TemporaryDirectory() as scratch:
+        model = load_model(teacher if way.start == "teacher" else prepare(Path("models/base"), Path(scratch) / "base", params), params)
+
+    def batch(records: list[Any]) -> dict[str, Any]:
+        return collate([encode_example(tokenizer, r) for r in records], tokenizer.pad_token_id)
+
+    parts = {
+        "labelled": [encode_example(tokenizer, r) for r in labelled],
+        "synthetic": [encode_synthetic(tokenizer, *row) for row in read_synthetic(Path("data/synthetic.jsonl"), Path("data/logprobs.npz"))],
+        "varied": [encode_example(tokenizer, r) for r in vary(labelled, Augment(variations=3, by="name"), way.seed)],
+    }
+    pool = [e for name in way.data for e in parts[name]]
+    wanted = steps * settings.batch_size
+    # Fewer examples than steps are gone through again: what is equal is the steps.
+    examples = (
+        (fixed_sample(pool, len(pool), 0) * (wanted // len(pool) + 1))[:wanted]
+        if len(pool) < wanted
+        else fixed_sample(pool, wanted, way.seed)
+    )
+
+    probe = batch(fixed_sample(validation, params.distill.probe_examples, 0))
+    depth = model.config.num_hidden_layers
+    start = time.perf_counter()
+
+    def lesson(name: str, part: list[Any]) -> None:
+        train(
+            name,
+            model,
+            tokenizer,
+            part,
+            settings,
+            params,
+            {"way": sha256_json([str(way), name, time.time()])},
+            RESUME / "ablation.json",
+            way.kl_weight,
+        )
+
+    first = int(way.healed * steps) * settings.batch_size
+    if first:
+        keep_layers(model, layers_of(model, probe, (depth + way.layers) // 2, way.chosen))
+        lesson("healing", examples[:first])
+    keep_layers(model, layers_of(model, probe, way.layers, way.chosen))
+    if way.neurons:
+        keep_neurons(model, probe, way.neurons)
+    if way.method == "lora":
+        model = get_peft_model(model, LoraConfig(r=32, lora_alpha=64, target_modules="all-linear", task_type="CAUSAL_LM"))
+    lesson("ablation", examples[first:])
+
+    seconds = time.perf_counter() - start
+    model.eval()
+    with inference_mode():
+        losses = []
+        for i in range(0, len(validation), 43):
+            b = batch(validation[i : i + 43])
+            out = model(
+                input_ids=b["input_ids"], attention_mask=b["attention_mask"], logits_to_keep=b["labels"].shape[1] + 1, use_cache=False
+            )
+            losses.append(answer_loss(out.logits[:, :-1], b, 0.0).item())
+    prompts, task = [encode_prompt(tokenizer, r.prompt) for r in validation], load_task()
+    said = dict(generate(model, tokenizer, prompts, params.evaluate.batch_size, params.evaluate.max_new_tokens))
+    exact = statistics.mean(score_one(task, r.answer, said[i].text)["score"] for i, r in enumerate(validation))
+    return {"loss": statistics.mean(losses), "exact": exact, "seconds": seconds}
+
+
+def layers_of(model: Any, probe: dict[str, Any], keep: int, chosen: str) -> list[int]:
+    from slm.pruning import choose_layers
+
+    depth = model.config.num_hidden_layers
+    ways: dict[str, Callable[[], list[int]]] = {
+        "rounds": lambda: choose_layers(model, probe, keep, rounds=4)[0],
+        "once": lambda: choose_layers(model, probe, keep, rounds=1)[0],
+        "similarity": lambda: least_similar(model, probe, keep),
+        "even": lambda: sorted({round(i * (depth - 1) / (keep - 1)) for i in range(keep)}),
+        "first": lambda: list(range(keep)),
+    }
+    return ways[chosen]()
+
+
+def least_similar(model: Any, probe: dict[str, Any], keep: int) -> list[int]:
+    """Layers whose output differs most from their input: block influence (ShortGPT, arXiv 2403.03853)."""
+    from torch import inference_mode
+    from torch.nn.functional import cosine_similarity
+
+    with inference_mode():
+        states = model(
+            input_ids=probe["input_ids"],
+            attention_mask=probe["attention_mask"],
+            logits_to_keep=1,
+            output_hidden_states=True,
+            use_cache=False,
+        ).hidden_states
+    seen = probe["attention_mask"].bool()
+    alike = [cosine_similarity(a[seen], b[seen], dim=-1).mean().item() for a, b in pairwise(states)]
+    return sorted(sorted(range(len(alike)), key=lambda i: alike[i])[:keep])
+
+
+if __name__ == "__main__":
+    main()
