@@ -10,7 +10,7 @@ from slm.models import load_model, load_tokenizer, parameters_m, save_model
 from slm.params import load_params
 from slm.progress import print_closing_line
 from slm.pruning import choose_layers, keep_layers, keep_neurons
-from slm.records import TASK, fixed_sample, read_records
+from slm.records import TASK, fixed_sample, read_prompts, read_records
 from slm.synthetic import encode_synthetic, read_synthetic
 from slm.training import forget_checkpoints, train
 from slm.variation import vary
@@ -60,7 +60,7 @@ def main() -> None:
         keep_neurons(model, batch, settings.neurons)
 
     examples = [encode_synthetic(tokenizer, record, ids, values) for record, ids, values in synthetic]
-    labelled += vary(labelled, params.augment, params.seed)
+    labelled += vary(labelled, read_prompts(), params.augment, params.seed)
     examples += [encode_example(tokenizer, record) for record in labelled]
     facts = train("distill", model, tokenizer, examples, settings, params, inputs, CURVE, settings.kl_weight)
 

@@ -10,7 +10,7 @@ from slm.files import folder_sha256, replacing, sha256_file, sha256_json, write_
 from slm.models import adapt, load_tokenizer, merged, parameters_m, save_model
 from slm.params import Params, load_params
 from slm.progress import print_closing_line
-from slm.records import TASK, read_records
+from slm.records import TASK, read_prompts, read_records
 from slm.training import forget_checkpoints, train
 from slm.variation import vary
 from slm.vocabulary import prepare
@@ -44,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         start = prepare(BASE, Path(scratch) / "base", params)
         tokenizer = load_tokenizer(start)
-        varied = vary(records, params.augment, params.seed)
+        varied = vary(records, read_prompts(), params.augment, params.seed)
         examples = [encode_example(tokenizer, record) for record in [*records, *varied]]
 
         model = adapt(start, params.teach, params)

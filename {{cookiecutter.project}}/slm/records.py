@@ -86,6 +86,12 @@ def read_records(path: Path, answered: bool) -> list[Record]:
     return records
 
 
+def read_prompts() -> list[Record]:
+    """The task's requests without an answer; none if it has no such file."""
+    path = TASK / "prompts.jsonl"
+    return read_records(path, answered=False) if path.exists() else []
+
+
 def _parse(path: Path, number: int, row: str, answered: bool) -> Record:
     def fail(what: str, remedy: str) -> UserError:
         return UserError(f"{path}:{number}: {what}; {remedy}")

@@ -2,7 +2,8 @@
 
 "remind me to water the ferns" and "remind me to call the plumber on Friday" make "remind me to call the plumber" and "remind me to water the
 ferns on Friday", with the labels to match: entity replacement, one of the simple augmentations that still help where
-labels are few (Dai and Adel, COLING 2020, arXiv 2010.11683). What a model learns from it is to copy what it has not seen in this place.
+labels are few (Dai and Adel, COLING 2020, arXiv 2010.11683). Every other time the words themselves are any words of the task's requests: what a
+model must learn here is to copy what it has never seen in this place, and a small one takes a name that it knows for one that it does not.
 """
 
 import itertools
@@ -18,6 +19,7 @@ from slm.records import Record
 
 # A field is open, its values free text, if so many different ones were copied, and so large a share of all. Rooms and states are not.
 DISTINCT, COPIED = 20, 0.5
+UNSEEN = 0.5  # share of values that are any words
 Path = tuple[str | int, ...]
 Slot = tuple[Any, Path]  # the kind of answer, and where it holds the text
 
@@ -65,12 +67,16 @@ def put(answer: Any, path: Path, value: str) -> None:
     answer[path[-1]] = value
 
 
-def vary(records: list[Record], settings: Augment, seed: int) -> list[Record]:
-    """`settings.variations` of each labelled example that has open fields: all of these get values of other examples.
+def vary(records: list[Record], unlabelled: list[Record], settings: Augment, seed: int) -> list[Record]:
+    """`settings.variations` of each labelled example that has open fields: all of these get values of other examples, or as many words of any
+    requests.
 
     Deterministic for a seed. Answers are written compactly, as labelled ones are; an example whose request says a value twice, or not at all, keeps that value.
     """
     slots, draw, made = open_slots(records, settings.by), random.Random(seed), []
+    words = sorted({word for r in (*records, *unlabelled) for word in re.findall(r"[^\W\d_]{3,}", r.text)})
+    # Where all labels are in lower case, so is what is copied into new ones.
+    lower = {slot for slot, values in slots.items() if all(value == value.lower() for _, value in values)}
     for record in records:
         said_in = slots_of(record.answer, settings.by)
         found = [(slot, at) for slot, value in said_in if slot in slots and (at := place(record.text, value))]
@@ -81,6 +87,9 @@ def vary(records: list[Record], settings: Augment, seed: int) -> list[Record]:
             request, new = record.text, json.loads(record.answer)
             for slot, at in reversed(found):
                 said, value = draw.choice(slots[slot])
+                if draw.random() < UNSEEN:
+                    said = " ".join(draw.choice(words) for _ in said.split())
+                    value = said.lower() if slot in lower else said
                 request = request[: at.start()] + said + request[at.end() :]
                 put(new, slot[1], value)
             text = json.dumps(new, ensure_ascii=False, separators=(",", ":"))

@@ -15,7 +15,7 @@ from slm.errors import UserError
 from slm.models import load_model, load_tokenizer, map_rows, save_model
 from slm.params import Params
 from slm.phrases import add_phrases, learn_phrases
-from slm.records import TASK, read_records
+from slm.records import TASK, read_prompts, read_records
 
 # The commonest merges come first in a BPE vocabulary: they keep texts that the task never saw short.
 PREFIX = 1024
@@ -28,8 +28,7 @@ def used_ids(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> set[in
 def task_texts() -> list[str]:
     """All texts of the task that may be seen before release: the test set is not among them."""
     records = [r for name in ("train", "validation") for r in read_records(TASK / f"{name}.jsonl", answered=True)]
-    if (TASK / "prompts.jsonl").exists():
-        records += read_records(TASK / "prompts.jsonl", answered=False)
+    records += read_prompts()
     return [m["content"] for r in records for m in r.messages] + ["system\n", "user\n", "assistant\n"]
 
 

@@ -24,20 +24,27 @@ def test_free_text_is_what_requests_say_in_many_ways():
 
 
 def test_request_and_label_change_alike_and_the_rest_stays():
-    made = vary(shopping(), Augment(variations=3, by="name"), seed=0)
+    made = vary(shopping(), [], Augment(variations=3, by="name"), seed=0)
     assert len(made) == 3 * DISTINCT and len({r.id for r in made}) == len(made)
     for r in made:
         item = json.loads(r.answer)["arguments"]["item"]
-        assert item.capitalize() in ITEMS
-        assert r.text == f"put {item.capitalize()} on the shopping list"
+        assert r.text.lower() == f"put {item} on the shopping list"
         assert r.answer == f'{{"name":"add","arguments":{{"list":"shopping","item":"{item}"}}}}'
         assert r.tags == ["plain"]
     assert len({r.text for r in made}) > DISTINCT / 2
 
 
+def test_half_of_the_texts_are_of_other_examples_and_half_any_words_of_the_requests():
+    unlabelled = [Record("1", [{"role": "user", "content": "weather in Timbuktu"}])]
+    items = [json.loads(r.answer)["arguments"]["item"] for r in vary(shopping(), unlabelled, Augment(variations=20, by="name"), seed=0)]
+    known = sum(item.capitalize() in ITEMS for item in items)
+    assert 0.4 < known / len(items) < 0.6
+    assert any("timbuktu" in item for item in items) and not any("Timbuktu" in item for item in items)  # labels are in lower case
+
+
 def test_the_same_seed_varies_alike_and_another_does_not():
     settings = Augment(variations=2, by="name")
-    assert vary(shopping(), settings, 0) == vary(shopping(), settings, 0) != vary(shopping(), settings, 1)
+    assert vary(shopping(), [], settings, 0) == vary(shopping(), [], settings, 0) != vary(shopping(), [], settings, 1)
 
 
 def test_text_moves_between_answers_of_one_kind_only():
@@ -45,16 +52,19 @@ def test_text_moves_between_answers_of_one_kind_only():
         record(f"text {item.replace('Thing', 'Person')} hello", "send", i, to=item.replace("Thing", "person"))
         for i, item in enumerate(ITEMS)
     ]
-    for r in vary(shopping() + others, Augment(variations=2, by="name"), 0):
-        assert ("Thing" in r.text) == (json.loads(r.answer)["name"] == "add")
+    slots = open_slots(shopping() + others, "name")
+    assert {said for said, _ in slots["add", ("arguments", "item")]} == set(ITEMS)
+    assert all(said.startswith("Person") for said, _ in slots["send", ("arguments", "to")])
 
 
 def test_what_a_request_says_twice_or_not_at_all_stays():
     twice = record("Thing a, yes, Thing a on the list", "add", 90, list="shopping", item="thing a")
     unsaid = record("the usual on the list", "add", 91, list="shopping", item="thing b")
-    assert not [r for r in vary([*shopping(), twice, unsaid], Augment(variations=1, by="name"), 0) if r.id.startswith(("add-90", "add-91"))]
+    assert not [
+        r for r in vary([*shopping(), twice, unsaid], [], Augment(variations=1, by="name"), 0) if r.id.startswith(("add-90", "add-91"))
+    ]
 
 
 def test_answers_in_plain_text_are_not_varied():
     plain = [Record(str(i), [{"role": "user", "content": t}, {"role": "assistant", "content": t}]) for i, t in enumerate(ITEMS)]
-    assert vary(plain, Augment(variations=3, by=None), 0) == []
+    assert vary(plain, [], Augment(variations=3, by=None), 0) == []
