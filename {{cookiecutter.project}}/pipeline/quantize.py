@@ -1,6 +1,6 @@
 """The student in fewer bits, and how far it moved from its fp32 form.
 
-python -m pipeline.quantize int4
+python -m pipeline.quantize int4 NAME       by recipes/NAME.json
 """
 
 import sys
@@ -22,10 +22,10 @@ REFERENCE = Path("models/onnx")
 
 
 @stage
-def main(name: str) -> None:
+def main(name: str, recipe: str) -> None:
     params = load_params()
     output = Path("models") / name
-    run_recipe(Path("recipes") / f"{name}.json", CHECKPOINT, output)
+    run_recipe(Path("recipes") / f"{recipe}.json", CHECKPOINT, output)
 
     # Divergence on validation data: same answers, and KL of the first answer token's distribution, in nats.
     records = fixed_sample(read_records(TASK / "validation.jsonl", True), params.convert.parity_prompts, params.seed)

@@ -161,6 +161,11 @@ class Convert(Strict):
     parity_prompts: int = Field(ge=1, description="validation prompts answered by both forms")
 
 
+class Quantize(Strict):
+    int8: str = Field(pattern="^[A-Za-z0-9._-]+$", description="recipes/NAME.json")
+    int4: str = Field(pattern="^[A-Za-z0-9._-]+$", description="recipes/NAME.json")
+
+
 class Evaluate(Strict):
     batch_size: int = Field(ge=1, le=1024)
     max_new_tokens: int = Field(ge=1, le=4096)
@@ -196,6 +201,7 @@ class Params(Strict):
     distill: Distill
     finetune: Adapted
     convert: Convert
+    quantize: Quantize
     evaluate: Evaluate
     measure: Measure
     package: Package

@@ -13,12 +13,16 @@ from slm.params import PARAMS, PROFILES, Params, load_params, merge
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("profile", sorted(p.stem for p in (ROOT / PROFILES).glob("*.yaml")))
-def test_every_shipped_profile_is_valid(profile: str):
+def with_profile(name: str) -> Params:
     yaml = YAML(typ="safe")
     params = yaml.load((ROOT / PARAMS).read_text(encoding="utf-8"))
-    merge(params, yaml.load((ROOT / PROFILES / f"{profile}.yaml").read_text(encoding="utf-8")))
-    Params.model_validate(params)
+    merge(params, yaml.load((ROOT / PROFILES / f"{name}.yaml").read_text(encoding="utf-8")))
+    return Params.model_validate(params)
+
+
+@pytest.mark.parametrize("profile", sorted(p.stem for p in (ROOT / PROFILES).glob("*.yaml")))
+def test_every_shipped_profile_is_valid(profile: str):
+    with_profile(profile)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +32,7 @@ def test_every_shipped_profile_is_valid(profile: str):
         ("  kl_weight: ", "  kl_weight: 7 # ", "distill.kl_weight is 7: Input should be less than or equal to 1"),
         ("seed: ", "seed: -3 # ", "seed is -3"),
         ("  method: full ", "  rounding: {bits: 4, group_size: 32}\n  method: lora ", "rounding needs method: full"),
+        ("  neurons: ", "  neurons: 1000 # ", "neurons must be a multiple of rounding.group_size, 32"),
         ("profile: ", "profil: ", "profile is missing"),
         ("compute:", "compute: [", "not YAML"),
     ],
@@ -107,9 +112,10 @@ def test_an_impossible_contract_is_refused(bad: str, tmp_path: Path):
         load_contract(path)
 
 
-def test_training_rounds_as_the_shipped_recipe_does():
-    params = load_params(ROOT / PARAMS)
-    passes = read_json(ROOT / "recipes" / f"{params.package.variant}.json")["passes"].values()
+@pytest.mark.parametrize("profile", [None, *sorted(p.stem for p in (ROOT / PROFILES).glob("*.yaml"))])
+def test_training_rounds_as_the_recipe_does(profile: str | None):
+    params = with_profile(profile) if profile else load_params(ROOT / PARAMS)
+    passes = read_json(ROOT / "recipes" / f"{params.quantize.int4}.json")["passes"].values()
     rtn = next(p for p in passes if p["type"] == "Rtn")
     for rounding in (params.distill.rounding, params.finetune.rounding):
         if rounding:
