@@ -62,14 +62,16 @@ PROSE = """from dataclasses import replace
     examples = [encode_example(tokenizer, record) for record in records]"""
 
 LOSES = ("not worse than released",)
+# The teacher learns by the same code: who cannot answer at all is refused before there is a student.
+UNTAUGHT = ("refused: validate | not worse than released",)
 BEYOND = (*QUALITY, *COST)
 CASES = [
-    Case("lessons stopped after five steps", "training", early_stop, ("refused: validate | not worse than released",), BEYOND, (REPRO,)),
+    Case("lessons stopped after five steps", "training", early_stop, UNTAUGHT, BEYOND, (REPRO,)),
     Case(
         "learning rate times thirty", "training", too_fast, ("refused: distill | refused: finetune | not worse than released",), BEYOND, (REPRO,)
     ),
-    Case("end of the answer masked as padding", "training", code("slm/training.py", COLLATE, MASKED_END), ("valid answers",), BEYOND, (REPRO,)),
-    Case("labels shifted by one token", "training", code("slm/training.py", COLLATE, SHIFTED), LOSES, BEYOND, (REPRO,)),
+    Case("end of the answer masked as padding", "training", code("slm/training.py", COLLATE, MASKED_END), ("refused: validate | valid answers",), BEYOND, (REPRO,)),
+    Case("labels shifted by one token", "training", code("slm/training.py", COLLATE, SHIFTED), UNTAUGHT, BEYOND, (REPRO,)),
     Case("student without its last layer", "training", code("pipeline/finetune.py", SAVE, ONE_LAYER_LESS + SAVE), LOSES, BEYOND, (REPRO,)),
     Case("adapter not merged", "training", code("pipeline/finetune.py", MERGE, NOT_MERGED), LOSES, BEYOND, (REPRO,)),
     Case(
