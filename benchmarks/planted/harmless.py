@@ -8,7 +8,6 @@ from ruamel.yaml import YAML
 from benchmarks.planted.case import ASK, GATE, LOCK, PACK, REPRO, TIME, Case
 from benchmarks.planted.contract import gates
 from benchmarks.planted.data import rewrite
-from benchmarks.planted.training import learnt_by_adapter
 from benchmarks.planted.world import edit_params
 
 
@@ -75,6 +74,5 @@ CASES = [
     Case("package renamed", "harmless", params(package={"name": "lamp-and-lock"}), run=(REPRO,)),
     Case("more prompts timed", "harmless", params(measure={"prompts": 8}), run=(REPRO,)),
     Case("training data in another order", "harmless", rewrite("train", shuffled), run=(REPRO,)),
-    Case("the student learnt by its adapter", "harmless", learnt_by_adapter, run=(REPRO,)),
     Case("another seed", "harmless", params(seed=1), run=(REPRO,)),
 ]
