@@ -122,7 +122,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.models import load_model, load_tokenizer
     from slm.params import Augment, Rounding, load_params
     from slm.pruning import keep_layers, keep_neurons
-    from slm.records import TASK, fixed_sample, read_records
+    from slm.records import TASK, fixed_sample, read_prompts, read_records
     from slm.scoring import score_one
     from slm.synthetic import encode_synthetic, read_synthetic
     from slm.task import load_task
@@ -148,7 +148,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     parts = {
         "labelled": [encode_example(tokenizer, r) for r in labelled],
         "synthetic": [encode_synthetic(tokenizer, *row) for row in read_synthetic(Path("data/synthetic.jsonl"), Path("data/logprobs.npz"))],
-        "varied": [encode_example(tokenizer, r) for r in vary(labelled, Augment(variations=3, by="name"), way.seed)],
+        "varied": [encode_example(tokenizer, r) for r in vary(labelled, read_prompts(), Augment(variations=3, by="name"), way.seed)],
     }
     pool = [e for name in way.data for e in parts[name]]
     wanted = steps * settings.batch_size
