@@ -35,8 +35,8 @@ class Way:
     healed: of the steps, the share spent before the last half of the layers goes; 0: all go at once.
     """
 
-    layers: int = 10
-    neurons: int | None = 1152
+    layers: int = 14
+    neurons: int | None = 704
     chosen: str = "rounds"
     healed: float = 0.0
     start: str = "teacher"
@@ -51,9 +51,10 @@ class Way:
 OURS = Way()
 GROUPS: dict[str, dict[str, Way]] = {
     "shape": {
-        "10 layers of 1152 neurons": OURS,
+        "10 layers of 1152 neurons": replace(OURS, layers=10, neurons=1152),
         "8 layers of 1536": replace(OURS, layers=8, neurons=None),
         "12 layers of 832": replace(OURS, layers=12, neurons=832),
+        "14 layers of 704": OURS,
     },
     "layers": {
         "by loss without them, in rounds": OURS,
