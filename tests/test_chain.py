@@ -35,6 +35,12 @@ def test_body_tests_pass(project: Path):
     assert "failed" not in done.stdout
 
 
+@pytest.mark.full
+def test_body_slow_tests_pass(project: Path):
+    done = python(project, "-m", "pytest", "-q", "-m", "slow")
+    assert re.search(r"[1-9]\d* passed", done.stdout)
+
+
 def test_body_style(project: Path):
     run(project, "make", "lint")
 
@@ -208,3 +214,22 @@ def test_seeds_say_how_much_is_luck(copy: Path):
     assert not any((copy / ".cache" / "seeds").glob("[0-9]*"))
     report = run(copy, "make", "report")
     assert "trained from 3 seeds" in (copy / "reports" / "report.html").read_text(encoding="utf-8"), report.stdout
+
+
+@pytest.mark.full
+def test_search_finds_and_applies_on_validation_data(copy: Path):
+    """Two trials of the quick project, by `make`, with no test set to read; then the better one's parameters, and the study is told from another's."""
+    space = "rungs: [0.5, 1]\nmost_parameters_m: null\nparameters:\n  distill.learning_rate: {choices: [4.0e-4, 8.0e-4]}\n  distill.layers: {low: 1, high: 2}\n"
+    (copy / "search.yaml").write_text(space, encoding="utf-8")
+    before = (copy / "dvc.lock").read_bytes(), (copy / "params.yaml").read_text(encoding="utf-8").splitlines()
+    cached = sorted(p.name for p in (copy / ".dvc" / "cache").rglob("*"))
+    first = run(copy, "make", "search", "TRIALS=2")
+    assert "trial 0: distill.learning_rate 0.0004, distill.layers 2" in first.stdout  # what params.yaml says
+    assert first.stdout.count("Running stage 'distill'") == first.stdout.count("Running stage 'finetune'") == 4
+    again = run(copy, "make", "search", "TRIALS=2")
+    assert "2 trials so far" in again.stdout and "Running stage" not in again.stdout
+    assert (copy / "dvc.lock").read_bytes() == before[0] and sorted(p.name for p in (copy / ".dvc" / "cache").rglob("*")) == cached
+    python(copy, "-m", "slm.search", "--apply")
+    after = (copy / "params.yaml").read_text(encoding="utf-8").splitlines()
+    changed = [new.split(":")[0].strip() for old, new in zip(before[1], after, strict=True) if old != new]
+    assert set(changed) <= {"learning_rate", "layers"}

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from cyclonedx.spdx import is_expression
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, RoundTripRepresenter
 
 from slm.config import load_yaml
 from slm.errors import UserError, stage
@@ -222,21 +222,34 @@ def merge(base: Any, overrides: Any, where: str = "") -> None:
             base[key] = value
 
 
+class _AsWritten(RoundTripRepresenter):
+    """`null` stays a word, so that only those lines change that say something else."""
+
+
+_AsWritten.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
+
+
+def rewrite(overrides: Any, path: Path = PARAMS) -> None:
+    """Write what differs, nested as in the file, into `params.yaml`; comments and all other lines stay as they are."""
+    yaml = YAML()
+    yaml.Representer = _AsWritten
+    yaml.width = 4096
+    yaml.preserve_quotes = True
+    params = yaml.load(path.read_text(encoding="utf-8"))
+    merge(params, overrides)
+    Params.model_validate(params)
+    text = io.StringIO()
+    yaml.dump(params, text)
+    write_text(path, text.getvalue())
+
+
 def apply_profile(name: str) -> None:
-    """Rewrite `params.yaml` with what a profile overrides; comments stay, `git diff` shows what changed."""
+    """Rewrite `params.yaml` with what a profile overrides; `git diff` shows what changed."""
     path = PROFILES / f"{name}.yaml"
     if not path.exists():
         names = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
         raise UserError(f"no profile {name!r}; there are: {names}")
-    yaml = YAML(typ="rt")
-    yaml.width = 120
-    yaml.preserve_quotes = True
-    params = yaml.load(PARAMS.read_text(encoding="utf-8"))
-    merge(params, yaml.load(path.read_text(encoding="utf-8")))
-    Params.model_validate(params)
-    text = io.StringIO()
-    yaml.dump(params, text)
-    write_text(PARAMS, text.getvalue())
+    rewrite(YAML().load(path.read_text(encoding="utf-8")))
     print(f"{PARAMS} now holds the profile {name!r}; `git checkout {PARAMS}` takes it back")
 
 

@@ -8,10 +8,7 @@ answers come back, to predictions/seeds/ (and the models into DVC's cache: `dvc 
 """
 
 import argparse
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +16,9 @@ import numpy as np
 from ruamel.yaml import YAML
 from scipy.stats import t
 
+from slm.copies import copy, dvc
 from slm.errors import UserError, stage
-from slm.files import read_jsonl, replacing, sha256_json, write_json, write_jsonl
+from slm.files import read_jsonl, sha256_json, write_json, write_jsonl
 from slm.ladder import plain
 from slm.params import load_params
 from slm.plan import dvc_status, out_of_lock
@@ -47,47 +45,6 @@ def made_from(shipped: str) -> str:
     return sha256_json(parts)
 
 
-def dvc(folder: Path, *arguments: str, remedy: str = "run the same command again: it goes on where it stopped") -> None:
-    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, check=False)
-    if done.returncode:
-        raise UserError(f"{folder}: `dvc {' '.join(arguments)}` failed, see above; {remedy}")
-
-
-def copy(seed: int, shipped: str) -> Path:
-    """A copy of this checkout with another seed: its files as they are, and what its student is made from out of DVC's cache."""
-    target = WORK / str(seed)
-    if target.exists():
-        return target
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "-co", "--exclude-standard"], capture_output=True, text=True, encoding="utf-8", check=True
-    )
-    where = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, encoding="utf-8", check=True)
-    with replacing(target) as folder:
-        for name in listed.stdout.split("\0"):
-            if name and Path(name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(name, folder / name)
-        dvc(folder, "config", "--local", "core.no_scm", "true")
-        dvc(folder, "cache", "dir", "--local", os.path.abspath(where.stdout.strip()))
-        given = ("fetch", "check", "teach", "synthesize", "validate")
-        dvc(
-            folder,
-            "checkout",
-            "--quiet",
-            *given,
-            remedy="what the student is made from is not in DVC's cache: run `make pull` or `make repro`",
-        )
-        yaml = YAML()
-        yaml.width = 200
-        params = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
-        params["seed"] = seed
-        params["evaluate"]["sample"][shipped] = None  # a sample would be another one for each seed
-        with (folder / "params.yaml").open("w", encoding="utf-8", newline="\n") as stream:
-            yaml.dump(params, stream)
-        load_params(folder / "params.yaml")
-    return target
-
-
 def forget_others(key: str) -> None:
     """Answers and copies of students that were made from something else, and copies that were never whole."""
     for path in ANSWERS.glob("*.jsonl"):
@@ -108,7 +65,8 @@ def answers(seed: int, shipped: str, key: str) -> Path:
     if path.exists():
         shutil.rmtree(WORK / str(seed), ignore_errors=True)  # left by a kill
         return path
-    folder = copy(seed, shipped)
+    # All test examples: a sample would be another one for each seed.
+    folder = copy(WORK / str(seed), {"seed": seed, "evaluate": {"sample": {shipped: None}}})
     for name in stages(shipped):
         dvc(folder, "repro", "--single-item", name)
     header, *rows = read_jsonl(folder / "predictions" / f"{shipped}.jsonl")

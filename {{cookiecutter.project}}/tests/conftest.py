@@ -1,8 +1,11 @@
 """A task of four examples and a model of a few thousand weights, made here: no test needs the pipeline's outputs."""
 
+import copy
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
@@ -10,8 +13,12 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from slm.chat import encode_answer, use_short_template
+from slm.files import write_json, write_jsonl, write_text
+from slm.params import rewrite
 from slm.task import Task
 
+ROOT = Path(__file__).parent.parent
 TEXTS = [
     "turn on the kitchen light",
     "set a timer for 5 minutes",
@@ -68,3 +75,64 @@ def write(tmp_path: Path):
         return path
 
     return write
+
+
+# What the tiny project's training needs: seconds, and a student that can learn its task by heart.
+QUICK = {
+    "models": {"source": "wheel", "license": "MIT", "hub": {"repo": "a/b", "revision": "main"}},
+    "synthesize": {"teacher": "local"},
+    "distill": {
+        "layers": 3,
+        "probe_examples": 2,
+        "probe_rounds": 1,
+        "epochs": 12,
+        "batch_size": 4,
+        "learning_rate": 0.01,
+        "rounding": None,
+    },
+    "finetune": {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3, "rounding": None},
+    "evaluate": {"max_new_tokens": 8},
+    "package": {"name": "tiny"},
+}
+
+
+def labelled(name: str, count: int) -> list[dict]:
+    places, rows = ("kitchen", "garden", "office", "hall", "bedroom"), []
+    for i in range(count):
+        request, answer = ("turn on the {} light", "light") if i % 2 else ("set a timer in the {}", "timer")
+        messages = [("user", request.format(places[i % 5])), ("assistant", answer)]
+        rows.append({"id": f"{name}-{i}", "messages": [{"role": r, "content": c} for r, c in messages]})
+    return rows
+
+
+@pytest.fixture
+def project(tiny, tmp_path: Path) -> Path:
+    """This project with a task of two labels, and what a student is made from as the stages before `distill` leave it: a tiny teacher and its answers."""
+    from slm.models import save_model  # seconds, and few tests need it
+
+    folder = tmp_path / "project"
+    for name in ("pipeline", "slm", "recipes", "task/expectations"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copyfile(ROOT / name, folder / name)
+    # Raw, the template's text asks for another test's names; baked, it is a project's own.
+    rewrite(QUICK, folder / "params.yaml")
+    write_text(folder / "task/task.yaml", "name: t\nkind: label\ninstruction: i\nlabels: [light, timer]\n")
+    for split, count in (("train", 10), ("validation", 10), ("test", 4)):
+        write_jsonl(folder / "task" / f"{split}.jsonl", labelled(split, count))
+    write_jsonl(folder / "task/prompts.jsonl", [{"id": "p", "messages": [{"role": "user", "content": "light"}]}])
+
+    model, tokenizer = copy.deepcopy(tiny)
+    use_short_template(tokenizer)
+    save_model(model, tokenizer, folder / "models/teacher")
+    write_json(folder / "models/base/config.json", {})
+    synthetic = [row | {"dropped": None} for row in labelled("synthetic", 13)]
+    write_jsonl(folder / "data/synthetic.jsonl", synthetic)
+    # The teacher's distribution is known for every other answer.
+    answers = [encode_answer(tokenizer, row["messages"][-1]["content"]) if i % 2 else [] for i, row in enumerate(synthetic)]
+    ids = np.array([[token, 0, 1] for answer in answers for token in answer])
+    values = np.tile(np.log([0.8, 0.1, 0.05]), (len(ids), 1))
+    np.savez(folder / "data/logprobs.npz", ids=ids, logprobs=values, lengths=[len(answer) for answer in answers])
+    for name in ("fetch", "data", "judged", "synthetic", "teach", "curves/teach"):
+        write_json(folder / "reports" / f"{name}.json", {"parameters_m": 0.1})
+    return folder
