@@ -8,6 +8,7 @@ from slm.errors import UserError, stage
 from slm.files import folder_sha256, sha256_file, sha256_json, write_json
 from slm.models import load_model, load_tokenizer, parameters_m, save_model
 from slm.params import load_params
+from slm.processes import spread
 from slm.progress import print_closing_line
 from slm.pruning import choose_layers, keep_layers, keep_neurons
 from slm.records import TASK, fixed_sample, read_prompts, read_records
@@ -28,6 +29,8 @@ CURVE = Path("reports/curves/distill.json")
 @stage
 def main() -> None:
     params = load_params()
+    if spread("pipeline.distill", params):
+        return
     settings = params.distill
     start = TEACHER if params.synthesize.teacher == "local" else BASE
     synthetic = read_synthetic(RECORDS, LOGPROBS)

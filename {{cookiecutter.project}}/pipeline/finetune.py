@@ -7,6 +7,7 @@ from slm.errors import stage
 from slm.files import folder_sha256, read_json, replacing, sha256_file, write_json
 from slm.models import adapt, load_tokenizer, merged, parameters_m, save_model
 from slm.params import load_params
+from slm.processes import spread
 from slm.progress import print_closing_line
 from slm.records import TASK, read_records
 from slm.training import forget_checkpoints, train
@@ -21,6 +22,8 @@ CURVE = Path("reports/curves/finetune.json")
 @stage
 def main() -> None:
     params = load_params()
+    if spread("pipeline.finetune", params):
+        return
     records = read_records(TASK / "train.jsonl", answered=True)
     inputs = {"student": folder_sha256(STUDENT), "train": sha256_file(TASK / "train.jsonl")}
 

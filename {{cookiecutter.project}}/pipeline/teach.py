@@ -9,6 +9,7 @@ from slm.errors import stage
 from slm.files import folder_sha256, replacing, sha256_file, sha256_json, write_json
 from slm.models import adapt, load_tokenizer, merged, parameters_m, save_model
 from slm.params import Params, load_params
+from slm.processes import spread
 from slm.progress import print_closing_line
 from slm.records import TASK, read_prompts, read_records
 from slm.training import forget_checkpoints, train
@@ -35,6 +36,8 @@ def note_endpoint(params: Params) -> None:
 @stage
 def main() -> None:
     params = load_params()
+    if spread("pipeline.teach", params):
+        return
     if params.synthesize.teacher == "endpoint":
         return note_endpoint(params)
 

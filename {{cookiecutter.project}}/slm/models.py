@@ -1,5 +1,6 @@
 """Load and save Hugging Face model folders, adapters included."""
 
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,9 +16,9 @@ from slm.params import Adapted, Params
 
 
 def device_of(params: Params) -> str:
-    if params.compute.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return params.compute.device
+    if params.compute.device == "cpu" or (params.compute.device == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # each process has a GPU of its own
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -188,6 +188,8 @@ class Package(Strict):
 
 class Compute(Strict):
     device: Literal["auto", "cpu", "cuda"]
+    processes: int = Field(ge=1, le=1024, description="that train together, each with its part of every batch")
+    accelerate: str | None = Field(description="a configuration file of Accelerate's for them; null: DDP on this machine")
 
 
 class Params(Strict):

@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from slm.chat import IGNORE, collate
 from slm.errors import UserError
 from slm.files import RESUME, sha256_json, write_json
+from slm.models import device_of
 from slm.params import Params, Training
 from slm.rounding import round_in_training
 
@@ -65,6 +67,11 @@ class AnswerTrainer(Trainer):
         keep = inputs["labels"].shape[1] + 1
         outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], logits_to_keep=keep, use_cache=False)
         loss = answer_loss(outputs.logits[:, :-1], inputs, self.kl_weight)
+        if self.accelerator.num_processes > 1:
+            # The mean over processes must be the mean over all answer tokens of the batch, as in one process.
+            own = (inputs["labels"] != IGNORE).sum()
+            share = own * self.accelerator.num_processes / self.accelerator.reduce(own, "sum")
+            loss = loss * share if own else outputs.logits.sum() * 0
         return (loss, outputs) if return_outputs else loss
 
 
@@ -81,13 +88,17 @@ class _StopOnNaN(TrainerCallback):
 
 
 class _Sampler(torch.utils.data.Sampler[int]):
-    """Batches of like length in random order: no step pads one long example with fifteen short ones."""
+    """Batches of like length in random order: no step pads one long example with fifteen short ones.
 
-    def __init__(self, lengths: list[int], batch_size: int, seed: int) -> None:
+    fill: the index that makes a last batch full, so that many processes can divide it; None: it stays as it is.
+    """
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int, fill: int | None = None) -> None:
         self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+        self.rest = [] if fill is None else [fill] * (-len(lengths) % batch_size)
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.lengths) + len(self.rest)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -104,6 +115,7 @@ class _Sampler(torch.utils.data.Sampler[int]):
         full = len(batches) - (len(batches[-1]) < self.batch_size)
         for index in [*torch.randperm(full, generator=generator).tolist(), *range(full, len(batches))]:
             yield from batches[index]
+        yield from self.rest
 
 
 def train(
@@ -129,10 +141,15 @@ def train(
     """
     key = sha256_json([inputs, settings.model_dump(), params.seed, params.compute.device, kl_weight])
     folder = RESUME / f"{stage}-{key[:16]}"
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if settings.batch_size % processes:
+        raise UserError(
+            f"params.yaml: {stage}.batch_size is {settings.batch_size}, which {processes} processes cannot divide; change one of them"
+        )
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=settings.batch_size // processes,
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_share,
         lr_scheduler_type="linear",
@@ -147,7 +164,8 @@ def train(
         save_total_limit=1,
         report_to=["tensorboard"],
         remove_unused_columns=False,
-        use_cpu=params.compute.device == "cpu",
+        use_cpu=device_of(params) == "cpu",
+        ddp_find_unused_parameters=False,
     )
     if settings.rounding:
         round_in_training(model, settings.rounding)
@@ -156,12 +174,12 @@ def train(
     class _Trainer(AnswerTrainer):
         def _get_train_sampler(self, *_: Any) -> Any:
             lengths = [len(e["prompt_ids"]) + len(e["answer_ids"]) for e in examples]
-            return _Sampler(lengths, settings.batch_size, params.seed)
+            return _Sampler(lengths, settings.batch_size, params.seed, fill=len(examples) if processes > 1 else None)
 
     trainer = _Trainer(
         model=model,
         args=arguments,
-        train_dataset=Examples(examples),
+        train_dataset=Examples([*examples, {"prompt_ids": [tokenizer.pad_token_id], "answer_ids": []}]),  # the last: what fills a batch
         data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
         callbacks=[_StopOnNaN()],
     )
@@ -170,6 +188,8 @@ def train(
     if last:
         print(f"{stage}: resuming from {last}")
     result = trainer.train(resume_from_checkpoint=last)
+    if not trainer.is_world_process_zero():
+        sys.exit()  # its part is done: one process writes
     # Keys in one order: a resumed run reads the older rows back from its checkpoint, sorted.
     figures = ("step", "epoch", "loss", "grad_norm", "learning_rate")
     history = [{name: row[name] for name in figures} for row in trainer.state.log_history if "loss" in row]
