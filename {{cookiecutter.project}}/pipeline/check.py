@@ -27,8 +27,8 @@ def main() -> None:
     }
 
     # What is trained on must not be near what is held out; validation must not be near test.
-    test = Index([(f"{TASK}/test.jsonl:{r.line}", r.text) for r in splits["test"]])
-    held_out = Index([(f"{TASK}/{name}.jsonl:{r.line}", r.text) for name in ("validation", "test") for r in splits[name]])
+    test = Index([(f"{TASK}/test.jsonl:{r.line}", r.asked) for r in splits["test"]])
+    held_out = Index([(f"{TASK}/{name}.jsonl:{r.line}", r.asked) for name in ("validation", "test") for r in splits[name]])
     against = {"train": held_out, "prompts": held_out, "validation": test, "test": None}
     frames = {name: frame(task, records, against[name]) for name, records in splits.items()}
 

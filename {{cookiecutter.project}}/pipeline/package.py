@@ -40,8 +40,8 @@ def main() -> None:
     if row["folder_sha256"] != folder_sha256(model):
         raise UserError(f"{model}: its bytes are not those that `evaluate` scored; run `dvc repro`")
 
-    prompt = fixed_sample(read_records(TASK / "validation.jsonl", True), 1, params.seed)[0].text
-    tried = {"prompt": prompt, "answer": ask(model, prompt)}
+    (record,) = fixed_sample(read_records(TASK / "validation.jsonl", True), 1, params.seed)
+    tried = {"prompt": record.shown, "answer": ask(model, record.prompt)}
 
     base, license_name = base_of(params.models), params.models.license
     with replacing(OUTPUT) as temporary:

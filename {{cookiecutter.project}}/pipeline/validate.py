@@ -21,7 +21,7 @@ def main() -> None:
     rows = read_jsonl(INPUT)
     records = [Record(row["id"], row["messages"]) for row in rows]
     held_out = Index(
-        [(f"{TASK}/{name}.jsonl:{r.line}", r.text) for name in ("validation", "test") for r in read_records(TASK / f"{name}.jsonl", True)]
+        [(f"{TASK}/{name}.jsonl:{r.line}", r.asked) for name in ("validation", "test") for r in read_records(TASK / f"{name}.jsonl", True)]
     )
     table = frame(task, records, held_out)
     table["dropped"] = [row["dropped"] for row in rows]

@@ -16,6 +16,7 @@ from slm.contract import BUILT_IN, Contract, Gate, load_contract
 from slm.cost import spread
 from slm.errors import UserError
 from slm.files import read_json, read_jsonl
+from slm.ladder import BESIDE
 from slm.params import load_params
 from slm.released import RELEASED, predictions_of
 from slm.scoring import interval, score_one
@@ -23,7 +24,7 @@ from slm.task import Task, load_task
 from slm.verdict import Row, brief, by_whom, mark
 
 SHOWN = 20  # examples
-SCORES = ("score", "score_low", "score_high", "valid_rate", "field_f1")
+SCORES = ("score", "score_low", "score_high", "valid_rate", "field_f1", *BESIDE)
 PREDICTIONS, REPORTS = Path("predictions"), Path("reports")
 # What is in git, as a person thinks of it; parameters and recipes are told value by value.
 KINDS = {

@@ -14,6 +14,7 @@ from datasketch import MinHash, MinHashLSH
 from slm.params import Filters
 from slm.quality import NEAR, Index, grams, normal, schema_error
 from slm.records import Record
+from slm.scoring import FINAL, final_answer
 from slm.task import Task
 
 # Each filter, in the order in which they judge, with its switch in params.yaml; without one: always on.
@@ -61,9 +62,12 @@ _PERSONAL: Patterns = {name: re.compile(p) for name, p in PERSONAL.items()}
 
 
 def tidied(task: Task, text: str) -> str:
-    """An endpoint's answer in the form that the labelled answers have: JSON without a code fence around it, compact."""
-    if task.kind == "label":
+    """An endpoint's answer in the form that the labelled answers have: JSON without a code fence around it, compact; no more than a final answer
+    where the task asks for no rationale."""
+    if task.kind in ("label", "answer"):
         return text.strip()
+    if task.kind == "reasoning" and not task.rationale and (final := final_answer(text)):
+        return f"{FINAL} {final}"
     if task.kind != "json":
         return text
     fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", text, re.DOTALL)
@@ -90,14 +94,14 @@ def strict(text: str) -> Any:
     return value
 
 
-def schema(task: Task, text: str) -> str | None:
+def schema(task: Task, asked: str, text: str) -> str | None:
     if task.kind == "json":
         try:
             strict(text)
         except (ValueError, RecursionError) as error:
             if "twice" in str(error) or "no JSON" in str(error) or "surrogate" in str(error):
                 return f"{error}: {text[:80]}"
-    return schema_error(task, text)
+    return schema_error(task, asked, text)
 
 
 def luhn(digits: str) -> bool:
@@ -146,10 +150,10 @@ class Sieve:
         self._rows: dict[int, str] = {}
         if settings.decontaminate:
             for name, record in held_out:
-                for text in (record.text, *self._texts(record.answer)):
+                for text in (record.asked, *self._texts(record.answer)):
                     for row in words_in_a_row(text, settings.decontaminate):
                         self._rows.setdefault(row, name)
-            self._near = Index([(name, record.text) for name, record in held_out])
+            self._near = Index([(name, record.asked) for name, record in held_out])
         if settings.near_duplicates:
             self._seen = MinHashLSH(threshold=settings.near_duplicates, num_perm=PERMUTATIONS)
             self._grams: dict[str, set[tuple[str, ...]]] = {}
@@ -193,7 +197,7 @@ class Sieve:
         return f"off after {self._limit} tokens (synthesize.max_new_tokens): {text[:60]}" if answer["cut"] else None
 
     def _schema(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
-        return schema(self._task, text)
+        return schema(self._task, prompt.asked, text)
 
     def _control(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
         match = CONTROL.search(text)
@@ -202,21 +206,21 @@ class Sieve:
     def _secret(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
         if answer.get("key_sent_back"):
             return "the endpoint's key"
-        return found(_SECRETS, [prompt.text, text])
+        return found(_SECRETS, [prompt.asked, text])
 
     def _personal(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
-        return found(_PERSONAL, [prompt.text, text])
+        return found(_PERSONAL, [prompt.asked, text])
 
     def _length(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
         most = self._settings.longest_answer
         return f"{len(text)} characters, more than {most}" if most and len(text) > most else None
 
     def _contaminated(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
-        for own in (prompt.text, *self._texts(text)):
+        for own in (prompt.asked, *self._texts(text)):
             for row in words_in_a_row(own, self._settings.decontaminate or 1):
                 if row in self._rows:
                     return f"{self._settings.decontaminate} words in a row are those of {self._rows[row]}"
-        name, similarity = self._near.nearest(prompt.text)
+        name, similarity = self._near.nearest(prompt.asked)
         return f"a near copy of {name}" if similarity > NEAR else None
 
     def _duplicate(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:

@@ -1,6 +1,6 @@
 """Ask a package through Foundry Local, as a user's application would. Works without a network.
 
-    python -m slm.foundry dist/home-assistant/model "turn off the kitchen light"
+    python -m slm.foundry dist/home-assistant/model '[{"role": "user", "content": "turn off the kitchen light"}]'
 
 Foundry Local brings its own copy of the runtime, so it lives in a process of its own.
 """
@@ -15,15 +15,15 @@ from pathlib import Path
 from slm.errors import UserError
 
 
-def ask(folder: Path, text: str) -> str:
-    """The model's answer to one user message.
+def ask(folder: Path, messages: list[dict[str, str]]) -> str:
+    """The model's answer to a conversation whose last message is the user's.
 
     Raises:
         UserError: Foundry Local cannot load the folder or gives no answer.
     """
     with tempfile.TemporaryDirectory() as scratch:
         environment = os.environ | {"SLM_FOUNDRY_DATA": scratch}
-        command = [sys.executable, "-m", "slm.foundry", str(folder), text]
+        command = [sys.executable, "-m", "slm.foundry", str(folder), json.dumps(messages)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", check=False)
     if done.returncode or not done.stdout.strip():
         raise UserError(f"{folder}: Foundry Local cannot use it: {' / '.join(done.stderr.strip().splitlines()[-2:]) or 'no answer'}")
@@ -44,7 +44,7 @@ def main() -> None:
         TextItem,
     )
 
-    folder, text = sys.argv[1], sys.argv[2]
+    folder, messages = sys.argv[1], json.loads(sys.argv[2])
     data = os.environ.get("SLM_FOUNDRY_DATA")
     config = Configuration(app_name="slm", app_data_dir=data, model_cache_dir=data, logs_dir=data, disable_nonessential_telemetry=True)
     FoundryLocalManager.initialize(config)
@@ -55,7 +55,10 @@ def main() -> None:
     model.load()
     with ChatSession(model) as session:
         session.set_options(RequestOptions(search=SearchOptions(temperature=0.0, max_output_tokens=128)))
-        with Request().add_item(MessageItem.user(text)) as request, session.process_request(request) as response:
+        request = Request()
+        for message in messages:
+            request.add_item(getattr(MessageItem, message["role"])(message["content"]))
+        with request, session.process_request(request) as response:
             parts = [part for item in response if isinstance(item, MessageItem) for part in item.parts]
             answer = "".join(part.text for part in parts if isinstance(part, TextItem))
     model.unload()

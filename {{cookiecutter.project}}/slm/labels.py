@@ -36,13 +36,13 @@ def doubtful_labels(task: Task, splits: dict[str, list[Record]]) -> dict[str, An
     model = make_pipeline(make_union(words, letters), LogisticRegression(C=10, max_iter=300))
     labels = [classes.index(c) for _, _, c in rows]
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    chances = cross_val_predict(model, [r.text for _, r, _ in rows], labels, cv=folds, method="predict_proba")
+    chances = cross_val_predict(model, [r.asked for _, r, _ in rows], labels, cv=folds, method="predict_proba")
     found = find_label_issues(labels, chances, return_indices_ranked_by="self_confidence", n_jobs=1)
     shown = [
         {
             "file": f"{TASK}/{rows[i][0]}.jsonl",
             "line": rows[i][1].line,
-            "text": rows[i][1].text,
+            "text": rows[i][1].asked,
             "answer": rows[i][1].answer,
             "likelier": classes[int(chances[i].argmax())],
         }

@@ -7,6 +7,8 @@ from slm.files import read_json
 
 RUNGS = ("teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4")
 QUALITY = ("weights_sha256", "folder_sha256", "n", "score", "score_low", "score_high", "field_f1", "valid_rate")
+# Beside the score, where the task's kind has them.
+BESIDE = ("macro_f1", "exact_match", "token_f1", "rouge_l", "chrf", "bleu")
 COST = ("ttft_ms_p50", "request_ms_p50", "request_ms_p95", "decode_tokens_per_s", "rss_mb")
 
 
@@ -22,7 +24,12 @@ def build(reports: Path, task: str, profile: str, parameters: dict[str, float | 
     for name in RUNGS:
         quality = read_json(reports / "quality" / f"{name}.json")
         measured = cost["rungs"].get(name)
-        row = {"name": name} | {k: quality[k] for k in QUALITY} | {"parameters_m": parameters.get(name)}
+        row = (
+            {"name": name}
+            | {k: quality[k] for k in QUALITY}
+            | {k: quality[k] for k in BESIDE if k in quality}
+            | {"parameters_m": parameters.get(name)}
+        )
         row["weights_mb"] = measured["weights_mb"] if measured else None
         row |= {k: measured["by_threads"][threads][k] if measured else None for k in COST}
         rungs.append(row)

@@ -44,8 +44,8 @@ thread of {ladder["machine"]["processor"]}; `time` and `size` are shares of the 
 
 Asked through Foundry Local when it was packed:
 
-    > {tried["prompt"]}
-    {tried["answer"]}
+    > {tried["prompt"].replace(chr(10), chr(10) + "    > ")}
+    {tried["answer"].replace(chr(10), chr(10) + "    ")}
 
 ## Limits
 

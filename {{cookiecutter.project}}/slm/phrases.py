@@ -26,6 +26,7 @@ def learn_phrases(tokenizer: PreTrainedTokenizerBase, records: Iterable[Record],
     """The phrases that `merges` byte-pair merges over the tokens of the records' answers find, the commonest first.
 
     Only the skeleton: a phrase neither begins nor ends inside a word or number, and stands in no labelled request, so that requests are cut as before.
+    What an assistant said in an earlier turn is no request: a model reads its own words there, cut as it said them.
     """
     records = list(records)
     answers = [tokenizer(r.answer, add_special_tokens=False)["input_ids"] for r in records]
@@ -34,7 +35,8 @@ def learn_phrases(tokenizer: PreTrainedTokenizerBase, records: Iterable[Record],
     pairs.train_from_iterator(["".join(chr(FIRST + i) for i in ids) for ids in answers], trainer)
     found = [tokenizer.decode([ord(c) - FIRST for c in token]) for token in pairs.get_vocab() if len(token) > 1]
 
-    asked, answered = ("\n".join(texts) for texts in ((m["content"] for r in records for m in r.prompt), (r.answer for r in records)))
+    asked = "\n".join(m["content"] for r in records for m in r.prompt if m["role"] != "assistant")
+    answered = "\n".join(r.answer for r in records)
     phrases = [p for p in found if p in answered and p not in asked and not any(c.isalnum() or c.isspace() for c in (p[0], p[-1]))]
     said = Counter(i for r in records for i in _with(tokenizer, phrases).encode(r.answer, add_special_tokens=False).ids)
     ids = {p: len(tokenizer) + n for n, p in enumerate(phrases)}

@@ -8,7 +8,7 @@ import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from slm.records import Record
-from slm.scoring import NOTHING, class_of, parse
+from slm.scoring import FINAL, NOTHING, class_of, final_answer, parse
 from slm.task import Task
 
 LONG = 200  # letters of a text above which one typo leaves most of its word 3-grams alone
@@ -66,10 +66,18 @@ class Index:
         return best
 
 
-def schema_error(task: Task, answer: str) -> str | None:
-    """What is wrong with an answer by the task's schema; None if nothing is."""
+def schema_error(task: Task, asked: str, answer: str) -> str | None:
+    """What is wrong with an answer by the task's schema, or as an answer to this request; None if nothing is."""
     if task.kind == "label":
         return None if answer in task.labels else f"{answer!r} is none of the labels"
+    if task.kind == "answer":
+        quoted = f" {normal(answer)} " in f" {normal(asked)} "
+        return None if quoted or answer == task.no_answer else f"{answer[:80]!r} does not stand in the passage, word for word"
+    if task.kind == "reasoning":
+        if final_answer(answer) is None:
+            return f"no final answer: {answer[-80:]!r} does not end in a line with {FINAL!r} and the answer"
+        thought = bool(answer.rpartition(FINAL)[0].strip())
+        return None if thought == task.rationale else f"{'a' if thought else 'no'} rationale before the final answer: {answer[:80]!r}"
     if task.kind != "json":
         return None
     value = parse(answer)
@@ -87,20 +95,21 @@ def frame(task: Task, records: list[Record], held_out: Index | None) -> pd.DataF
     """One row for each record, the columns that the suites in task/expectations speak of."""
     rows = []
     for record in records:
-        leak = held_out.nearest(record.text) if held_out else (None, 0.0)
+        asked = record.asked
+        leak = held_out.nearest(asked) if held_out else (None, 0.0)
         rows.append(
             {
                 "id": record.id,
-                "text": record.text,
-                "normal_text": normal(record.text),
-                "text_words": len(record.text.split()),
-                "text_characters": len(record.text),
+                "text": asked,
+                "normal_text": normal(asked),
+                "text_words": len(asked.split()),
+                "text_characters": len(asked),
                 "answer": record.answer,
                 "answer_characters": len(record.answer),
                 "answer_class": class_of(task, record.answer) if record.answer else None,
-                "schema_error": schema_error(task, record.answer) if record.answer else None,
+                "schema_error": schema_error(task, asked, record.answer) if record.answer else None,
                 "tags": len(record.tags),
-                "leak": f"{record.text} ~ {leak[0]}" if leak[1] > NEAR else None,
+                "leak": f"{asked} ~ {leak[0]}" if leak[1] > NEAR else None,
             }
         )
     return pd.DataFrame(rows).astype({"schema_error": object, "leak": object})
@@ -109,8 +118,8 @@ def frame(task: Task, records: list[Record], held_out: Index | None) -> pd.DataF
 def similarity(reference: list[Record], asked: list[Record]) -> dict[str, float]:
     """How near the nearest record of `reference` is to each of `asked`: cosine of TF-IDF over words and word pairs."""
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    known = vectorizer.fit_transform([r.text for r in reference])
-    nearest = (vectorizer.transform([r.text for r in asked]) @ known.T).max(axis=1).toarray().ravel()
+    known = vectorizer.fit_transform([r.asked for r in reference])
+    nearest = (vectorizer.transform([r.asked for r in asked]) @ known.T).max(axis=1).toarray().ravel()
     series = pd.Series(nearest)
     return {"mean": float(series.mean()), "p50": float(series.median()), "p95": float(series.quantile(0.95)), "max": float(series.max())}
 
@@ -119,7 +128,7 @@ def summary(task: Task, records: list[Record]) -> dict[str, Any]:
     classes = Counter(class_of(task, r.answer) or "" for r in records if r.answer)
     return {
         "records": len(records),
-        "words_mean": sum(len(r.text.split()) for r in records) / len(records),
+        "words_mean": sum(len(r.asked.split()) for r in records) / len(records),
         "classes": dict(sorted(classes.items())),
         "tags": dict(sorted(Counter(t for r in records for t in r.tags).items())),
     }

@@ -38,12 +38,21 @@ class Record:
         """What the user said last."""
         return self.prompt[-1]["content"]
 
+    @property
+    def asked(self) -> str:
+        """All that was said before the answer, by both sides: what makes a record another than the next. Of a single turn, its text."""
+        return "\n".join(m["content"] for m in self.prompt if m["role"] != "system")
+
+    @property
+    def shown(self) -> str:
+        """The prompt for a person: the text alone, or the turns with who said them."""
+        turns = self.prompt
+        return self.text if len(turns) == 1 else "\n".join(f"{m['role']}: {m['content']}" for m in turns)
+
 
 def prediction(record: Record, answer: str, cut: bool) -> dict[str, Any]:
     """A row of a predictions file: the prompt to ask again (messages), the same to show and to compare by (prompt), and both answers."""
-    turns = record.prompt
-    shown = record.text if len(turns) == 1 else "\n".join(f"{m['role']}: {m['content']}" for m in turns)
-    row = {"id": record.id, "prompt": shown, "messages": turns, "expected": record.answer, "answer": answer}
+    row = {"id": record.id, "prompt": record.shown, "messages": record.prompt, "expected": record.answer, "answer": answer}
     return row | {"cut": cut, "tags": record.tags}
 
 

@@ -1,19 +1,31 @@
 """Scores: small pure functions. What an answer is worth is decided here and nowhere else.
 
-kind json   exact match after canonicalisation, micro F1 over fields, share of answers valid by the task's schema
-kind label  exact match of the label, macro and per-class F1
-kind text   ROUGE-L (rouge-score) as the score, BLEU (sacrebleu) beside it; perplexity is asked of checkpoints in pipeline/evaluate.py
+An answer has the figures of its kind, each in [0, 1]; `score` of task.yaml says which of them is the score, the first unless it names another.
+
+kind json       exact_match after canonicalisation; field_f1, F1 over fields. Beside it: micro F1 over the fields of all answers
+kind label      exact_match of the label. Beside it: macro and per-class F1 (scikit-learn)
+kind text       rouge_l (rouge-score), chrf of letters (sacrebleu). Beside it: BLEU (sacrebleu); perplexity is asked of checkpoints in pipeline/evaluate.py
+kind answer     token_f1 and exact_match as SQuAD has them: without letter case, punctuation and articles (torchmetrics; arXiv 1606.05250)
+kind reasoning  exact_match of the final answer, which follows the last "Answer:"; numbers are compared as numbers (as GSM8K does, arXiv 2110.14168)
+
+An answer is valid if its caller can read it: by the schema, one of the labels, some text, a final answer.
 """
 
 import json
+import re
 from collections import defaultdict
+from collections.abc import Callable
+from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from statsmodels.stats.proportion import proportion_confint
 
-from slm.task import Task
+from slm.task import SCORES, Task
 
 NOTHING = object()  # an answer that cannot be read
+FINAL = "Answer:"  # what stands before a final answer
+NUMBER = re.compile(r"[-+]?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?")
 
 
 def parse(answer: str) -> Any:
@@ -45,6 +57,21 @@ def fields(value: Any, path: str = "") -> set[tuple[str, str]]:
     return {(path, json.dumps(value, sort_keys=True))}
 
 
+def final_answer(answer: str) -> str | None:
+    """What follows the last "Answer:"; None where nothing does, or more than one line."""
+    _, mark, tail = answer.rpartition(FINAL)
+    final = tail.strip()
+    return final if mark and final and "\n" not in final else None
+
+
+def same_value(one: str, other: str) -> bool:
+    """Whether two final answers are the same: as numbers (1,200.50 is 1200.5), else letter by letter without case; a full stop at the end says nothing."""
+    left, right = (text.strip().removesuffix(".").casefold() for text in (one, other))
+    if NUMBER.fullmatch(left) and NUMBER.fullmatch(right):
+        return Decimal(left.replace(",", "")) == Decimal(right.replace(",", ""))
+    return left == right
+
+
 def valid(task: Task, answer: str) -> bool:
     if task.kind == "json":
         if answer not in task.known_answers:
@@ -53,6 +80,8 @@ def valid(task: Task, answer: str) -> bool:
         return task.known_answers[answer]
     if task.kind == "label":
         return answer.strip().casefold() in {label.casefold() for label in task.labels}
+    if task.kind == "reasoning":
+        return final_answer(answer) is not None
     return bool(answer.strip())
 
 
@@ -67,22 +96,60 @@ def class_of(task: Task, answer: str) -> str | None:
     return name if isinstance(name, str) else "(invalid)"
 
 
-def score_one(task: Task, expected: str, answer: str) -> dict[str, Any]:
-    """score in [0, 1]; valid; and for JSON the counts of right, wrong and missed fields."""
-    row: dict[str, Any] = {"valid": valid(task, answer)}
-    if task.kind == "json":
-        want, got = parse(expected), parse(answer)
-        wanted, have = (fields(canonical(v)) if v is not NOTHING else set() for v in (want, got))
-        hits = len(wanted & have)
-        row |= {"score": float(NOTHING not in (want, got) and canonical(got) == canonical(want))}
-        row |= {"hits": hits, "wrong": len(have) - hits, "missed": len(wanted) - hits}
-    elif task.kind == "label":
-        row["score"] = float(answer.strip().casefold() == expected.strip().casefold())
-    else:
-        from rouge_score.rouge_scorer import RougeScorer
+def _json(expected: str, answer: str) -> dict[str, Any]:
+    want, got = parse(expected), parse(answer)
+    wanted, have = (fields(canonical(v)) if v is not NOTHING else set() for v in (want, got))
+    hits = len(wanted & have)
+    exact = float(NOTHING not in (want, got) and canonical(got) == canonical(want))
+    some = len(wanted) + len(have)
+    counts = {"hits": hits, "wrong": len(have) - hits, "missed": len(wanted) - hits}
+    return {"exact_match": exact, "field_f1": 2 * hits / some if some else exact, **counts}
 
-        row["score"] = RougeScorer(["rougeL"]).score(expected, answer)["rougeL"].fmeasure
-    return row
+
+def _label(expected: str, answer: str) -> dict[str, Any]:
+    return {"exact_match": float(answer.strip().casefold() == expected.strip().casefold())}
+
+
+@cache
+def _rouge_l() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"])
+
+
+def _text(expected: str, answer: str) -> dict[str, Any]:
+    import sacrebleu
+
+    rouge_l = _rouge_l().score(expected, answer)["rougeL"].fmeasure
+    return {"rouge_l": rouge_l, "chrf": min(1.0, sacrebleu.sentence_chrf(answer, [expected]).score / 100)}
+
+
+def _answer(expected: str, answer: str) -> dict[str, Any]:
+    from torchmetrics.functional.text import squad
+
+    target = {"id": "", "answers": {"text": [expected], "answer_start": [0]}}
+    found = squad({"id": "", "prediction_text": answer}, target)
+    return {"token_f1": float(found["f1"]) / 100, "exact_match": float(found["exact_match"]) / 100}
+
+
+def _reasoning(expected: str, answer: str) -> dict[str, Any]:
+    want, got = final_answer(expected), final_answer(answer)
+    return {"exact_match": float(None not in (want, got) and same_value(want, got))}
+
+
+FIGURES: dict[str, Callable[[str, str], dict[str, Any]]] = {
+    "json": _json,
+    "label": _label,
+    "text": _text,
+    "answer": _answer,
+    "reasoning": _reasoning,
+}
+
+
+def score_one(task: Task, expected: str, answer: str) -> dict[str, Any]:
+    """score in [0, 1]; valid; the figures of the kind; and for JSON the counts of right, wrong and missed fields."""
+    figures = FIGURES[task.kind](expected, answer)
+    return {"valid": valid(task, answer), "score": figures[task.score], **figures}
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -105,6 +172,8 @@ def summarise(task: Task, predictions: list[dict[str, Any]]) -> dict[str, Any]:
         "field_f1": None,
         "slices": _slices(task, predictions, scores),
     }
+    beside = [name for name in SCORES[task.kind] if name not in (task.score, "field_f1")]
+    facts |= {name: sum(r[name] for r in rows) / len(rows) for name in beside}
     if task.kind == "json":
         hits, wrong, missed = (sum(r[k] for r in rows) for k in ("hits", "wrong", "missed"))
         facts["field_f1"] = 2 * hits / max(1, 2 * hits + wrong + missed)

@@ -3,25 +3,54 @@
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from jsonschema import Draft202012Validator
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from slm.config import load_yaml
 from slm.records import TASK
+
+# The figures of one answer that can be a kind's score (slm/scoring.py says what each is); the first is, unless task.yaml names another.
+SCORES = {
+    "json": ("exact_match", "field_f1"),
+    "label": ("exact_match",),
+    "text": ("rouge_l", "chrf"),
+    "answer": ("token_f1", "exact_match"),
+    "reasoning": ("exact_match",),
+}
 
 
 class Task(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1)
-    kind: Literal["json", "label", "text"] = Field(description="how an answer is read and scored, see slm/scoring.py")
+    kind: Literal["json", "label", "text", "answer", "reasoning"] = Field(
+        description="how an answer is read and scored, see slm/scoring.py"
+    )
+    score: str = Field("", description="which of the kind's figures decides; absent: the kind's first")
     instruction: str = Field(min_length=1, description="what a model that was not taught must be told")
     answer_schema: dict[str, Any] = Field(default_factory=dict, description="JSON schema of an answer (kind json)")
     class_field: str | None = Field(None, description="field of a JSON answer that is its class, for the confusion table")
     license: str | None = Field(None, description="of the data in task/, an SPDX expression; gates.yaml may ask for it")
     labels: list[str] = Field(default_factory=list, description="the labels (kind label)")
+    no_answer: str | None = Field(None, description="the answer where the passage has none (kind answer); absent: it always has one")
+    rationale: bool = Field(True, description="a rationale stands before the final answer; false: the final answer alone (kind reasoning)")
+
+    @model_validator(mode="after")
+    def known_score(self) -> Self:
+        choices = SCORES[self.kind]
+        self.score = self.score or choices[0]
+        if self.score not in choices:
+            raise ValueError(f"score {self.score!r} is no figure of kind {self.kind}; there are: {', '.join(choices)}")
+        if self.kind == "label" and len(set(self.labels)) < 2:
+            raise ValueError("kind label needs at least two labels")
+        return self
+
+    @property
+    def graded(self) -> bool:
+        """Whether an answer can be partly right."""
+        return self.score != "exact_match"
 
     @cached_property
     def plain_schema(self) -> dict[str, Any]:

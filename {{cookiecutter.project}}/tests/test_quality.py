@@ -2,7 +2,9 @@
 
 import pytest
 
-from slm.quality import NEAR, Index, typos
+from slm.quality import NEAR, Index, frame, schema_error, typos
+from slm.records import Record
+from slm.task import Task
 
 INDEX = Index(
     [
@@ -45,3 +47,39 @@ def test_only_earlier_ones_are_looked_at():
 def test_long_texts_cost_no_more_than_their_length():
     text = "word " * 2000
     assert typos(text) == {text.strip()}
+
+
+@pytest.mark.parametrize(
+    ("fields", "answer", "wrong"),
+    [
+        ({"kind": "label", "labels": ["yes", "no"]}, "yes", None),
+        ({"kind": "label", "labels": ["yes", "no"]}, "perhaps", "none of the labels"),
+        ({"kind": "answer"}, "descale the boiler", None),
+        ({"kind": "answer"}, "Descale the boiler!", None),
+        ({"kind": "answer"}, "scale the boiler", "does not stand in the passage"),
+        ({"kind": "answer"}, "not stated", "does not stand in the passage"),
+        ({"kind": "answer", "no_answer": "not stated"}, "not stated", None),
+        ({"kind": "reasoning"}, "2 + 2\nAnswer: 4", None),
+        ({"kind": "reasoning"}, "2 + 2 = 4", "no final answer"),
+        ({"kind": "reasoning"}, "Answer: 4", "no rationale before the final answer"),
+        ({"kind": "reasoning", "rationale": False}, "Answer: 4", None),
+        ({"kind": "reasoning", "rationale": False}, "2 + 2\nAnswer: 4", "a rationale before the final answer"),
+    ],
+)
+def test_what_is_wrong_with_an_answer_is_said(fields: dict, answer: str, wrong: str | None):
+    asked = "Every month, descale the boiler.\n\nWhat is done every month?"
+    found = schema_error(Task(name="t", instruction="i", **fields), asked, answer)
+    assert found is None if wrong is None else wrong in str(found)
+
+
+def test_conversations_that_end_in_the_same_words_are_not_the_same():
+    def record(*said: str) -> Record:
+        turns = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
+        return Record("1", [*turns, {"role": "assistant", "content": "Done."}])
+
+    task = Task(name="t", kind="text", instruction="i")
+    table = record("A table for two at eight on Friday", "Inside or on the terrace?", "Yes please")
+    cut = record("Can I have a haircut on Monday morning", "Would nine o'clock suit you?", "Yes please")
+    rows = frame(task, [table, cut], Index([("test:1", cut.asked)]))
+    assert rows["normal_text"].is_unique
+    assert rows["leak"].isna().tolist() == [True, False]

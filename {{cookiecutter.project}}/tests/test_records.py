@@ -79,4 +79,5 @@ def test_a_prediction_keeps_the_whole_conversation():
     row = prediction(answered, "off", cut=False)
     assert row["messages"] == turns and (row["expected"], row["answer"], row["cut"], row["tags"]) == ("on", "off", False, ["t"])
     assert row["prompt"] == "user: turn it on\nassistant: what?\nuser: the lamp"
-    assert prediction(Record("2", turns[:1]), "off", cut=False)["prompt"] == "turn it on"
+    assert answered.asked == "turn it on\nwhat?\nthe lamp"
+    assert prediction(Record("2", turns[:1]), "off", cut=False)["prompt"] == Record("2", turns[:1]).asked == "turn it on"

@@ -154,6 +154,19 @@ def test_what_answers_repeat_becomes_one_token_and_requests_stay_as_they_were(ti
     assert model(torch.tensor([[new]])).logits.shape[-1] == len(tokenizer)
 
 
+def test_what_an_assistant_said_before_is_no_request(tiny):
+    """A phrase of the answers that also stands in an earlier turn of the assistant becomes a token; in a turn of the user it does not."""
+    _, tokenizer = tiny
+    answer = {"role": "assistant", "content": '{"name":"set_light","arguments":{"room":"kitchen"}}'}
+
+    def phrases(first: str) -> list[str]:
+        said = answer["content"]
+        turns = [{"role": first, "content": said}, {"role": "user", "content": "again"}]
+        return learn_phrases(tokenizer, [Record("1", [{"role": "user", "content": "the light"}, *turns, answer])] * 20, merges=60)
+
+    assert phrases("assistant") and not phrases("user")
+
+
 def test_other_tokenizers_are_refused(tiny):
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
