@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slm.errors import UserError, stage
 from slm.params import load_params
+from slm.records import TASK, read_records
 from slm.runtime import GenAI
 from slm.task import load_task
 
@@ -18,6 +19,9 @@ def main() -> None:
     if not folder.exists():
         raise UserError(f"{folder}: no package yet; run `make repro` first")
     model = GenAI(folder)
+    # A model that was taught single requests knows nothing of earlier ones.
+    converses = any(len(r.prompt) > 1 for r in read_records(TASK / "train.jsonl", answered=True))
+    said: list[dict[str, str]] = []
     print(f"{task.name}, {params.package.variant}. An empty line ends.")
     while True:
         try:
@@ -27,7 +31,10 @@ def main() -> None:
         if not text:
             print()
             return
-        reply = model.ask(model.encode([{"role": "user", "content": text}]), params.evaluate.max_new_tokens)
+        messages = [*said, {"role": "user", "content": text}]
+        reply = model.ask(model.encode(messages), params.evaluate.max_new_tokens)
+        if converses:
+            said = [*messages, {"role": "assistant", "content": reply.text}]
         cut = "" if not reply.cut else ", cut off"
         print(f"{reply.text}   [{reply.request_ms:.0f} ms, first token {reply.ttft_ms:.0f} ms{cut}]")
 

@@ -104,3 +104,31 @@ def test_an_answer_gets_the_form_of_the_labelled_ones(task: Task, text: str):
 
 def test_what_is_not_json_stays(task: Task):
     assert tidied(task, "Sure! {}") == "Sure! {}" and tidied(task, '{"a":1,"a":2}') == '{"a":1,"a":2}'
+
+
+def test_an_answer_that_does_not_stand_in_the_passage_is_dropped():
+    task = Task(name="t", kind="answer", instruction="i", no_answer="not stated")
+    passage = "Rinse the whisk under running water.\n\nWith what is the whisk rinsed?"
+    assert tidied(task, " running water\n") == "running water"
+    assert reason("running water", task, passage) is None and reason("not stated", task, passage) is None
+    assert (reason("soap", task, passage) or "").startswith("schema: 'soap' does not stand in the passage")
+
+
+def test_a_teacher_may_think_aloud_where_the_student_must_not():
+    short = Task(name="t", kind="reasoning", instruction="i", rationale=False)
+    long = Task(name="t", kind="reasoning", instruction="i")
+    said = "3 x 4 = 12\nAnswer: 12"
+    assert tidied(short, said) == "Answer: 12" and reason(tidied(short, said), short) is None
+    assert tidied(long, said) == said and reason(said, long) is None
+    assert (reason(said, short) or "").startswith("schema: a rationale before")
+    assert (reason("Answer: 12", long) or "").startswith("schema: no rationale before")
+    assert (reason("It is 12.", short) or "").startswith("schema: no final answer")
+
+
+def test_filters_see_all_turns_of_a_conversation():
+    turns = ("my card is 4111 1111 1111 1111", "Thank you.", "yes please")
+    asked = Record("p", [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)])
+    sieve = Sieve(TEXT, Filters.model_validate(ON), 50, [("task/test.jsonl:9", prompt("yes please"))])
+    assert sieve.reason(asked, GOOD, "Done.") == "personal: card number"
+    other = Record("q", [{"role": "user", "content": "a table for two on friday at eight"}, *asked.messages[1:]])
+    assert sieve.reason(other, GOOD, "Done.") is None  # it ends in the same words as a held-out request, and is another
