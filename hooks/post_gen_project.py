@@ -10,6 +10,8 @@ The project is in {folder}. Next:
   make setup      # environment and base model, once
   make repro gate # make the model, then judge it
   git add dvc.lock && git commit -m "First model"   # then push
+
+Another task than function calls? The template's examples/ has seven to copy over task/ (its docs/tasks.md).
 """
 
 
