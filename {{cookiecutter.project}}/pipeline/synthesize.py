@@ -1,35 +1,37 @@
 """The teacher's answers to unlabelled prompts, with provenance and, from a local teacher, its top-k log-probabilities."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slm.chat import encode_prompt
 from slm.errors import stage
 from slm.files import folder_sha256, replacing, sha256_json, write_jsonl
-from slm.filters import Sieve, tidied
-from slm.generation import generate
-from slm.models import load_model, load_tokenizer
+from slm.filters import Sieve
 from slm.params import Params, load_params
 from slm.progress import print_closing_line, track
 from slm.records import TASK, Record, read_records
 from slm.store import Store
-from slm.task import Task, load_task
+from slm.task import load_task
 
 TEACHER = Path("models/teacher")
 RECORDS = Path("data/synthetic.jsonl")
 LOGPROBS = Path("data/logprobs.npz")
-# Keys of the answers in the store, in the order of the records; the provenance; for the keys without an answer, why.
-Asked = tuple[list[str], dict[str, Any], dict[str, str]]
+# What an endpoint says of an answer, and we of several: kept with the record that it made.
+KNOWN = ("model", "request_id", "usage", "usd", "answers", "agreement")
 
 
-def ask_local(records: list[Record], params: Params, store: Store) -> Asked:
+def ask_local(records: list[Record], provenance: dict[str, Any], params: Params, store: Store) -> Iterator[dict[str, Any] | None]:
+    """The local teacher's answers. Their text stays as it is: its log-probabilities belong to these very tokens."""
+    from slm.chat import encode_prompt  # imports of seconds that an endpoint does not need
+    from slm.generation import generate
+    from slm.models import load_model, load_tokenizer
+
     settings = params.synthesize
     tokenizer = load_tokenizer(TEACHER)
     prompts = [encode_prompt(tokenizer, r.prompt) for r in records]
-    provenance = {"teacher": "local", "folder_sha256": folder_sha256(TEACHER), "max_new_tokens": settings.max_new_tokens}
     keys = [sha256_json([provenance, settings.top_k, ids]) for ids in prompts]
     missing = [i for i, key in enumerate(keys) if store.get(key) is None]
     if missing:
@@ -43,25 +45,7 @@ def ask_local(records: list[Record], params: Params, store: Store) -> Asked:
                 store.put(batch)
                 batch = {}
         store.put(batch)
-    return keys, provenance, {}
-
-
-def ask_endpoint(task: Task, records: list[Record], params: Params, store: Store) -> Asked:
-    from slm.asking import ask_missing, requests_of  # an import of seconds that a local teacher does not need
-
-    settings = params.synthesize
-    requests = requests_of(settings, task, (r.prompt for r in records))
-    failures = ask_missing(settings, store, requests)
-    provenance = {"teacher": "endpoint", "base_url": settings.endpoint.base_url, "model": settings.endpoint.model}
-    return [key for key, _ in requests], provenance, failures
-
-
-def answers_of(params: Params, store: Store, keys: list[str]) -> Iterator[dict[str, Any] | None]:
-    if params.synthesize.teacher == "local":
-        return (store.get(key) for key in keys)
-    from slm.asking import stored_answers
-
-    return stored_answers(params.synthesize, store, keys)
+    return (store.get(key) for key in keys)
 
 
 @stage
@@ -70,23 +54,29 @@ def main() -> None:
     prompts = read_records(TASK / "prompts.jsonl", answered=False)[: params.synthesize.prompts]
     held_out = [(f"{TASK}/{s}.jsonl:{r.line}", r) for s in ("validation", "test") for r in read_records(TASK / f"{s}.jsonl", answered=True)]
     store = Store()
-    local = params.synthesize.teacher == "local"
-    keys, provenance, failures = ask_local(prompts, params, store) if local else ask_endpoint(task, prompts, params, store)
+    settings = params.synthesize
+    if settings.teacher == "local":
+        provenance = {"teacher": "local", "folder_sha256": folder_sha256(TEACHER), "max_new_tokens": settings.max_new_tokens}
+        answers = zip(ask_local(prompts, provenance, params, store), itertools.repeat(""), strict=False)
+    else:
+        from slm.rounds import Rounds  # again an import of seconds
 
-    sieve = Sieve(task, params.synthesize.filters, params.synthesize.max_new_tokens, held_out)
+        provenance = {"teacher": "endpoint", "base_url": settings.endpoint.base_url, "model": settings.endpoint.model}
+        answers = Rounds(task, settings, store).answer(prompts)
+
+    sieve = Sieve(task, settings.filters, settings.max_new_tokens, held_out)
     rows, ids, logprobs, lengths = [], [], [], []
-    for prompt, key, answer in zip(prompts, keys, answers_of(params, store, keys), strict=True):
+    for prompt, (answer, why) in zip(prompts, answers, strict=True):
         known = answer or {}
-        # The local teacher's text stays as it is: its log-probabilities belong to these very tokens.
-        text = known.get("text", "") if local else tidied(task, known.get("text", ""))
-        dropped = sieve.reason(prompt, answer, text, failures.get(key, ""))
-        paid = {name: known[name] for name in ("model", "request_id", "usage", "usd") if name in known}
+        text = known.get("text", "")
+        dropped = sieve.reason(prompt, answer, text, why)
+        said = {name: known[name] for name in KNOWN if name in known}
         rows.append(
             {
                 "id": f"synthetic-{prompt.id}",
                 "messages": [*prompt.prompt, {"role": "assistant", "content": text}],
                 "dropped": dropped,
-                "provenance": provenance | {"prompt": prompt.id, "request_id": None, "usage": None} | paid,
+                "provenance": provenance | {"prompt": prompt.id, "request_id": None, "usage": None} | said,
             }
         )
         ids += known.get("topk_ids", [])
@@ -95,7 +85,7 @@ def main() -> None:
     store.close()
 
     write_jsonl(RECORDS, rows)
-    k = params.synthesize.top_k
+    k = settings.top_k
     with replacing(LOGPROBS.with_suffix(".npz")) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(
             stream,

@@ -17,11 +17,13 @@ from slm.task import Task
 Requests = Iterable[tuple[str, dict[str, Any]]]
 
 
-def requests_of(settings: Synthesize, task: Task, prompts: Iterable[list[dict[str, str]]]) -> list[tuple[str, dict[str, Any]]]:
-    """(key, request) for each prompt; the task's instruction goes before it."""
+def requests_of(
+    settings: Synthesize, task: Task, prompts: Iterable[list[dict[str, str]]], answers: int = 1
+) -> list[tuple[str, dict[str, Any]]]:
+    """(key, request) for each prompt, as many in a row as it is to have answers; the task's instruction goes before it."""
     system = {"role": "system", "content": task.instruction}
-    requests = (request_of(settings, task, [system, *messages]) for messages in prompts)
-    return [(key_of(settings.endpoint, request), request) for request in requests]
+    samples = ((request_of(settings, task, [system, *messages], i), i) for messages in prompts for i in range(answers))
+    return [(key_of(settings.endpoint, request, i), request) for request, i in samples]
 
 
 def stored_answers(settings: Synthesize, store: Store, keys: Iterable[str]) -> Iterator[dict[str, Any] | None]:

@@ -25,6 +25,7 @@ from slm.task import Task
 
 Request = dict[str, Any]
 LONGEST_WAIT = 30.0  # seconds between two attempts, if the endpoint names none
+SAMPLED = 0.7  # temperature of the answers after the first, as in arXiv 2203.11171
 
 
 class Failure(Exception):
@@ -39,10 +40,15 @@ class Again(Failure):
         self.congested, self.wait = congested, wait
 
 
-def request_of(settings: Synthesize, task: Task, messages: list[dict[str, str]]) -> Request:
-    """The whole request: what the answer depends on, and so the key under which it is stored."""
+def request_of(settings: Synthesize, task: Task, messages: list[dict[str, str]], sample: int = 0) -> Request:
+    """The whole request: what the answer depends on, and so the key under which it is stored.
+
+    sample: 0 is the likeliest answer; the others are drawn, each with its own seed.
+    """
     endpoint = settings.endpoint
     request: Request = {"model": endpoint.model, "messages": messages, "max_tokens": settings.max_new_tokens, "temperature": 0}
+    if sample:
+        request |= {"temperature": SAMPLED, "seed": sample}
     if endpoint.response_format == "json_object":
         request["response_format"] = {"type": "json_object"}
     elif endpoint.response_format != "none" and task.kind == "json" and task.answer_schema:
@@ -52,8 +58,9 @@ def request_of(settings: Synthesize, task: Task, messages: list[dict[str, str]])
     return {name: value for name, value in (request | endpoint.extra).items() if value is not None}
 
 
-def key_of(settings: Endpoint, request: Request) -> str:
-    return sha256_json([settings.base_url, request])
+def key_of(settings: Endpoint, request: Request, sample: int = 0) -> str:
+    """sample: in the key too, for servers that take no seed (extra: {seed: null})."""
+    return sha256_json([settings.base_url, request, *([sample] if sample else [])])
 
 
 class Bounded(httpx2.AsyncByteStream):

@@ -27,6 +27,7 @@ STEPS = {
     "secret": "secrets",
     "personal": "personal",
     "length": "longest_answer",
+    "agreement": "agreement",
     "contaminated": "decontaminate",
     "duplicate": "near_duplicates",
 }
@@ -214,6 +215,10 @@ class Sieve:
     def _length(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
         most = self._settings.longest_answer
         return f"{len(text)} characters, more than {most}" if most and len(text) > most else None
+
+    def _agreement(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
+        share, least = answer["agreement"], self._settings.agreement or 0
+        return f"{share:.2f} between {answer['answers']} answers, less than {least:g}: {text[:60]}" if share < least else None
 
     def _contaminated(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
         for own in (prompt.asked, *self._texts(text)):

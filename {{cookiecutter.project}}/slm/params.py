@@ -100,6 +100,7 @@ class Endpoint(Strict):
     timeout_s: float = Field(gt=0, le=3600, description="for a whole answer")
     attempts: int = Field(ge=1, le=20, description="of one request; being told to slow down (429) is none")
     patience_s: float = Field(gt=0, le=86400, description="how long the endpoint may put all requests off")
+    answers: int = Field(ge=1, le=16, description="to each prompt; the one that most agree on is kept")
     response_format: Literal["auto", "json_schema", "json_object", "none"]
     top_logprobs: int | None = Field(ge=0, le=20, description="alternatives kept for each token; null: no log-probabilities")
     model_change: Literal["stop", "accept"]
@@ -120,6 +121,7 @@ class Filters(Strict):
     secrets: bool
     personal: bool
     longest_answer: int | None = Field(ge=1, description="characters; null: off")
+    agreement: float | None = Field(gt=0, le=1, description="least share of several answers that agree; null: off")
     decontaminate: int | None = Field(ge=3, le=100, description="words in a row shared with a held-out example; null: off")
     near_duplicates: float | None = Field(
         ge=0.5, le=1, description="overlap of word 3-grams from which a later prompt is dropped; null: off"
@@ -134,6 +136,12 @@ class Synthesize(Strict):
     top_k: int = Field(ge=1, le=256, description="log-probabilities stored for each token")
     endpoint: Endpoint
     filters: Filters
+
+    @model_validator(mode="after")
+    def agreement_needs_answers(self) -> Self:
+        if self.filters.agreement is not None and (self.teacher == "local" or self.endpoint.answers == 1):
+            raise ValueError("filters.agreement needs teacher: endpoint and endpoint.answers of 2 or more: one answer agrees with itself")
+        return self
 
 
 class Augment(Strict):

@@ -31,6 +31,7 @@ class Orders:
     always: str = "ok"
     answer: str = ""
     model: str = ""
+    waver: float = 0.0
     remember: bool = False
 
 
@@ -46,9 +47,16 @@ class Stats:
     times: Counter = field(default_factory=Counter)  # how often each request was answered, by a hash of its body
 
 
-def answer_of(text: str) -> str:
-    """The same answer to the same request, by every run."""
-    room = "kitchen" if len(text) % 2 else "office"
+def share_of(request: dict[str, Any]) -> float:
+    """A number in [0, 1) that is the request's own."""
+    return int.from_bytes(name_of(request)[:4], "big") / 2**32
+
+
+def answer_of(request: dict[str, Any], waver: float) -> str:
+    """The same answer to the same request, by every run; to a share `waver` of the sampled requests another than to the unsampled one."""
+    room = "kitchen" if len(request["messages"][-1]["content"]) % 2 else "office"
+    if "seed" in request and share_of(request) < waver:
+        room = "office" if room == "kitchen" else "kitchen"
     call = {"name": "set_light", "arguments": {"room": room, "state": "on"}} if room == "kitchen" else {"name": "none", "arguments": {}}
     return json.dumps(call, separators=(",", ":"))
 
@@ -197,7 +205,7 @@ class Connection(asyncio.Protocol):
 
     def answer(self, request: dict[str, Any], key: str, fault: str, number: int) -> None:
         self.stats.now -= 1
-        text = self.orders.answer or answer_of(request["messages"][-1]["content"])
+        text = self.orders.answer or answer_of(request, self.orders.waver)
         if fault == "hang":
             return
         if fault == "model_changes":
@@ -251,6 +259,7 @@ def main() -> None:
     parser.add_argument("--always", default="ok", help="the fault of every later request")
     parser.add_argument("--answer", default="", help="the text of every answer")
     parser.add_argument("--model", default="", help="the model that answers; without it the one asked for")
+    parser.add_argument("--waver", type=float, default=0.0, help="share of the requests with a seed that get another answer")
     parser.add_argument("--remember", action="store_true", help="count how often each request was answered")
     arguments = vars(parser.parse_args())
     port = arguments.pop("port")

@@ -9,15 +9,23 @@ from slm.params import Filters
 from slm.records import Record
 from slm.task import Task
 
-ON = {"refusal": True, "secrets": True, "personal": True, "longest_answer": 200, "decontaminate": 13, "near_duplicates": 0.9}
-OFF = {"refusal": False, "secrets": False, "personal": False, "longest_answer": None, "decontaminate": None, "near_duplicates": None}
+ON = {
+    "refusal": True,
+    "secrets": True,
+    "personal": True,
+    "longest_answer": 200,
+    "agreement": 0.5,
+    "decontaminate": 13,
+    "near_duplicates": 0.9,
+}
+OFF = {name: False if value is True else None for name, value in ON.items()}
 LONG = "when the lorry with the new boiler comes on thursday open the side gate and then call my neighbour at once"
 HELD_OUT = [
     (f"task/test.jsonl:{line}", Record(str(line), [{"role": "user", "content": text}, {"role": "assistant", "content": "certainly"}]))
     for line, text in ((7, LONG), (8, "please lock the front door"))
 ]
 TEXT = Task(name="t", kind="text", instruction="i")
-GOOD = {"cut": False, "finish_reason": "stop", "refusal": None, "key_sent_back": False}
+GOOD = {"cut": False, "finish_reason": "stop", "refusal": None, "key_sent_back": False, "answers": 5, "agreement": 0.6}
 
 
 def prompt(text: str, name: str = "p") -> Record:
@@ -48,6 +56,7 @@ def reason(text: str, task: Task = TEXT, asked: str = "turn on the light", switc
         ("personal", "pay DE89 3704 0044 0532 0130 00", {}),
         ("personal", "ssn 123-45-6789", {}),
         ("length", "x " * 150, {}),
+        ("agreement", "fine", {"agreement": 0.4}),
         ("contaminated", f"as they said: {LONG}!", {}),
     ],
 )

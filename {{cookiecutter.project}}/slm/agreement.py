@@ -1,0 +1,24 @@
+"""Several answers to one request: the one that a teacher agrees on with itself, and how far (self-consistency, Wang et al., arXiv 2203.11171)."""
+
+from slm.scoring import score_one
+from slm.task import Task
+
+
+def agreed(task: Task, texts: list[str | None]) -> tuple[int, float]:
+    """Which answer to keep, and the share of agreement on it, in [0, 1]; the first of equals.
+
+    json, label: the answer given most often, by the task's own comparison; its share of all that were asked for.
+    text: the answer nearest to the others; its mean ROUGE-L to them.
+
+    Args:
+        texts: at least two; None where there is no answer, which agrees with nothing.
+    """
+    shares = []
+    for i, mine in enumerate(texts):
+        alike = [score_one(task, mine, other)["score"] for j, other in enumerate(texts) if j != i and None not in (mine, other)]
+        if task.kind == "text":
+            shares.append(sum(alike) / (len(texts) - 1))
+        else:
+            shares.append(0.0 if mine is None else (1 + alike.count(1.0)) / len(texts))
+    best = max(range(len(texts)), key=lambda i: (shares[i], texts[i] is not None))
+    return best, shares[best]
