@@ -1,4 +1,4 @@
-"""The teacher's answers to unlabelled prompts, with provenance and, from a local teacher, its top-k log-probabilities."""
+"""The teacher's answers to unlabelled prompts, yours and its own, with provenance and, from a local teacher, its top-k log-probabilities."""
 
 import itertools
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from slm.task import load_task
 TEACHER = Path("models/teacher")
 RECORDS = Path("data/synthetic.jsonl")
 LOGPROBS = Path("data/logprobs.npz")
+INVENTED = Path("data/invented.jsonl")
 # What an endpoint says of an answer, and we of several: kept with the record that it made.
 KNOWN = ("model", "request_id", "usage", "usd", "answers", "agreement")
 
@@ -51,10 +52,11 @@ def ask_local(records: list[Record], provenance: dict[str, Any], params: Params,
 @stage
 def main() -> None:
     params, task = load_params(), load_task()
-    prompts = read_records(TASK / "prompts.jsonl", answered=False)[: params.synthesize.prompts]
-    held_out = [(f"{TASK}/{s}.jsonl:{r.line}", r) for s in ("validation", "test") for r in read_records(TASK / f"{s}.jsonl", answered=True)]
-    store = Store()
     settings = params.synthesize
+    prompts = read_records(TASK / "prompts.jsonl", answered=False)[: settings.prompts]
+    held_out = [(f"{TASK}/{s}.jsonl:{r.line}", r) for s in ("validation", "test") for r in read_records(TASK / f"{s}.jsonl", answered=True)]
+    invented: list[dict[str, Any]] = []
+    store = Store()
     if settings.teacher == "local":
         provenance = {"teacher": "local", "folder_sha256": folder_sha256(TEACHER), "max_new_tokens": settings.max_new_tokens}
         answers = zip(ask_local(prompts, provenance, params, store), itertools.repeat(""), strict=False)
@@ -62,15 +64,21 @@ def main() -> None:
         from slm.rounds import Rounds  # again an import of seconds
 
         provenance = {"teacher": "endpoint", "base_url": settings.endpoint.base_url, "model": settings.endpoint.model}
-        answers = Rounds(task, settings, store).answer(prompts)
+        rounds = Rounds(task, settings, store)
+        if any(settings.generate.model_dump().values()):
+            judge = Sieve(task, settings.filters, settings.max_new_tokens, held_out)
+            invented = rounds.invent(read_records(TASK / "train.jsonl", answered=True), prompts, judge)
+            prompts += [Record(row["id"], row["messages"]) for row in invented if row["dropped"] is None]
+        answers = rounds.answer(prompts)
 
     sieve = Sieve(task, settings.filters, settings.max_new_tokens, held_out)
+    origins = {row["id"]: {"invented": row["provenance"]} for row in invented}
     rows, ids, logprobs, lengths = [], [], [], []
     for prompt, (answer, why) in zip(prompts, answers, strict=True):
         known = answer or {}
         text = known.get("text", "")
         dropped = sieve.reason(prompt, answer, text, why)
-        said = {name: known[name] for name in KNOWN if name in known}
+        said = {name: known[name] for name in KNOWN if name in known} | origins.get(prompt.id, {})
         rows.append(
             {
                 "id": f"synthetic-{prompt.id}",
@@ -85,6 +93,7 @@ def main() -> None:
     store.close()
 
     write_jsonl(RECORDS, rows)
+    write_jsonl(INVENTED, invented)
     k = settings.top_k
     with replacing(LOGPROBS.with_suffix(".npz")) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(

@@ -1,6 +1,8 @@
 """Synthetic data, judged by Great Expectations before a student learns from it."""
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from slm.errors import UserError, stage
 from slm.expectations import explain, validate
@@ -11,8 +13,21 @@ from slm.records import TASK, Record, read_records
 from slm.task import load_task
 
 INPUT = Path("data/synthetic.jsonl")
+INVENTED = Path("data/invented.jsonl")
 SUITE = TASK / "expectations" / "synthetic.json"
 OUTPUT = Path("reports/synthetic.json")
+
+
+def dropped(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """How many of the rows each filter dropped, and what the first of them were."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row["dropped"]:
+            reasons.setdefault(row["dropped"].split(":")[0], []).append(f"{row['id']}: {row['dropped']}")
+    return {
+        "dropped_for": {name: len(found) for name, found in reasons.items()},
+        "dropped_samples": {name: found[:5] for name, found in reasons.items()},
+    }
 
 
 @stage
@@ -32,11 +47,8 @@ def main() -> None:
     if not report["passed"]:
         raise UserError(explain(report, SUITE))
 
+    invented = read_jsonl(INVENTED)
     kept = [record for record, row in zip(records, rows, strict=True) if row["dropped"] is None]
-    reasons: dict[str, list[str]] = {}
-    for row in rows:
-        if row["dropped"]:
-            reasons.setdefault(row["dropped"].split(":")[0], []).append(f"{row['id']}: {row['dropped']}")
     traced = sum(
         row["dropped"] is None and bool(row["provenance"].get("teacher")) and bool(row["provenance"].get("prompt")) for row in rows
     )
@@ -44,12 +56,14 @@ def main() -> None:
         "asked": len(rows),
         "kept": len(kept),
         "with_provenance": traced,
-        "dropped_for": {name: len(found) for name, found in reasons.items()},
-        "dropped_samples": {name: found[:5] for name, found in reasons.items()},
+        **dropped(rows),
         "summary_before": summary(task, records),
         "summary": summary(task, kept),
         "suites": [report],
     }
+    if invented:
+        passed = Counter(row["provenance"]["recipe"] for row in invented if row["dropped"] is None)
+        facts["invented"] = {"asked": len(invented), "kept": passed.total(), "recipes": dict(passed), **dropped(invented)}
     write_json(OUTPUT, facts)
     print_closing_line("validate", {"asked": len(rows), "kept": len(kept)})
 

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from slm.budget import Budget, approve, estimate, worst_case
+from slm.budget import NOTHING, Budget, approve, estimate, worst_case
 from slm.endpoint import Failure, Teacher, key_of, request_of
 from slm.errors import UserError
 from slm.params import Synthesize
 from slm.progress import bar
-from slm.store import Store
+from slm.store import Spent, Store
 from slm.task import Task
 
 Requests = Iterable[tuple[str, dict[str, Any]]]
@@ -49,18 +49,20 @@ def one_model(settings: Synthesize, first: str, other: str) -> None:
         )
 
 
-def ask_missing(settings: Synthesize, store: Store, requests: Requests) -> dict[str, str]:
+def ask_missing(settings: Synthesize, store: Store, requests: Requests, later: Spent = NOTHING, agreed: bool = False) -> dict[str, str]:
     """Put the answers to all requests into the store; returns why, for the keys that have none.
 
     With all answers in the store no key and no network is needed.
 
     Args:
         requests: (key, request), read twice: a list, or an object that opens its file anew.
+        later: what the rounds after this one cost at worst, to be agreed to with it.
+        agreed: it was, in an earlier round.
 
     Raises:
         UserError: the run stopped; what was answered is in the store.
     """
-    missing = hits = most_in = 0
+    missing = hits = most_in = most_out = 0
     model = None
     for key, request in requests:
         if store.has(key):
@@ -68,13 +70,15 @@ def ask_missing(settings: Synthesize, store: Store, requests: Requests) -> dict[
             hits += 1
         else:
             missing += 1
-            most_in += worst_case(settings.endpoint, request).tokens_in
+            worst = worst_case(settings.endpoint, request)
+            most_in, most_out = most_in + worst.tokens_in, most_out + worst.tokens_out
     store.put({}, hits=hits)
     if not missing:
         return {}
-    planned = estimate(settings.endpoint, settings.max_new_tokens, store, missing, hits, most_in)
+    planned = estimate(settings.endpoint, most_out / missing, store, missing, hits, most_in, later)
     print(f"{settings.endpoint.model} at {settings.endpoint.base_url}: {planned}", file=sys.stderr, flush=True)
-    approve(settings.endpoint, planned)
+    if not agreed:
+        approve(settings.endpoint, planned)
     return asyncio.run(_ask_all(settings, store, requests, missing, model))
 
 

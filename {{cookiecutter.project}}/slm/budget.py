@@ -18,6 +18,7 @@ from slm.store import Spent, Store
 
 MESSAGE_TOKENS = 16  # what a chat template puts around a message, at most
 APPROVAL = "TEACHER_SPEND_USD"
+NOTHING = Spent()
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ class Estimate:
     usd: float | None
     usd_most: float | None
     minutes: float
+    later: int = 0  # requests of the rounds after this one, in usd_most
 
     def __str__(self) -> str:
         money = (
@@ -138,6 +140,7 @@ class Estimate:
             if self.usd is None
             else f"about {self.usd:.2f} USD, at most {self.usd_most:.2f} USD"
         )
+        money += f" with up to {self.later:,} requests of the rounds after this one" if self.later else ""
         time = f"{self.minutes:.0f} minutes" if self.minutes >= 1.5 else f"{self.minutes * 60:.0f} seconds"
         return (
             f"{self.requests:,} requests to send, {self.stored:,} answers are in the store; "
@@ -145,19 +148,31 @@ class Estimate:
         )
 
 
-def estimate(settings: Endpoint, max_tokens: int, store: Store, requests: int, stored: int, most_in: int) -> Estimate:
-    """most_in: the requests' worst-case tokens; a quarter is the rule of thumb for English. Answers: as long as those so far, or as long as allowed."""
+def estimate(
+    settings: Endpoint, max_tokens: float, store: Store, requests: int, stored: int, most_in: int, later: Spent = NOTHING
+) -> Estimate:
+    """Of one round; what it may cost at most, with all rounds after it.
+
+    Answers are reckoned as long as those so far, or as long as allowed; for text, a quarter of the worst case is the rule of thumb for English.
+
+    Args:
+        max_tokens: of an answer, the mean of what is allowed.
+        most_in: the requests' worst-case tokens.
+        later: the worst case of the rounds after it.
+    """
     known = store.means(settings.model)
     mean_out, seconds = known or (float(max_tokens), 0.5 + max_tokens / 50)  # a hosted model writes some 50 tokens a second
-    tokens_in, tokens_out = most_in / 4, requests * mean_out
+    tokens_in, tokens_out = most_in / 4, requests * min(mean_out, max_tokens)
+    most = dollars(settings, most_in, requests * max_tokens)
     return Estimate(
         requests=requests,
         stored=stored,
         tokens_in=tokens_in,
         tokens_out=tokens_out,
         usd=dollars(settings, tokens_in, tokens_out),
-        usd_most=dollars(settings, most_in, requests * max_tokens),
+        usd_most=None if most is None else most + later.usd,
         minutes=requests * seconds / settings.concurrency / 60,
+        later=later.requests,
     )
 
 

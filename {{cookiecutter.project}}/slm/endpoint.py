@@ -25,7 +25,8 @@ from slm.task import Task
 
 Request = dict[str, Any]
 LONGEST_WAIT = 30.0  # seconds between two attempts, if the endpoint names none
-SAMPLED = 0.7  # temperature of the answers after the first, as in arXiv 2203.11171
+SAMPLED = 0.7  # temperature where answers are to differ, as in arXiv 2203.11171 and 2212.10560
+OF_ANSWERS = {"response_format", "logprobs", "top_logprobs"}
 
 
 class Failure(Exception):
@@ -56,6 +57,14 @@ def request_of(settings: Synthesize, task: Task, messages: list[dict[str, str]],
     if endpoint.top_logprobs is not None:
         request |= {"logprobs": True, "top_logprobs": endpoint.top_logprobs}
     return {name: value for name, value in (request | endpoint.extra).items() if value is not None}
+
+
+def text_request(settings: Endpoint, messages: list[dict[str, str]], max_tokens: int, sample: int = 0) -> Request:
+    """A request whose reply is no answer of the task: it has no schema, and no log-probabilities."""
+    drawn = {"temperature": SAMPLED, "seed": sample} if sample else {"temperature": 0}
+    request = {"model": settings.model, "messages": messages, "max_tokens": max_tokens, **drawn}
+    extra = {name: value for name, value in settings.extra.items() if name not in OF_ANSWERS}
+    return {name: value for name, value in (request | extra).items() if value is not None}
 
 
 def key_of(settings: Endpoint, request: Request, sample: int = 0) -> str:

@@ -71,12 +71,15 @@ def tidied(task: Task, text: str) -> str:
         return f"{FINAL} {final}"
     if task.kind != "json":
         return text
-    fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", text, re.DOTALL)
-    bare = fenced[1] if fenced else text
     try:
-        return json.dumps(strict(bare), ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(strict(unfenced(text)), ensure_ascii=False, separators=(",", ":"))
     except (ValueError, RecursionError):
         return text
+
+
+def unfenced(text: str) -> str:
+    fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", text, re.DOTALL)
+    return fenced[1] if fenced else text
 
 
 def strict(text: str) -> Any:
@@ -180,6 +183,19 @@ class Sieve:
             if name == "unanswered" or (switch and not getattr(self._settings, switch)):
                 continue
             if reason := getattr(self, f"_{name}")(prompt, answer, text):
+                return f"{name}: {reason}"
+        return None
+
+    def remember(self, prompt: Record) -> None:
+        """A request that is there already: its copies are duplicates."""
+        if self._settings.near_duplicates:
+            self._duplicate(prompt, {}, "")
+
+    def prompt_reason(self, prompt: Record) -> str | None:
+        """Why a request that a teacher wrote must not be asked: all that is said against its text, before it costs answers."""
+        for name in ("control", "secret", "personal", "contaminated", "duplicate"):
+            switch = STEPS[name]
+            if (not switch or getattr(self._settings, switch)) and (reason := getattr(self, f"_{name}")(prompt, {}, prompt.text)):
                 return f"{name}: {reason}"
         return None
 

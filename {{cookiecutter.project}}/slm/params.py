@@ -5,8 +5,9 @@ python -m slm.params --profile quick     writes what profiles/quick.yaml overrid
 
 import argparse
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from cyclonedx.spdx import is_expression
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -128,6 +129,20 @@ class Filters(Strict):
     )
 
 
+class Generate(Strict):
+    """How many new prompts each recipe of slm/invent.py is to give."""
+
+    self_instruct: int = Field(ge=0, le=1_000_000)
+    evolve: int = Field(ge=0, le=1_000_000)
+    persona: int = Field(ge=0, le=1_000_000)
+    out_of_scope: int = Field(ge=0, le=1_000_000)
+    weak_slices: int = Field(ge=0, le=1_000_000)
+
+
+Score = Annotated[float, Field(ge=0, le=1)]
+Slice = Annotated[str, Field(pattern="^(class|tag):.")]
+
+
 class Synthesize(Strict):
     teacher: Literal["local", "endpoint"]
     prompts: int = Field(ge=1, description="of task/prompts.jsonl, from the top")
@@ -135,12 +150,20 @@ class Synthesize(Strict):
     max_new_tokens: int = Field(ge=1, le=4096)
     top_k: int = Field(ge=1, le=256, description="log-probabilities stored for each token")
     endpoint: Endpoint
+    generate: Generate
+    slice_scores: dict[Slice, Score] = Field(description="of the last student on validation data; empty: not known")
     filters: Filters
 
     @model_validator(mode="after")
     def agreement_needs_answers(self) -> Self:
         if self.filters.agreement is not None and (self.teacher == "local" or self.endpoint.answers == 1):
             raise ValueError("filters.agreement needs teacher: endpoint and endpoint.answers of 2 or more: one answer agrees with itself")
+        return self
+
+    @model_validator(mode="after")
+    def an_endpoint_generates(self) -> Self:
+        if self.teacher == "local" and any(self.generate.model_dump().values()):
+            raise ValueError("generate needs teacher: endpoint: the local teacher only knows answers")
         return self
 
 
@@ -239,18 +262,23 @@ class _AsWritten(RoundTripRepresenter):
 _AsWritten.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
 
 
-def rewrite(overrides: Any, path: Path = PARAMS) -> None:
-    """Write what differs, nested as in the file, into `params.yaml`; comments and all other lines stay as they are."""
+def edit(change: Callable[[Any], None], path: Path = PARAMS) -> None:
+    """Change `params.yaml` in place; comments and all other lines stay as they are."""
     yaml = YAML()
     yaml.Representer = _AsWritten
     yaml.width = 4096
     yaml.preserve_quotes = True
     params = yaml.load(path.read_text(encoding="utf-8"))
-    merge(params, overrides)
+    change(params)
     Params.model_validate(params)
     text = io.StringIO()
     yaml.dump(params, text)
     write_text(path, text.getvalue())
+
+
+def rewrite(overrides: Any, path: Path = PARAMS) -> None:
+    """Write what differs, nested as in the file, into `params.yaml`."""
+    edit(lambda params: merge(params, overrides), path)
 
 
 def apply_profile(name: str) -> None:

@@ -1,4 +1,7 @@
-"""What an endpoint teacher is asked in one run, round after round, through the store: nothing that it has answered is asked again."""
+"""What an endpoint teacher is asked in one run, round after round, through the store: nothing that it has answered is asked again.
+
+What all rounds may cost is said, and agreed to, before the first request of the first of them.
+"""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -6,25 +9,88 @@ from typing import Any
 
 from slm.agreement import agreed
 from slm.asking import ask_missing, requests_of, stored_answers
-from slm.filters import tidied
+from slm.budget import NOTHING, dollars, worst_case
+from slm.endpoint import Request, key_of
+from slm.filters import Sieve, tidied
+from slm.invent import calls_of, provenance_of, read_requests
 from slm.params import Synthesize
+from slm.quality import normal
 from slm.records import Record
-from slm.store import Store
+from slm.store import Spent, Store
 from slm.task import Task
 
 # Of each prompt: the answer to keep with what is known of it, None if there is none; and then why.
 Answers = Iterator[tuple[dict[str, Any] | None, str]]
+Keyed = list[tuple[str, Request]]
 
 
 class Rounds:
     def __init__(self, task: Task, settings: Synthesize, store: Store) -> None:
         self._task, self._settings, self._store = task, settings, store
+        self._agreed = False
+
+    def _ask(self, requests: Keyed, later: Spent = NOTHING) -> dict[str, str]:
+        missing = any(not self._store.has(key) for key, _ in requests)
+        failures = ask_missing(self._settings, self._store, requests, later, self._agreed)
+        self._agreed |= missing
+        return failures
+
+    def invent(self, labelled: list[Record], prompts: list[Record], sieve: Sieve) -> list[dict[str, Any]]:
+        """New prompts as the recipes want them: rows with id, messages, dropped (why it must not be asked, or None) and provenance.
+
+        Args:
+            labelled: the training examples; a new prompt that is a copy of one, or of one of `prompts`, is dropped.
+            sieve: judges prompts, and has seen none yet.
+        """
+        settings, wanted = self._settings.endpoint, self._settings.generate
+        calls = calls_of(self._task, wanted, self._settings.slice_scores, labelled)
+        requests = [call.request(settings, self._task) for call in calls]
+        keyed = [(key_of(settings, request, call.number), request) for call, request in zip(calls, requests, strict=True)]
+        failures = self._ask(keyed, self._answers_at_worst(prompts, requests))
+        known = [*labelled, *prompts]
+        for record in known:
+            sieve.remember(record)
+        there = {normal(r.text) for r in known}
+        left = wanted.model_dump()
+        rows = []
+        replies = stored_answers(self._settings, self._store, [key for key, _ in keyed])
+        for call, request, (key, _), reply in zip(calls, requests, keyed, replies, strict=True):
+            provenance = provenance_of(call, request, reply or {})
+            found = read_requests(reply["text"], reply["cut"]) if reply else []
+            if not found:
+                why = f"unreadable: no request in {reply['text'][:60]!r}" if reply else f"unanswered: {failures.get(key, '')}"
+                rows.append({"id": call.id, "messages": [], "dropped": why, "provenance": provenance})
+            for i, text in enumerate(found, 1):
+                if not left[call.recipe]:
+                    break
+                record = Record(f"{call.id}-{i}", [{"role": "user", "content": text}])
+                same = normal(text) in there  # whatever the filters say: an example that is there twice fails `validate`
+                dropped = "duplicate: the same words as an earlier request" if same else sieve.prompt_reason(record)
+                there.add(normal(text))
+                left[call.recipe] -= dropped is None
+                rows.append({"id": record.id, "messages": record.messages, "dropped": dropped, "provenance": provenance})
+        return rows
+
+    def _answers_at_worst(self, prompts: list[Record], inventions: list[Request]) -> Spent:
+        """What answers may cost: of the prompts that are there, and of those that are to be invented."""
+        settings = self._settings.endpoint
+        new = sum(self._settings.generate.model_dump().values())
+        missing = [request for key, request in self._requests(prompts) if not self._store.has(key)]
+        empty = [request for _, request in self._requests([Record("", [{"role": "user", "content": ""}])])] * new
+        costs = [worst_case(settings, request) for request in missing + empty]
+        # All new prompts together are no longer than the replies that they come from.
+        tokens_in = sum(c.tokens_in for c in costs) + settings.answers * sum(worst_case(settings, r).tokens_out for r in inventions)
+        tokens_out = sum(c.tokens_out for c in costs)
+        return Spent(len(costs), tokens_in + tokens_out, dollars(settings, tokens_in, tokens_out) or 0.0)
+
+    def _requests(self, prompts: list[Record]) -> Keyed:
+        return requests_of(self._settings, self._task, (p.prompt for p in prompts), self._settings.endpoint.answers)
 
     def answer(self, prompts: list[Record]) -> Answers:
         """The teacher's answers, in the form that the labelled ones have. Of several to one prompt: the one that most agree on."""
         wanted = self._settings.endpoint.answers
-        requests = requests_of(self._settings, self._task, (p.prompt for p in prompts), wanted)
-        failures = ask_missing(self._settings, self._store, requests)
+        requests = self._requests(prompts)
+        failures = self._ask(requests)
         keys = [key for key, _ in requests]
         given = stored_answers(self._settings, self._store, keys)
         for start in range(0, len(keys), wanted):

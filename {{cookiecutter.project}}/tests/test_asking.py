@@ -17,6 +17,7 @@ from teacher_server import BAD, HARMLESS
 from slm import pace
 from slm.asking import ask_missing, requests_of, stored_answers
 from slm.errors import UserError
+from slm.invent import RECIPES
 from slm.params import Synthesize
 from slm.store import Store
 from slm.task import Task
@@ -72,7 +73,9 @@ def settings(url: str, **endpoint: Any) -> Synthesize:
     off = {"refusal": False, "secrets": False, "personal": False, "longest_answer": None, "agreement": None}
     off |= {"decontaminate": None, "near_duplicates": None}
     stage = {"teacher": "endpoint", "prompts": 9, "batch_size": 1, "max_new_tokens": 50, "top_k": 1}
-    return Synthesize.model_validate(stage | {"endpoint": base | endpoint, "filters": off})
+    return Synthesize.model_validate(
+        stage | {"endpoint": base | endpoint, "generate": dict.fromkeys(RECIPES, 0), "slice_scores": {}, "filters": off}
+    )
 
 
 def prompts(count: int) -> list[list[dict[str, str]]]:
