@@ -90,6 +90,11 @@ def main() -> None:
         ids += known.get("topk_ids", [])
         logprobs += known.get("topk_logprobs", [])
         lengths.append(len(known.get("topk_ids", [])))
+    if settings.filters.verify:
+        left = [row for row in rows if row["dropped"] is None]
+        for row, (why, verdict) in zip(left, rounds.verify([Record(row["id"], row["messages"]) for row in left]), strict=True):
+            row["dropped"] = why
+            row["provenance"]["verdict"] = verdict
     store.close()
 
     write_jsonl(RECORDS, rows)

@@ -7,6 +7,7 @@ sent and brought no answer counts as its worst case, since it may have been bill
 
 import asyncio
 import json
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -200,5 +201,5 @@ def approve(settings: Endpoint, planned: Estimate) -> None:
         raise UserError("not asked, as you wished; nothing was spent")
     remedy = "set the price (0 for your own server)" if most is None else f"raise ask_above_usd (now {limit:g}) in params.yaml"
     raise UserError(
-        f"asking the endpoint may cost {cost}, and nobody is at the terminal to ask; {remedy}, or export {APPROVAL}={most or 1:.2f} for this run"
+        f"asking the endpoint may cost {cost}, and nobody is at the terminal to ask; {remedy}, or export {APPROVAL}={math.ceil((most or 1) * 100) / 100:.2f} for this run"
     )

@@ -17,7 +17,8 @@ from slm.records import Record
 from slm.scoring import FINAL, final_answer
 from slm.task import Task
 
-# Each filter, in the order in which they judge, with its switch in params.yaml; without one: always on.
+# Each filter, in the order in which they judge, with its switch in params.yaml; without one: always on. After all of them, and at a price, the
+# teacher itself is asked (slm/verify.py).
 STEPS = {
     "unanswered": None,
     "refusal": "refusal",

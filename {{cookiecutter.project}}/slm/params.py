@@ -127,6 +127,7 @@ class Filters(Strict):
     near_duplicates: float | None = Field(
         ge=0.5, le=1, description="overlap of word 3-grams from which a later prompt is dropped; null: off"
     )
+    verify: bool = Field(description="the teacher is asked whether its answer is right")
 
 
 class Generate(Strict):
@@ -161,9 +162,11 @@ class Synthesize(Strict):
         return self
 
     @model_validator(mode="after")
-    def an_endpoint_generates(self) -> Self:
+    def an_endpoint_does_more(self) -> Self:
         if self.teacher == "local" and any(self.generate.model_dump().values()):
             raise ValueError("generate needs teacher: endpoint: the local teacher only knows answers")
+        if self.teacher == "local" and self.filters.verify:
+            raise ValueError("filters.verify needs teacher: endpoint: the local teacher only knows answers")
         return self
 
 

@@ -18,6 +18,7 @@ from slm.quality import normal
 from slm.records import Record
 from slm.store import Spent, Store
 from slm.task import Task
+from slm.verify import question_of, said_wrong
 
 # Of each prompt: the answer to keep with what is known of it, None if there is none; and then why.
 Answers = Iterator[tuple[dict[str, Any] | None, str]]
@@ -46,7 +47,7 @@ class Rounds:
         calls = calls_of(self._task, wanted, self._settings.slice_scores, labelled)
         requests = [call.request(settings, self._task) for call in calls]
         keyed = [(key_of(settings, request, call.number), request) for call, request in zip(calls, requests, strict=True)]
-        failures = self._ask(keyed, self._answers_at_worst(prompts, requests))
+        failures = self._ask(keyed, self._after_inventing(prompts, requests))
         known = [*labelled, *prompts]
         for record in known:
             sieve.remember(record)
@@ -71,17 +72,28 @@ class Rounds:
                 rows.append({"id": record.id, "messages": record.messages, "dropped": dropped, "provenance": provenance})
         return rows
 
-    def _answers_at_worst(self, prompts: list[Record], inventions: list[Request]) -> Spent:
-        """What answers may cost: of the prompts that are there, and of those that are to be invented."""
-        settings = self._settings.endpoint
-        new = sum(self._settings.generate.model_dump().values())
+    def _after_inventing(self, prompts: list[Record], inventions: list[Request]) -> Spent:
+        """What answers and verdicts may cost: of the prompts that are there, and of those that are to be invented."""
+        settings = self._settings
+        new = [Record("", [{"role": "user", "content": ""}])] * sum(settings.generate.model_dump().values())
         missing = [request for key, request in self._requests(prompts) if not self._store.has(key)]
-        empty = [request for _, request in self._requests([Record("", [{"role": "user", "content": ""}])])] * new
-        costs = [worst_case(settings, request) for request in missing + empty]
+        answers = [request for _, request in self._requests(new[:1])] * len(new)
         # All new prompts together are no longer than the replies that they come from.
-        tokens_in = sum(c.tokens_in for c in costs) + settings.answers * sum(worst_case(settings, r).tokens_out for r in inventions)
+        longest = sum(worst_case(settings.endpoint, r).tokens_out for r in inventions)
+        often = settings.endpoint.answers + settings.filters.verify
+        return self._at_worst([*missing, *answers, *self._questions([*prompts, *new])], often * longest, len(prompts) + len(new))
+
+    def _questions(self, prompts: list[Record]) -> list[Request]:
+        """Those of the last round, as far as they are known before the answers are."""
+        return [question_of(self._settings.endpoint, self._task, p.prompt, "") for p in prompts if self._settings.filters.verify]
+
+    def _at_worst(self, requests: list[Request], more_in: int, answered: int) -> Spent:
+        """answered: prompts whose answers are shown again in the last round; quoted as JSON they may take twice their tokens."""
+        settings = self._settings
+        costs = [worst_case(settings.endpoint, request) for request in requests]
+        tokens_in = sum(c.tokens_in for c in costs) + more_in + 2 * settings.max_new_tokens * answered * settings.filters.verify
         tokens_out = sum(c.tokens_out for c in costs)
-        return Spent(len(costs), tokens_in + tokens_out, dollars(settings, tokens_in, tokens_out) or 0.0)
+        return Spent(len(costs), tokens_in + tokens_out, dollars(settings.endpoint, tokens_in, tokens_out) or 0.0)
 
     def _requests(self, prompts: list[Record]) -> Keyed:
         return requests_of(self._settings, self._task, (p.prompt for p in prompts), self._settings.endpoint.answers)
@@ -90,7 +102,7 @@ class Rounds:
         """The teacher's answers, in the form that the labelled ones have. Of several to one prompt: the one that most agree on."""
         wanted = self._settings.endpoint.answers
         requests = self._requests(prompts)
-        failures = self._ask(requests)
+        failures = self._ask(requests, self._at_worst(self._questions(prompts), 0, len(prompts)))
         keys = [key for key, _ in requests]
         given = stored_answers(self._settings, self._store, keys)
         for start in range(0, len(keys), wanted):
@@ -100,3 +112,13 @@ class Rounds:
             if answer and wanted > 1:
                 answer |= {"answers": wanted, "agreement": round(share, 4)}
             yield answer, failures.get(keys[start + best], "")
+
+    def verify(self, records: list[Record]) -> Iterator[tuple[str | None, dict[str, Any]]]:
+        """Of each answered record: why it must not be learnt from, or None, and what is known of the verdict."""
+        settings = self._settings.endpoint
+        requests = [question_of(settings, self._task, r.prompt, r.answer) for r in records]
+        keyed = [(key_of(settings, request), request) for request in requests]
+        failures = self._ask(keyed)
+        for (key, _), verdict in zip(keyed, stored_answers(self._settings, self._store, [key for key, _ in keyed]), strict=True):
+            known = {name: (verdict or {}).get(name) for name in ("text", "request_id", "usage", "usd")}
+            yield said_wrong(verdict, failures.get(key, "")), known

@@ -51,6 +51,7 @@ class Orders:
     answer: str = ""
     model: str = ""
     waver: float = 0.0
+    wrong: float = 0.0
     remember: bool = False
 
 
@@ -71,9 +72,11 @@ def share_of(request: dict[str, Any]) -> float:
     return int.from_bytes(name_of(request)[:4], "big") / 2**32
 
 
-def answer_of(request: dict[str, Any], waver: float) -> str:
+def answer_of(request: dict[str, Any], waver: float = 0.0, wrong: float = 0.0) -> str:
     """The same answer to the same request, by every run; to a share `waver` of the sampled requests another than to the unsampled one."""
     room = "kitchen" if len(request["messages"][-1]["content"]) % 2 else "office"
+    if "yes or no" in request["messages"][0]["content"]:  # a verdict
+        return "No, it is not." if share_of(request) < wrong else "yes"
     if wanted := re.search(r"JSON list of (\d+) texts", request["messages"][0]["content"]):  # new requests
         one = name_of(request).hex()
         return json.dumps(
@@ -229,7 +232,7 @@ class Connection(asyncio.Protocol):
 
     def answer(self, request: dict[str, Any], key: str, fault: str, number: int) -> None:
         self.stats.now -= 1
-        text = self.orders.answer or answer_of(request, self.orders.waver)
+        text = self.orders.answer or answer_of(request, self.orders.waver, self.orders.wrong)
         if fault == "hang":
             return
         if fault == "model_changes":
@@ -284,6 +287,7 @@ def main() -> None:
     parser.add_argument("--answer", default="", help="the text of every answer")
     parser.add_argument("--model", default="", help="the model that answers; without it the one asked for")
     parser.add_argument("--waver", type=float, default=0.0, help="share of the requests with a seed that get another answer")
+    parser.add_argument("--wrong", type=float, default=0.0, help="share of the answers that it calls wrong when asked")
     parser.add_argument("--remember", action="store_true", help="count how often each request was answered")
     arguments = vars(parser.parse_args())
     port = arguments.pop("port")

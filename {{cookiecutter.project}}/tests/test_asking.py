@@ -71,7 +71,7 @@ def settings(url: str, **endpoint: Any) -> Synthesize:
         "budget": {"usd": None, "tokens": None, "requests": None}, "ask_above_usd": None,
     }  # fmt: skip
     off = {"refusal": False, "secrets": False, "personal": False, "longest_answer": None, "agreement": None}
-    off |= {"decontaminate": None, "near_duplicates": None}
+    off |= {"decontaminate": None, "near_duplicates": None, "verify": False}
     stage = {"teacher": "endpoint", "prompts": 9, "batch_size": 1, "max_new_tokens": 50, "top_k": 1}
     return Synthesize.model_validate(
         stage | {"endpoint": base | endpoint, "generate": dict.fromkeys(RECIPES, 0), "slice_scores": {}, "filters": off}

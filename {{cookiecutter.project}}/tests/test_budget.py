@@ -97,6 +97,14 @@ def test_a_large_or_unknown_sum_stops_where_nobody_can_say_yes(monkeypatch: pyte
         approve(endpoint(), planned(most))
 
 
+def test_the_sum_that_is_named_is_enough(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("TEACHER_SPEND_USD", raising=False)
+    with pytest.raises(UserError) as refused:
+        approve(endpoint(), planned(8.1307))
+    monkeypatch.setenv("TEACHER_SPEND_USD", str(refused.value).split("TEACHER_SPEND_USD=")[1].split()[0])
+    approve(endpoint(), planned(8.1307))
+
+
 @pytest.mark.parametrize(("line", "fine"), [("y\n", True), ("n\n", False), ("", False)])
 def test_a_person_is_asked(monkeypatch: pytest.MonkeyPatch, line: str, fine: bool):
     class Terminal:

@@ -17,6 +17,7 @@ ON = {
     "agreement": 0.5,
     "decontaminate": 13,
     "near_duplicates": 0.9,
+    "verify": True,
 }
 OFF = {name: False if value is True else None for name, value in ON.items()}
 LONG = "when the lorry with the new boiler comes on thursday open the side gate and then call my neighbour at once"

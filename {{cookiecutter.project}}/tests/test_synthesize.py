@@ -18,6 +18,7 @@ from slm.files import read_jsonl, write_jsonl, write_text
 from slm.params import load_params
 from slm.store import Store
 from slm.task import load_task
+from slm.verify import question_of
 
 ROOT = Path(__file__).parents[1]
 serve, quick = test_asking.serve, test_asking.quick  # the local server, a key, and short waits
@@ -218,7 +219,9 @@ def test_a_reply_that_is_no_list_makes_no_harm(project: Path, serve, capfd, faul
 def test_all_rounds_are_agreed_to_before_the_first_request(project: Path, serve, capfd, monkeypatch):
     monkeypatch.delenv("TEACHER_SPEND_USD", raising=False)
     server = serve()
-    point_to(server, generate=ALL, price={"input": 100.0, "output": 100.0}, ask_above_usd=3)  # the first round alone may cost 1.2 USD
+    point_to(
+        server, generate=ALL, filters={"verify": True}, price={"input": 100.0, "output": 100.0}, ask_above_usd=3
+    )  # the first round alone may cost 1.4 USD
     with pytest.raises(SystemExit):
         run(capfd)
     said = capfd.readouterr().err
@@ -231,9 +234,59 @@ def test_all_rounds_are_agreed_to_before_the_first_request(project: Path, serve,
     store.close()
 
 
-def test_a_local_teacher_invents_nothing(project: Path, serve):
-    point_to(serve(), generate={"evolve": 1})
+@pytest.mark.parametrize(("what", "change"), [("generate", {"generate": {"evolve": 1}}), ("filters.verify", {"filters": {"verify": True}})])
+def test_a_local_teacher_only_answers(project: Path, serve, what: str, change: dict[str, Any]):
+    point_to(serve(), **change)
     path = Path("params.yaml")
     path.write_text(path.read_text().replace("teacher: endpoint", "teacher: local"))
-    with pytest.raises(UserError, match="generate needs teacher: endpoint"):
+    with pytest.raises(UserError, match=f"{what} needs teacher: endpoint"):
         load_params()
+
+
+def test_what_the_teacher_calls_wrong_is_dropped(project: Path, serve, capfd):
+    server = serve("--remember", "--wrong", "0.4")
+    point_to(server, filters={"verify": True, "longest_answer": 50})
+    rows, said = run(capfd)
+    assert "12 requests to send" in said and "with up to 12 requests of the rounds after" in said
+    judged = [r for r in rows if "verdict" in r["provenance"]]
+    assert [r["dropped"] for r in rows if r not in judged] == ["length: 64 characters, more than 50"] * (12 - len(judged)) != []
+    assert server.stats()["asked"] == 12 + len(judged)  # what is dropped already is not asked about
+    settings, expected = load_params().synthesize.endpoint, []
+    for row in judged:
+        question = question_of(settings, load_task(), row["messages"][:1], row["messages"][1]["content"])
+        assert question["temperature"] == 0 and "seed" not in question and "response_format" not in question
+        expected.append(answer_of(question, wrong=0.4))
+        assert row["provenance"]["verdict"]["text"] == expected[-1] and row["provenance"]["verdict"]["request_id"].startswith("chatcmpl-")
+        assert row["dropped"] == (None if expected[-1] == "yes" else "verify: the teacher calls its answer wrong")
+    assert set(expected) == {"yes", "No, it is not."}
+    before = synthesize.RECORDS.read_bytes()
+    server.close()
+    del os.environ["PLANTED_KEY"]
+    run(capfd)
+    assert synthesize.RECORDS.read_bytes() == before
+    point_to(server, filters={"longest_answer": 50})  # switched off, it gives its records back without a request
+    assert [r["dropped"] for r in run(capfd)[0] if "verdict" in r["provenance"] or r["dropped"]] == [
+        "length: 64 characters, more than 50"
+    ] * (12 - len(judged))
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("refusal", "verify: neither yes nor no"),
+        ("content_empty", "verify: neither yes nor no"),
+        ("400", "verify: not judged: refused with 400"),
+    ],
+)
+def test_what_is_not_judged_is_not_learnt_from(project: Path, serve, capfd, fault: str, says: str):
+    point_to(serve(faults=["ok"] * 12 + ["ok", fault, fault]), filters={"verify": True}, concurrency=1)
+    rows, _ = run(capfd)
+    assert [bool(r["dropped"] and r["dropped"].startswith(says)) for r in rows] == [False, True, True] + [False] * 9
+
+
+def test_the_budget_stops_before_the_verdicts_too(project: Path, serve, capfd):
+    server = serve()
+    point_to(server, filters={"verify": True}, budget={"usd": None, "tokens": None, "requests": 15})
+    with pytest.raises(SystemExit):
+        run(capfd)
+    assert server.stats()["answered"] == 15 and not synthesize.RECORDS.exists()
