@@ -47,6 +47,7 @@ def by_genai(rung: str, folder: Path, prompts: list[list[dict[str, str]]], param
 def by_endpoint(task: Task, prompts: list[list[dict[str, str]]], params: Params) -> Iterator[tuple[int, str, bool]]:
     from slm.asking import ask_missing, requests_of, stored_answers
     from slm.filters import tidied
+    from slm.rationale import apart
     from slm.store import Store
 
     store = Store()
@@ -56,7 +57,8 @@ def by_endpoint(task: Task, prompts: list[list[dict[str, str]]], params: Params)
         raise UserError(f"{len(failures)} of {len(prompts)} test examples got no answer, one because: {why}; run again, answers are kept")
     for i, answer in enumerate(stored_answers(params.synthesize, store, [key for key, _ in requests])):
         assert answer is not None
-        yield i, tidied(task, answer["text"]), answer["cut"]
+        _, text = apart(params.synthesize.endpoint, task, answer["text"])
+        yield i, tidied(task, answer["text"] if text is None else text), answer["cut"]
     store.close()
 
 

@@ -21,7 +21,7 @@ RECORDS = Path("data/synthetic.jsonl")
 LOGPROBS = Path("data/logprobs.npz")
 INVENTED = Path("data/invented.jsonl")
 # What an endpoint says of an answer, and we of several: kept with the record that it made.
-KNOWN = ("model", "request_id", "usage", "usd", "answers", "agreement")
+KNOWN = ("model", "request_id", "usage", "usd", "answers", "agreement", "rationale")
 
 
 def ask_local(records: list[Record], provenance: dict[str, Any], params: Params, store: Store) -> Iterator[dict[str, Any] | None]:

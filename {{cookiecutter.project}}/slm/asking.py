@@ -11,6 +11,7 @@ from slm.endpoint import Failure, Teacher, key_of, request_of
 from slm.errors import UserError
 from slm.params import Synthesize
 from slm.progress import bar
+from slm.rationale import instruction
 from slm.store import Spent, Store
 from slm.task import Task
 
@@ -20,8 +21,8 @@ Requests = Iterable[tuple[str, dict[str, Any]]]
 def requests_of(
     settings: Synthesize, task: Task, prompts: Iterable[list[dict[str, str]]], answers: int = 1
 ) -> list[tuple[str, dict[str, Any]]]:
-    """(key, request) for each prompt, as many in a row as it is to have answers; the task's instruction goes before it."""
-    system = {"role": "system", "content": task.instruction}
+    """(key, request) for each prompt, as many in a row as it is to have answers; what the teacher is told goes before it."""
+    system = {"role": "system", "content": instruction(settings.endpoint, task)}
     samples = ((request_of(settings, task, [system, *messages], i), i) for messages in prompts for i in range(answers))
     return [(key_of(settings.endpoint, request, i), request) for request, i in samples]
 

@@ -20,6 +20,7 @@ from slm.errors import UserError
 from slm.files import sha256_json
 from slm.pace import Pace
 from slm.params import Endpoint, Synthesize
+from slm.rationale import TOKENS, with_rationale
 from slm.reply import NotAnAnswer, read_reply, redacted, secret_of
 from slm.task import Task
 
@@ -41,19 +42,24 @@ class Again(Failure):
         self.congested, self.wait = congested, wait
 
 
+def most_tokens(settings: Synthesize) -> int:
+    return settings.max_new_tokens + (TOKENS if settings.endpoint.rationale else 0)
+
+
 def request_of(settings: Synthesize, task: Task, messages: list[dict[str, str]], sample: int = 0) -> Request:
     """The whole request: what the answer depends on, and so the key under which it is stored.
 
     sample: 0 is the likeliest answer; the others are drawn, each with its own seed.
     """
     endpoint = settings.endpoint
-    request: Request = {"model": endpoint.model, "messages": messages, "max_tokens": settings.max_new_tokens, "temperature": 0}
+    request: Request = {"model": endpoint.model, "messages": messages, "max_tokens": most_tokens(settings), "temperature": 0}
     if sample:
         request |= {"temperature": SAMPLED, "seed": sample}
     if endpoint.response_format == "json_object":
         request["response_format"] = {"type": "json_object"}
     elif endpoint.response_format != "none" and task.kind == "json" and task.answer_schema:
-        request["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": task.plain_schema, "strict": True}}
+        schema = with_rationale(task.plain_schema) if endpoint.rationale else task.plain_schema
+        request["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
     if endpoint.top_logprobs is not None:
         request |= {"logprobs": True, "top_logprobs": endpoint.top_logprobs}
     return {name: value for name, value in (request | endpoint.extra).items() if value is not None}
@@ -90,9 +96,9 @@ class Bounded(httpx2.AsyncByteStream):
 
 
 def longest_answer(settings: Synthesize) -> int:
-    """Bytes: generous for `max_new_tokens` tokens as escaped text, with their log-probabilities."""
+    """Bytes: generous for all tokens of a reply as escaped text, with their log-probabilities."""
     per_token = 128 * (2 + (settings.endpoint.top_logprobs or 0))
-    return 65_536 + settings.max_new_tokens * per_token
+    return 65_536 + most_tokens(settings) * per_token
 
 
 class Teacher:

@@ -215,7 +215,8 @@ class Sieve:
         return f"off after {self._limit} tokens (synthesize.max_new_tokens): {text[:60]}" if answer["cut"] else None
 
     def _schema(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
-        return schema(self._task, prompt.asked, text)
+        # A reply that does not keep reasoning and answer apart (slm/rationale.py) would teach the student to reason aloud.
+        return f"no answer after a rationale: {text[:80]}" if answer.get("no_answer") else schema(self._task, prompt.asked, text)
 
     def _control(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
         match = CONTROL.search(text)

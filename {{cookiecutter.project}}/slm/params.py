@@ -102,6 +102,7 @@ class Endpoint(Strict):
     attempts: int = Field(ge=1, le=20, description="of one request; being told to slow down (429) is none")
     patience_s: float = Field(gt=0, le=86400, description="how long the endpoint may put all requests off")
     answers: int = Field(ge=1, le=16, description="to each prompt; the one that most agree on is kept")
+    rationale: bool = Field(description="the teacher reasons before it answers; the student learns the answer alone")
     response_format: Literal["auto", "json_schema", "json_object", "none"]
     top_logprobs: int | None = Field(ge=0, le=20, description="alternatives kept for each token; null: no log-probabilities")
     model_change: Literal["stop", "accept"]

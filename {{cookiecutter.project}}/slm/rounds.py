@@ -15,6 +15,7 @@ from slm.filters import Sieve, tidied
 from slm.invent import calls_of, provenance_of, read_requests
 from slm.params import Synthesize
 from slm.quality import normal
+from slm.rationale import apart
 from slm.records import Record
 from slm.store import Spent, Store
 from slm.task import Task
@@ -106,12 +107,20 @@ class Rounds:
         keys = [key for key, _ in requests]
         given = stored_answers(self._settings, self._store, keys)
         for start in range(0, len(keys), wanted):
-            answers = [a and a | {"text": tidied(self._task, a["text"])} for a in islice(given, wanted)]
-            best, share = agreed(self._task, [a["text"] if a else None for a in answers]) if wanted > 1 else (0, 1.0)
+            answers = [a and self._read(a) for a in islice(given, wanted)]
+            best, share = (
+                agreed(self._task, [a["text"] if a and not a.get("no_answer") else None for a in answers]) if wanted > 1 else (0, 1.0)
+            )
             answer = answers[best]
             if answer and wanted > 1:
                 answer |= {"answers": wanted, "agreement": round(share, 4)}
             yield answer, failures.get(keys[start + best], "")
+
+    def _read(self, reply: dict[str, Any]) -> dict[str, Any]:
+        rationale, answer = apart(self._settings.endpoint, self._task, reply["text"])
+        if answer is None:
+            return reply | {"no_answer": True}
+        return reply | {"text": tidied(self._task, answer)} | ({"rationale": rationale} if rationale is not None else {})
 
     def verify(self, records: list[Record]) -> Iterator[tuple[str | None, dict[str, Any]]]:
         """Of each answered record: why it must not be learnt from, or None, and what is known of the verdict."""

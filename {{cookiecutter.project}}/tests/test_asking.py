@@ -67,7 +67,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def settings(url: str, **endpoint: Any) -> Synthesize:
     base = {
         "base_url": f"{url}/v1", "model": "big", "api_key_env": "PLANTED_KEY", "concurrency": 4, "timeout_s": 2, "attempts": 3, "patience_s": 5,
-        "answers": 1, "response_format": "auto", "top_logprobs": None, "model_change": "stop", "extra": {}, "price": {"input": 1.0, "output": 2.0},
+        "answers": 1, "rationale": False, "response_format": "auto", "top_logprobs": None, "model_change": "stop", "extra": {}, "price": {"input": 1.0, "output": 2.0},
         "budget": {"usd": None, "tokens": None, "requests": None}, "ask_above_usd": None,
     }  # fmt: skip
     off = {"refusal": False, "secrets": False, "personal": False, "longest_answer": None, "agreement": None}

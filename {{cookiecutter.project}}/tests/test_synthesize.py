@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import test_asking
 from ruamel.yaml import YAML
-from teacher_server import answer_of
+from teacher_server import REASONING, answer_of
 
-from pipeline import synthesize
+from pipeline import evaluate, synthesize
 from slm.asking import requests_of
 from slm.errors import UserError
 from slm.files import read_jsonl, write_jsonl, write_text
@@ -290,3 +290,29 @@ def test_the_budget_stops_before_the_verdicts_too(project: Path, serve, capfd):
     with pytest.raises(SystemExit):
         run(capfd)
     assert server.stats()["answered"] == 15 and not synthesize.RECORDS.exists()
+
+
+@pytest.mark.parametrize(("form", "fault"), [("auto", "ok"), ("auto", "no_format"), ("none", "ok")])
+def test_reasoning_stays_out_of_the_answer(project: Path, serve, capfd, form: str, fault: str):
+    server = serve("--always", fault)
+    point_to(server)
+    plain, _ = run(capfd)
+    point_to(server, rationale=True, response_format=form, answers=2)
+    rows, _ = run(capfd)
+    assert [r["messages"] for r in rows] == [r["messages"] for r in plain] and all(r["dropped"] is None for r in rows)
+    assert all(r["provenance"]["rationale"] == REASONING and r["provenance"]["agreement"] == 1 for r in rows)
+    assert all("rationale" not in r["provenance"] for r in plain)
+
+
+def test_a_reply_without_a_rationale_is_no_answer(project: Path, serve, capfd):
+    point_to(serve("--answer", '{"name":"none","arguments":{}}'), rationale=True, filters={"refusal": False})
+    rows, _ = run(capfd)
+    assert all(r["dropped"].startswith("schema: no answer after a rationale") for r in rows)
+
+
+def test_the_teacher_rung_is_asked_in_the_same_way(project: Path, serve, capfd):
+    point_to(serve(), rationale=True, answers=3)
+    write_text(Path("models/teacher/endpoint.json"), "{}")
+    evaluate.main("teacher", "models/teacher")
+    rows = read_jsonl(Path("predictions/teacher.jsonl"))[1:]
+    assert len(rows) == 4 and all(json.loads(r["answer"]).keys() == {"name", "arguments"} for r in rows)
