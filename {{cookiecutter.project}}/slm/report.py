@@ -184,6 +184,30 @@ def data(facts: Row) -> Row:
     return {"sizes": sizes, "contents": contents, "suites": suites(facts["suites"]), "doubtful": facts.get("doubtful") or {"shown": []}}
 
 
+def filtered(facts: Row) -> list[Row]:
+    """What each filter dropped: count, share of all rows, and samples; the one that dropped most comes first."""
+    counts = sorted(facts["dropped_for"].items(), key=lambda item: (-item[1], item[0]))
+    return [{"name": name, "n": n, "share": n / facts["asked"], "samples": facts["dropped_samples"][name]} for name, n in counts]
+
+
+def balance(before: dict[str, int], after: dict[str, int]) -> list[list[str]]:
+    """Classes of the answers before and after the filters, the largest first: numbers, shares, and how much of each class was kept."""
+    rows = [["class", "before", "share", "after", "share", "kept"]]
+    for name in sorted(before, key=lambda n: (-before[n], n)) if sum(map(bool, before)) > 1 else []:
+        had, has = before[name], after.get(name, 0)
+        shares = (f"{part / max(1, sum(whole.values())):.1%}" for part, whole in ((had, before), (has, after)))
+        rows.append([name or "(none)", f"{had:,}", next(shares), f"{has:,}", next(shares), f"{has / had:.0%}"])
+    return rows
+
+
+def synthesized(facts: Row) -> Row:
+    """The synthetic data, before and after its filters; the prompts that the teacher wrote itself, where there are any."""
+    classes = (facts[key]["classes"] for key in ("summary_before", "summary"))
+    mine = facts.get("invented")
+    invented = mine and mine | {"filters": filtered(mine)}
+    return facts | {"suites": suites(facts["suites"]), "filters": filtered(facts), "balance": balance(*classes), "invented": invented}
+
+
 def layers(facts: Row) -> Row:
     """The teacher's layers: which the student kept, and the loss without each (the last time it was measured), as a bar."""
     loss = {r["layer"]: max(r["loss"], 1e-6) for r in facts["importance"]}
@@ -248,7 +272,7 @@ def gather() -> Row:
         "wrong": len(wrong), "asked": len(predictions), "doubtful": doubtful(task, wrong), "layers": layers(distilled) if distilled else None,
         "conversions": conversions(**forms), "data": data(checked) if checked else None,
         "seeds": of_this_student(facts["seeds"], ladder, shipped),
-        "synthetic": synthetic and synthetic | {"suites": suites(synthetic["suites"])}, "origins": origins(ladder, verdict, params),
+        "synthetic": synthesized(synthetic) if synthetic else None, "origins": origins(ladder, verdict, params),
     }  # fmt: skip
 
 

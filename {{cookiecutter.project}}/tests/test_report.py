@@ -115,6 +115,39 @@ def test_optional_facts_show_when_they_are_there(checkout: Path) -> None:
     assert "Not trained here" in html and "keeps 2 of 3 layers" in html and "the teacher is an endpoint" in html
 
 
+def answered(classes: dict[str, int]) -> dict[str, object]:
+    return {"records": sum(classes.values()), "words_mean": 4.0, "classes": classes, "tags": {}}
+
+
+def test_synthetic_data_shows_before_and_after_the_filters(checkout: Path) -> None:
+    facts = {
+        "asked": 40, "kept": 30, "with_provenance": 30, "suites": [],
+        "dropped_for": {"verify": 2, "schema": 8}, "dropped_samples": {"verify": ["p1: verify: no"], "schema": [f"p2: schema: not JSON: {EVIL}"]},
+        "summary_before": answered({EVIL: 8, "off": 12, "on": 20}), "summary": answered({"off": 12, "on": 18}),
+    }  # fmt: skip
+    write_json(Path("reports/synthetic.json"), facts)
+    html = page()
+    assert "wrote" not in html.split('id="data"')[1]
+    rows = re.findall(r"<tr>(.*?)</tr>", html.split('id="data"')[1], re.DOTALL)
+    cells = [re.findall(r">([^<>]*)</t[hd]>", row) for row in rows]
+    assert ["schema", "8", "20.0%"] in [c[:3] for c in cells] and ["verify", "2", "5.0%"] in [c[:3] for c in cells]
+    assert html.index('<th scope="row">schema') < html.index('<th scope="row">verify') and "p1: verify: no" in html
+    assert ["on", "20", "50.0%", "18", "60.0%", "90%"] in cells and ["off", "12", "30.0%", "12", "40.0%", "100%"] in cells
+    assert "0%" in next(c for c in cells if "20.0%" in c and "alert" in c[0])
+    assert EVIL not in html and not Loads(html).found
+
+
+def test_prompts_of_the_teacher_are_shown_with_their_filters(checkout: Path) -> None:
+    invented = {"asked": 5, "kept": 3, "recipes": {"evolve": 3}, "dropped_for": {"unreadable": 1, "duplicate": 1},
+                "dropped_samples": {"unreadable": [f"evolve-0001: unreadable: {EVIL}"], "duplicate": ["evolve-0002-1: duplicate: x"]}}  # fmt: skip
+    facts = {"asked": 3, "kept": 3, "suites": [], "dropped_for": {}, "dropped_samples": {}, "invented": invented}
+    write_json(Path("reports/synthetic.json"), facts | dict.fromkeys(("summary_before", "summary"), answered({"": 3})))
+    html = page()
+    assert "wrote 5 prompts itself; 3 were asked: 3 by evolve." in html and '<th scope="row">unreadable</th>' in html
+    assert "Balance over classes" not in html  # a task without classes has none
+    assert "&lt;script&gt;" in html.split('id="data"')[1] and EVIL not in html and not Loads(html).found
+
+
 def test_without_facts_it_says_what_to_run(checkout: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree("reports")
     monkeypatch.setattr("sys.argv", ["report"])
