@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from slm.agreement import agreed
-from slm.asking import ask_missing, requests_of, stored_answers
+from slm.asking import ask_missing, one_model, requests_of, stored_answers
 from slm.budget import NOTHING, dollars, worst_case
 from slm.endpoint import Request, key_of
 from slm.filters import Sieve, tidied
@@ -30,12 +30,21 @@ class Rounds:
     def __init__(self, task: Task, settings: Synthesize, store: Store) -> None:
         self._task, self._settings, self._store = task, settings, store
         self._agreed = False
+        self._model: str | None = None  # that answered first
 
     def _ask(self, requests: Keyed, later: Spent = NOTHING) -> dict[str, str]:
         missing = any(not self._store.has(key) for key, _ in requests)
         failures = ask_missing(self._settings, self._store, requests, later, self._agreed)
         self._agreed |= missing
         return failures
+
+    def _replies(self, keys: list[str]) -> Iterator[dict[str, Any] | None]:
+        """In the order of the keys; of one model over all rounds, unless params.yaml accepts several."""
+        for reply in stored_answers(self._settings, self._store, keys):
+            if reply:
+                self._model = self._model or reply["model"]
+                one_model(self._settings, self._model, reply["model"])
+            yield reply
 
     def invent(self, labelled: list[Record], prompts: list[Record], sieve: Sieve) -> list[dict[str, Any]]:
         """New prompts as the recipes want them: rows with id, messages, dropped (why it must not be asked, or None) and provenance.
@@ -55,7 +64,7 @@ class Rounds:
         there = {normal(r.text) for r in known}
         left = wanted.model_dump()
         rows = []
-        replies = stored_answers(self._settings, self._store, [key for key, _ in keyed])
+        replies = self._replies([key for key, _ in keyed])
         for call, request, (key, _), reply in zip(calls, requests, keyed, replies, strict=True):
             provenance = provenance_of(call, request, reply or {})
             found = read_requests(reply["text"], reply["cut"]) if reply else []
@@ -105,7 +114,7 @@ class Rounds:
         requests = self._requests(prompts)
         failures = self._ask(requests, self._at_worst(self._questions(prompts), 0, len(prompts)))
         keys = [key for key, _ in requests]
-        given = stored_answers(self._settings, self._store, keys)
+        given = self._replies(keys)
         for start in range(0, len(keys), wanted):
             answers = [a and self._read(a) for a in islice(given, wanted)]
             best, share = (
@@ -128,6 +137,6 @@ class Rounds:
         requests = [question_of(settings, self._task, r.prompt, r.answer) for r in records]
         keyed = [(key_of(settings, request), request) for request in requests]
         failures = self._ask(keyed)
-        for (key, _), verdict in zip(keyed, stored_answers(self._settings, self._store, [key for key, _ in keyed]), strict=True):
+        for (key, _), verdict in zip(keyed, self._replies([key for key, _ in keyed]), strict=True):
             known = {name: (verdict or {}).get(name) for name in ("text", "request_id", "usage", "usd")}
             yield said_wrong(verdict, failures.get(key, "")), known

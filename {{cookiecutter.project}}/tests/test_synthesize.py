@@ -316,3 +316,13 @@ def test_the_teacher_rung_is_asked_in_the_same_way(project: Path, serve, capfd):
     evaluate.main("teacher", "models/teacher")
     rows = read_jsonl(Path("predictions/teacher.jsonl"))[1:]
     assert len(rows) == 4 and all(json.loads(r["answer"]).keys() == {"name", "arguments"} for r in rows)
+
+
+def test_another_model_in_a_later_round_stops_the_run(project: Path, serve, capfd):
+    server = serve("--always", "other_model", faults=["ok"] * 12)
+    point_to(server, filters={"verify": True})
+    with pytest.raises(SystemExit):
+        run(capfd)
+    assert "was 'big' at first and is 'small' now" in capfd.readouterr().err and not synthesize.RECORDS.exists()
+    point_to(server, filters={"verify": True}, model_change="accept")
+    assert all(r["provenance"]["model"] == "big" and r["dropped"] is None for r in run(capfd)[0])
