@@ -169,3 +169,14 @@ def test_ctrl_c_keeps_what_is_paid(asked: Path, serve: Serve):
     paid = server.stats()["answered"]
     assert process.returncode == 2 and "run again" in said and "Traceback" not in said
     assert synthesize(asked).returncode == 0 and server.stats()["answered"] == len(records(asked)) and paid >= 4
+
+
+@pytest.mark.full
+def test_entra_with_its_own_library(asked: Path, tmp_path: Path):
+    """The body's tests of it, which are skipped where requirements/entra.txt is not installed."""
+    extra, binaries = tmp_path / "extra", asked / ".venv" / "bin"
+    install = [str(binaries / "uv"), "pip", "install", "--python", str(binaries / "python"), "--target", str(extra), "--no-deps"]
+    run(asked, *install, "--require-hashes", "-r", "requirements/entra.txt")
+    command = [str(binaries / "python"), "-m", "pytest", "-q", "tests/test_asking.py", "-k", "entra or token or sign"]
+    done = subprocess.run(command, cwd=asked, env=environment() | {"PYTHONPATH": str(extra)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout[-3000:]

@@ -1,8 +1,8 @@
 """A teacher behind any OpenAI-compatible endpoint, by the official client over aiohttp.
 
 The client sends and reads; retries (tenacity), the pace and the budget are ours to decide, because each attempt may cost money. What comes back
-is believed only as far as it is a whole answer of bounded size; what it says is judged later, by slm/filters.py. The key comes from the
-environment and is taken out of all that the endpoint sends before anything else sees it.
+is believed only as far as it is a whole answer of bounded size; what it says is judged later, by slm/filters.py. Key or token
+(slm/credential.py) are taken out of all that the endpoint sends before anything else sees it.
 """
 
 import asyncio
@@ -16,12 +16,13 @@ import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from slm.budget import Budget, Cost, dollars, worst_case
+from slm.credential import Credential
 from slm.errors import UserError
 from slm.files import sha256_json
 from slm.pace import Pace
 from slm.params import Endpoint, Synthesize
 from slm.rationale import TOKENS, with_rationale
-from slm.reply import NotAnAnswer, read_reply, redacted, secret_of
+from slm.reply import NotAnAnswer, read_reply
 from slm.task import Task
 
 Request = dict[str, Any]
@@ -106,7 +107,7 @@ class Teacher:
 
     def __init__(self, settings: Synthesize, budget: Budget) -> None:
         self._settings, self._budget = settings.endpoint, budget
-        self._secret = secret_of(settings.endpoint)
+        self._credential = Credential(settings.endpoint)
         self.pace = Pace(settings.endpoint.concurrency, settings.endpoint.patience_s, settings.endpoint.base_url)
         self._formatted: bool | None = None  # whether the server takes `response_format`: not known yet
         self._most_bytes = longest_answer(settings)
@@ -120,17 +121,23 @@ class Teacher:
         )
         self._client = openai.AsyncOpenAI(
             base_url=settings.endpoint.base_url,
-            api_key=self._secret,
+            api_key=self._credential,
             max_retries=0,
             http_client=transport,
             default_headers={"Accept-Encoding": "identity"},  # a packed answer could unpack to any size
         )
 
     async def __aenter__(self) -> "Teacher":
+        try:
+            await self._credential()  # who cannot sign in learns it once, and before anything is sent
+        except UserError:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
+        await self._credential.close()
 
     def stop(self, why: UserError) -> None:
         """Send nothing more; what is under way may come home."""
@@ -189,6 +196,9 @@ class Teacher:
                 settle = None
             except NotAnAnswer as error:
                 raise Again(str(error)) from None
+            except UserError:  # nobody is signed in: nothing was sent
+                settle = self._budget.not_served
+                raise
             except openai.APIStatusError as error:
                 settle = self._budget.not_served
                 raise self._refused(error, request, sent) from None
@@ -199,16 +209,16 @@ class Teacher:
                 cause = root(error)
                 if isinstance(cause, ConnectionRefusedError):
                     settle = self._budget.not_served
-                raise Again(redacted(f"cannot be reached ({type(cause).__name__}: {cause})", self._secret)) from None
+                raise Again(self._credential.redacted(f"cannot be reached ({type(cause).__name__}: {cause})")) from None
             except (OSError, httpx2.HTTPError) as error:
-                raise Again(redacted(f"the connection broke ({type(error).__name__})", self._secret)) from None
+                raise Again(self._credential.redacted(f"the connection broke ({type(error).__name__})")) from None
             finally:
                 if settle:
                     settle(cost)
         self.pace.answered()
         if "response_format" in request:
             self._formatted = True
-        answer = redacted(reply, self._secret)
+        answer = self._credential.redacted(reply)
         usage = answer["usage"] or {"prompt_tokens": cost.tokens_in, "completion_tokens": cost.tokens_out, "estimated": True}
         tokens = (usage["prompt_tokens"], usage["completion_tokens"])
         usd = dollars(self._settings, *tokens)
@@ -220,11 +230,10 @@ class Teacher:
     def _refused(self, error: openai.APIStatusError, request: Request, sent: float) -> Exception:
         """What an HTTP status means: try again, give this request up, or stop the run."""
         status, where = error.status_code, self._settings.base_url
-        said = redacted(str(error.message), self._secret)[:200]
+        said = self._credential.redacted(str(error.message))[:200]
         if status in (401, 403):
-            return UserError(
-                f"{where}: does not accept the key in {self._settings.api_key_env} ({status}); answers so far are kept: export a valid key"
-            )
+            fault, remedy = self._credential.refused
+            return UserError(f"{where}: {fault} ({status}); answers so far are kept: {remedy}")
         if status == 402 or "insufficient_quota" in (error.code or "", error.type or ""):
             return UserError(f"{where}: the account has no credit ({status}: {said}); answers so far are kept: top it up and run again")
         if status == 404:

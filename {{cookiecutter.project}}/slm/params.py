@@ -96,6 +96,7 @@ class Endpoint(Strict):
         pattern="^https?://[^/?#@\\s]+(/[^?#@\\s]*)?$", description="no key, user or question mark in it: keys come from the environment"
     )
     model: str = Field(min_length=1)
+    auth: Literal["key", "entra"] = Field("key", description="a key, or tokens of Entra ID (Azure)")
     api_key_env: str = Field(pattern="^[A-Z_][A-Z0-9_]*$", description="environment variable that holds the key")
     concurrency: int = Field(ge=1, le=1024, description="requests at once, at most")
     timeout_s: float = Field(gt=0, le=3600, description="for a whole answer")

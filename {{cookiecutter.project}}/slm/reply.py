@@ -1,14 +1,8 @@
-"""What an endpoint sends, read with distrust: a whole answer of the expected form or none, and never the key that we sent."""
+"""What an endpoint sends, read with distrust: a whole answer of the expected form or none."""
 
-import os
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError, WrapValidator
-
-from slm.errors import UserError
-from slm.params import Endpoint
-
-REDACTED = "[the endpoint's key]"
 
 
 class NotAnAnswer(Exception):
@@ -93,24 +87,3 @@ def read_reply(body: bytes, asked: str) -> dict[str, Any]:
     if choice.logprobs:
         answer["logprobs"] = [[t.token, t.logprob, [[a.token, a.logprob] for a in t.top_logprobs]] for t in choice.logprobs.content]
     return answer
-
-
-def secret_of(settings: Endpoint) -> str:
-    """The key, from the environment; no message ever holds it."""
-    key, name = os.environ.get(settings.api_key_env, ""), settings.api_key_env
-    if not key:
-        raise UserError(f"the endpoint's key is not set: export {name}=… (params.yaml: synthesize.endpoint.api_key_env)")
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise UserError(f"{name} holds a blank, a line break or another character that no key has; export it again, without")
-    return key
-
-
-def redacted(value: Any, secret: str) -> Any:
-    """A JSON value without the key, wherever in it the key stands."""
-    if isinstance(value, str):
-        return value.replace(secret, REDACTED)
-    if isinstance(value, list):
-        return [redacted(v, secret) for v in value]
-    if isinstance(value, dict):
-        return {redacted(k, secret): redacted(v, secret) for k, v in value.items()}
-    return value

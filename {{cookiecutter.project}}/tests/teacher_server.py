@@ -5,6 +5,7 @@
 
 Standard library alone, so that any interpreter runs it; in a process of its own, so that a benchmark's client has a core to itself.
 GET /stats says what was asked, GET /times how often each request was answered; the body's tests, the template's tests and benchmarks/synthesis.py read it.
+With --tokens it also hands out tokens as Azure's App Service does to a managed identity (GET /token), and takes nothing else for a key.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import hashlib
 import json
 import random
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +39,7 @@ WORDS = [
     "olive",
     "poppy",
 ]
+IDENTITY, TOKEN = "planted-identity", "entra-planted"  # what the machine shows to get a token; how each token begins
 REFUSAL = "I'm sorry, but I can't help with that."
 
 
@@ -54,6 +57,7 @@ class Orders:
     waver: float = 0.0
     wrong: float = 0.0
     remember: bool = False
+    tokens: float = 0.0
 
 
 @dataclass
@@ -63,6 +67,7 @@ class Stats:
     refused: int = 0
     now: int = 0
     most: int = 0
+    tokens: int = 0
     first: float = 0.0  # seconds, by the loop's clock: when the first request came and the last answer went
     last: float = 0.0
     times: Counter = field(default_factory=Counter)  # how often each request was answered, by a hash of its body
@@ -188,7 +193,9 @@ class Connection(asyncio.Protocol):
             if len(rest) < length:
                 return
             self.buffer = rest[length:]
-            if first.startswith("GET"):
+            if first.startswith("GET /token"):
+                self.send(*self.token(headers))
+            elif first.startswith("GET"):
                 report = {k.hex(): n for k, n in self.stats.times.items()} if "/times" in first else self.report()
                 self.send(200, json.dumps(report).encode())
             else:
@@ -202,16 +209,33 @@ class Connection(asyncio.Protocol):
             "answered": s.answered,
             "refused": s.refused,
             "most": s.most,
+            "tokens": s.tokens,
             "repeated": repeated,
             "first": s.first,
             "seconds": s.last - s.first,
         }
+
+    def token(self, headers: dict[str, str]) -> tuple[int, bytes]:
+        """A new one; its last part is when it ends."""
+        if headers.get("x-identity-header") != IDENTITY or not self.orders.tokens:
+            return 401, b'{"error": "no identity"}'
+        self.stats.tokens += 1
+        ends = int(time.time() + self.orders.tokens)
+        token = f"{TOKEN}-{self.stats.tokens}-{ends}"
+        resource = "https://cognitiveservices.azure.com"
+        return 200, json.dumps({"access_token": token, "expires_on": str(ends), "resource": resource, "token_type": "Bearer"}).encode()
+
+    def known(self, key: str) -> bool:
+        """With --tokens: a token of ours that has not ended, give or take the second that a request is on its way."""
+        return not self.orders.tokens or (key.startswith(TOKEN) and time.time() < int(key.rpartition("-")[2]) + 1)
 
     def asked(self, request: dict[str, Any], key: str) -> None:
         stats, orders = self.stats, self.orders
         stats.asked += 1
         stats.first = stats.first or asyncio.get_running_loop().time()
         fault = orders.faults.pop(0) if orders.faults else orders.always
+        if not self.known(key):
+            fault = "401"
         if orders.limit and stats.now >= orders.limit:
             fault = "429"
         if fault in STATUSES:
@@ -292,6 +316,7 @@ def main() -> None:
     parser.add_argument("--model", default="", help="the model that answers; without it the one asked for")
     parser.add_argument("--waver", type=float, default=0.0, help="share of the requests with a seed that get another answer")
     parser.add_argument("--wrong", type=float, default=0.0, help="share of the answers that it calls wrong when asked")
+    parser.add_argument("--tokens", type=float, default=0.0, help="seconds that each token of GET /token lasts; 0: any key will do")
     parser.add_argument("--remember", action="store_true", help="count how often each request was answered")
     arguments = vars(parser.parse_args())
     port = arguments.pop("port")

@@ -1,6 +1,7 @@
 """The endpoint teacher against a local server with faults to order: no fault is believed, no paid answer is lost, no key is written."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from teacher_server import BAD, HARMLESS
+from teacher_server import BAD, HARMLESS, IDENTITY, TOKEN
 
 from slm import pace
 from slm.asking import ask_missing, requests_of, stored_answers
@@ -267,6 +268,62 @@ ask(Path({str(tmp_path)!r}), {server.url!r}, count=400)
         store.close()
     answers, _ = ask(tmp_path, server.url, count=400)
     assert all(answers) and server.stats()["repeated"] <= 3 * 8  # under way or not yet on disk when it was killed, and nothing else
+
+
+def test_tokens_of_entra_are_renewed_and_written_nowhere(tmp_path: Path, serve, monkeypatch, capfd, caplog):
+    """Azure's own library asks a local server as it asks a managed identity's; each token ends after two seconds, and is refused after three."""
+    pytest.importorskip("azure.identity", reason="requirements/entra.txt is not installed")
+    monkeypatch.delenv("PLANTED_KEY")
+    server = serve("--tokens", "2", "--latency", "0.1", faults=["ok", "500_key"])
+    signed_in(monkeypatch, server.url)
+    with caplog.at_level(logging.DEBUG):
+        answers, failures = ask(tmp_path, server.url, count=120, concurrency=2, auth="entra")
+    assert not failures and all(answers) and server.stats()["tokens"] >= 3
+    assert TOKEN not in "".join(capfd.readouterr()) + caplog.text and TOKEN.encode() not in written(tmp_path)
+
+
+@pytest.mark.parametrize("fault", ["key_in_answer", "key_in_id", "500_key"])
+def test_a_token_that_is_sent_back_goes_no_further(tmp_path: Path, serve, monkeypatch, capfd, fault: str):
+    pytest.importorskip("azure.identity", reason="requirements/entra.txt is not installed")
+    server = serve("--tokens", "60", "--always", fault)
+    signed_in(monkeypatch, server.url)
+    answers, failures = ask(tmp_path, server.url, count=2, attempts=2, auth="entra")
+    assert len(failures) == 2 or all(a and a["key_sent_back"] for a in answers)
+    assert TOKEN not in str(failures) + "".join(capfd.readouterr()) and TOKEN.encode() not in written(tmp_path)
+
+
+def test_who_cannot_sign_in_or_may_not_ask_learns_what_to_do(tmp_path: Path, serve, monkeypatch):
+    pytest.importorskip("azure.identity", reason="requirements/entra.txt is not installed")
+    server = serve("--tokens", "60", "--always", "403")
+    signed_in(monkeypatch, server.url)
+    with pytest.raises(UserError, match="role Cognitive Services OpenAI User"):
+        ask(tmp_path, server.url, auth="entra")
+    assert server.stats()["asked"] > 0
+    server = serve("--tokens", "60")
+    signed_in(monkeypatch, server.url, identity="another")
+    with pytest.raises(UserError, match=r"Entra ID gives no token: .*az login"):
+        ask(tmp_path, server.url, auth="entra")
+    assert server.stats()["asked"] == 0
+
+
+def test_entra_without_its_library_says_how_to_get_it(tmp_path: Path, serve):
+    """In a process of its own, in which the library cannot be found: whether it is installed or not."""
+    code = f"""
+import sys
+sys.path[:0] = {[str(SERVER.parent), str(SERVER.parent.parent)]!r}
+sys.modules["azure"] = None
+from pathlib import Path
+from test_asking import ask
+ask(Path({str(tmp_path)!r}), {serve().url!r}, auth="entra")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode and "UserError" in done.stderr and "requirements/entra.txt" in done.stderr
+
+
+def signed_in(monkeypatch: pytest.MonkeyPatch, url: str, identity: str = IDENTITY) -> None:
+    """As on a machine of Azure App Service, and nothing else to sign in with."""
+    for name, value in {"IDENTITY_ENDPOINT": f"{url}/token", "IDENTITY_HEADER": identity, "PATH": "", "HOME": "/nonexistent"}.items():
+        monkeypatch.setenv(name, value)
 
 
 def test_the_pace_finds_its_limit_and_returns():

@@ -1,0 +1,84 @@
+"""What opens the endpoint: a key out of the environment, or tokens of Entra ID. No message, record or store ever holds either.
+
+Entra ID is asked by Azure's own library, which signs in as whatever is there: a managed identity, a workflow's federated identity, `az login`,
+a service principal out of the environment. It takes a new token minutes before the old one ends.
+"""
+
+import os
+from typing import Any
+
+from slm.errors import UserError
+from slm.params import Endpoint
+
+REDACTED = "[the endpoint's key]"
+SCOPE = "https://cognitiveservices.azure.com/.default"
+
+
+class Credential:
+    """Called before each request, as the official client does with an `api_key` that is a function."""
+
+    def __init__(self, settings: Endpoint) -> None:
+        """Raises UserError: there is no key, or nothing to sign in with."""
+        self._secrets: list[str] = []  # all that were sent in this run: any of them may come back
+        self._azure: Any = None
+        if settings.auth == "key":
+            self._secrets.append(secret_of(settings))
+            self.refused = f"does not accept the key in {settings.api_key_env}", "export a valid key"
+            return
+        try:
+            from azure.core.exceptions import AzureError
+            from azure.identity.aio import DefaultAzureCredential, get_bearer_token_provider
+        except ImportError:
+            raise UserError(
+                "params.yaml: synthesize.endpoint.auth: entra needs azure-identity; run `uv pip install --require-hashes -r requirements/entra.txt`"
+            ) from None
+        self._faults = (AzureError, ValueError)
+        self._azure = DefaultAzureCredential()
+        self._token = get_bearer_token_provider(self._azure, SCOPE)
+        self.refused = "does not accept who you are signed in as", "give it the role Cognitive Services OpenAI User on the resource"
+
+    async def __call__(self) -> str:
+        """The key, or a token that is valid for some minutes more.
+
+        Raises:
+            UserError: signing in failed; all answers so far are kept.
+        """
+        if self._azure is None:
+            return self._secrets[0]
+        try:
+            token = await self._token()
+        except self._faults as error:
+            said = "; ".join(line.strip() for line in self.redacted(str(error)).splitlines() if line.strip())
+            raise UserError(
+                f"Entra ID gives no token: {said[:800]}; sign in (`az login`, a managed identity, or AZURE_CLIENT_ID, AZURE_TENANT_ID and "
+                "AZURE_CLIENT_SECRET), or use a key (synthesize.endpoint.auth: key); answers so far are kept"
+            ) from None
+        if token not in self._secrets:
+            self._secrets.append(token)
+        return token
+
+    def redacted(self, value: Any) -> Any:
+        """A JSON value without the key, wherever in it the key stands."""
+        if isinstance(value, str):
+            for secret in self._secrets:
+                value = value.replace(secret, REDACTED)
+            return value
+        if isinstance(value, list):
+            return [self.redacted(v) for v in value]
+        if isinstance(value, dict):
+            return {self.redacted(k): self.redacted(v) for k, v in value.items()}
+        return value
+
+    async def close(self) -> None:
+        if self._azure is not None:
+            await self._azure.close()
+
+
+def secret_of(settings: Endpoint) -> str:
+    """The key, from the environment; no message ever holds it."""
+    key, name = os.environ.get(settings.api_key_env, ""), settings.api_key_env
+    if not key:
+        raise UserError(f"the endpoint's key is not set: export {name}=… (params.yaml: synthesize.endpoint.api_key_env)")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise UserError(f"{name} holds a blank, a line break or another character that no key has; export it again, without")
+    return key
