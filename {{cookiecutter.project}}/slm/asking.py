@@ -1,14 +1,15 @@
 """Ask an endpoint what the store does not know yet: bounded memory, every paid answer on disk, a clean stop."""
 
 import asyncio
-import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from slm.batch import ask_in_batches
 from slm.budget import NOTHING, Budget, approve, estimate, worst_case
 from slm.endpoint import Failure, Teacher, key_of, request_of
 from slm.errors import UserError
+from slm.interrupt import interrupted
 from slm.params import Synthesize
 from slm.progress import bar
 from slm.rationale import instruction
@@ -64,22 +65,32 @@ def ask_missing(settings: Synthesize, store: Store, requests: Requests, later: S
         UserError: the run stopped; what was answered is in the store.
     """
     missing = hits = most_in = most_out = 0
+    waiting: str | None = None
     model = None
     for key, request in requests:
         if store.has(key):
             model = model or store.get(key)["model"]
             hits += 1
+        elif file := store.under_way(key):
+            waiting = file
         else:
             missing += 1
             worst = worst_case(settings.endpoint, request)
             most_in, most_out = most_in + worst.tokens_in, most_out + worst.tokens_out
     store.put({}, hits=hits)
+    if waiting and not settings.endpoint.batch:
+        raise UserError(
+            "requests are under way in a batch and would be paid twice: set synthesize.endpoint.batch: true to wait for it, or give it up "
+            f"(`python -m slm.store forget {waiting}`)"
+        )
     if not missing:
-        return {}
+        return asyncio.run(ask_in_batches(settings, store, requests)) if waiting else {}
     planned = estimate(settings.endpoint, most_out / missing, store, missing, hits, most_in, later)
     print(f"{settings.endpoint.model} at {settings.endpoint.base_url}: {planned}", file=sys.stderr, flush=True)
     if not agreed:
         approve(settings.endpoint, planned)
+    if settings.endpoint.batch:
+        return asyncio.run(ask_in_batches(settings, store, requests))
     return asyncio.run(_ask_all(settings, store, requests, missing, model))
 
 
@@ -109,7 +120,7 @@ async def _ask_all(settings: Synthesize, store: Store, requests: Requests, missi
             stop(UserError(f"asking stopped ({type(error).__name__}: {error}); what was answered is kept, run again"))
 
     async with Teacher(settings, budget) as teacher, Writer(store, budget) as writer:
-        with bar("answers", missing) as progress, _signals(lambda: stop(UserError("stopped; what was answered is kept, run again"))):
+        with bar("answers", missing) as progress, interrupted(lambda: stop(UserError("stopped; what was answered is kept, run again"))):
             # Beside those under way there are some that wait to be sent again: they hold a task, and no place.
             places = asyncio.Semaphore(2 * settings.endpoint.concurrency)
             under_way: dict[str, asyncio.Task[None]] = {}
@@ -167,28 +178,3 @@ class Writer:
                 done.set_exception(error)
             else:
                 done.set_result(None)
-
-
-class _signals:
-    """Ctrl-C, or a workflow that is cancelled: the first time we stop asking, the second time at once."""
-
-    def __init__(self, stop: Callable[[], None]) -> None:
-        self._stop, self._loop = stop, asyncio.get_running_loop()
-
-    def _first(self) -> None:
-        self.__exit__()
-        self._stop()
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._loop.add_signal_handler(number, self._first)
-            except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
-                return
-
-    def __exit__(self, *_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._loop.remove_signal_handler(number)
-            except (NotImplementedError, RuntimeError, ValueError):
-                return

@@ -38,7 +38,7 @@ def dollars(settings: Endpoint, tokens_in: float, tokens_out: float) -> float | 
     price = settings.price
     if price.input is None or price.output is None:
         return None
-    return (tokens_in * price.input + tokens_out * price.output) / 1e6
+    return (tokens_in * price.input + tokens_out * price.output) / 1e6 * (price.batch if settings.batch else 1)
 
 
 def text_bytes(request: dict[str, Any]) -> int:
@@ -76,18 +76,22 @@ class Budget:
                 return field
         return None
 
+    def take(self, cost: Cost) -> None:
+        """Reserve the worst case of one more request, or raise UserError."""
+        if field := self._too_much(cost):
+            raise UserError(self._message(field, cost))
+        _add(self._under_way, cost.spent())
+
     async def reserve(self, cost: Cost) -> None:
         """Wait until the budget has room for the worst case of one more request.
 
         Raises:
             UserError: it has none, and nothing is under way that could leave some.
         """
-        while field := self._too_much(cost):
-            if self._under_way.requests == 0:
-                raise UserError(self._message(field, cost))
+        while self._too_much(cost) and self._under_way.requests:
             self._changed.clear()
             await self._changed.wait()
-        _add(self._under_way, cost.spent())
+        self.take(cost)
 
     def _message(self, field: str, cost: Cost) -> str:
         used, limit = self._total(field), getattr(self._limits, field)
@@ -132,7 +136,7 @@ class Estimate:
     tokens_out: float
     usd: float | None
     usd_most: float | None
-    minutes: float
+    minutes: float | None  # None: in batches, which take what they take
     later: int = 0  # requests of the rounds after this one, in usd_most
 
     def __str__(self) -> str:
@@ -142,10 +146,13 @@ class Estimate:
             else f"about {self.usd:.2f} USD, at most {self.usd_most:.2f} USD"
         )
         money += f" with up to {self.later:,} requests of the rounds after this one" if self.later else ""
-        time = f"{self.minutes:.0f} minutes" if self.minutes >= 1.5 else f"{self.minutes * 60:.0f} seconds"
+        if self.minutes is None:
+            time = "in batches, which mostly take less than 24 hours"
+        else:
+            time = f"about {self.minutes:.0f} minutes" if self.minutes >= 1.5 else f"about {self.minutes * 60:.0f} seconds"
         return (
             f"{self.requests:,} requests to send, {self.stored:,} answers are in the store; "
-            f"about {self.tokens_in:,.0f} tokens in and {self.tokens_out:,.0f} out; {money}; about {time}"
+            f"about {self.tokens_in:,.0f} tokens in and {self.tokens_out:,.0f} out; {money}; {time}"
         )
 
 
@@ -161,9 +168,9 @@ def estimate(
         most_in: the requests' worst-case tokens.
         later: the worst case of the rounds after it.
     """
-    known = store.means(settings.model)
-    mean_out, seconds = known or (float(max_tokens), 0.5 + max_tokens / 50)  # a hosted model writes some 50 tokens a second
-    tokens_in, tokens_out = most_in / 4, requests * min(mean_out, max_tokens)
+    mean_out, seconds = store.means(settings.model)
+    seconds = seconds or 0.5 + max_tokens / 50  # a hosted model writes some 50 tokens a second
+    tokens_in, tokens_out = most_in / 4, requests * min(mean_out or max_tokens, max_tokens)
     most = dollars(settings, most_in, requests * max_tokens)
     return Estimate(
         requests=requests,
@@ -172,7 +179,7 @@ def estimate(
         tokens_out=tokens_out,
         usd=dollars(settings, tokens_in, tokens_out),
         usd_most=None if most is None else most + later.usd,
-        minutes=requests * seconds / settings.concurrency / 60,
+        minutes=None if settings.batch else requests * seconds / settings.concurrency / 60,
         later=later.requests,
     )
 

@@ -102,6 +102,50 @@ def longest_answer(settings: Synthesize) -> int:
     return 65_536 + most_tokens(settings) * per_token
 
 
+def client_of(settings: Endpoint, credential: Credential, most_bytes: int) -> openai.AsyncOpenAI:
+    """The official client, which sends the key where params.yaml says and nowhere else, and reads no more than so many bytes of a response."""
+
+    async def bound(response: httpx2.Response) -> None:
+        response.stream = Bounded(response.stream, most_bytes)
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise Again("the answer is packed, which was not asked for")
+
+    transport = openai.DefaultAioHttpClient(
+        limits=httpx2.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency),
+        timeout=httpx2.Timeout(settings.timeout_s, connect=min(10.0, settings.timeout_s)),
+        follow_redirects=False,
+        event_hooks={"response": [bound]},
+    )
+    return openai.AsyncOpenAI(
+        base_url=settings.base_url,
+        api_key=credential,
+        max_retries=0,
+        http_client=transport,
+        default_headers={"Accept-Encoding": "identity"},  # a packed answer could unpack to any size
+    )
+
+
+def hopeless(error: openai.APIStatusError, said: str, settings: Endpoint, credential: Credential) -> UserError | None:
+    """What stops a run, if this status does: no request will be answered before somebody mends something."""
+    status, where = error.status_code, settings.base_url
+    if status in (401, 403):
+        fault, remedy = credential.refused
+        return UserError(f"{where}: {fault} ({status}); answers so far are kept: {remedy}")
+    if status == 402 or "insufficient_quota" in (error.code or "", error.type or ""):
+        return UserError(f"{where}: the account has no credit ({status}: {said}); answers so far are kept: top it up and run again")
+    if status < 400:
+        return UserError(f"{where}: redirects elsewhere ({status}), where your key is not sent; write the final address into base_url")
+    return None
+
+
+def as_stored(settings: Endpoint, credential: Credential, reply: dict[str, Any], cost: Cost, **more: Any) -> dict[str, Any]:
+    """A reply without our key in it, and with what it cost: by its own usage, or at worst where it says none."""
+    answer = credential.redacted(reply)
+    usage = answer["usage"] or {"prompt_tokens": cost.tokens_in, "completion_tokens": cost.tokens_out, "estimated": True}
+    usd = dollars(settings, usage["prompt_tokens"], usage["completion_tokens"])
+    return answer | {"usd": usd, **more, "key_sent_back": answer != reply, "usage": usage}
+
+
 class Teacher:
     """One endpoint for the length of a run: `async with Teacher(…) as teacher: answer = await teacher.ask(request)`."""
 
@@ -110,22 +154,8 @@ class Teacher:
         self._credential = Credential(settings.endpoint)
         self.pace = Pace(settings.endpoint.concurrency, settings.endpoint.patience_s, settings.endpoint.base_url)
         self._formatted: bool | None = None  # whether the server takes `response_format`: not known yet
-        self._most_bytes = longest_answer(settings)
         self._stopped: UserError | None = None
-        places = settings.endpoint.concurrency
-        transport = openai.DefaultAioHttpClient(
-            limits=httpx2.Limits(max_connections=places, max_keepalive_connections=places),
-            timeout=httpx2.Timeout(settings.endpoint.timeout_s, connect=min(10.0, settings.endpoint.timeout_s)),
-            follow_redirects=False,  # the key goes where params.yaml says, and nowhere else
-            event_hooks={"response": [self._bound]},
-        )
-        self._client = openai.AsyncOpenAI(
-            base_url=settings.endpoint.base_url,
-            api_key=self._credential,
-            max_retries=0,
-            http_client=transport,
-            default_headers={"Accept-Encoding": "identity"},  # a packed answer could unpack to any size
-        )
+        self._client = client_of(settings.endpoint, self._credential, longest_answer(settings))
 
     async def __aenter__(self) -> "Teacher":
         try:
@@ -143,11 +173,6 @@ class Teacher:
         """Send nothing more; what is under way may come home."""
         self._stopped = self._stopped or why
         self.pace.stop()
-
-    async def _bound(self, response: httpx2.Response) -> None:
-        response.stream = Bounded(response.stream, self._most_bytes)
-        if response.headers.get("content-encoding", "identity") != "identity":
-            raise Again("the answer is packed, which was not asked for")
 
     async def ask(self, request: Request) -> dict[str, Any]:
         """The answer to one request, however often it must be sent.
@@ -218,28 +243,20 @@ class Teacher:
         self.pace.answered()
         if "response_format" in request:
             self._formatted = True
-        answer = self._credential.redacted(reply)
-        usage = answer["usage"] or {"prompt_tokens": cost.tokens_in, "completion_tokens": cost.tokens_out, "estimated": True}
-        tokens = (usage["prompt_tokens"], usage["completion_tokens"])
-        usd = dollars(self._settings, *tokens)
-        self._budget.answered(cost, Cost(*tokens, usd or 0.0))
-        took = {"usd": usd, "seconds": round(time.monotonic() - sent, 3), "response_format": "response_format" in request}
-        took["key_sent_back"] = answer != reply
-        return answer | took | {"usage": usage}
+        took = {"seconds": round(time.monotonic() - sent, 3), "response_format": "response_format" in request}
+        answer = as_stored(self._settings, self._credential, reply, cost, **took)
+        usage = answer["usage"]
+        self._budget.answered(cost, Cost(usage["prompt_tokens"], usage["completion_tokens"], answer["usd"] or 0.0))
+        return answer
 
     def _refused(self, error: openai.APIStatusError, request: Request, sent: float) -> Exception:
         """What an HTTP status means: try again, give this request up, or stop the run."""
         status, where = error.status_code, self._settings.base_url
         said = self._credential.redacted(str(error.message))[:200]
-        if status in (401, 403):
-            fault, remedy = self._credential.refused
-            return UserError(f"{where}: {fault} ({status}); answers so far are kept: {remedy}")
-        if status == 402 or "insufficient_quota" in (error.code or "", error.type or ""):
-            return UserError(f"{where}: the account has no credit ({status}: {said}); answers so far are kept: top it up and run again")
+        if stops := hopeless(error, said, self._settings, self._credential):
+            return stops
         if status == 404:
             return UserError(f"{where}: knows no such address or model {self._settings.model!r} ({said}); correct synthesize.endpoint")
-        if status < 400:
-            return UserError(f"{where}: redirects elsewhere ({status}), where your key is not sent; write the final address into base_url")
         if status in (429, 503, 529):
             wait = retry_after(error.response.headers)
             self.pace.slow_down(sent, wait)

@@ -83,6 +83,7 @@ class Adapted(Training):
 class Price(Strict):
     input: float | None = Field(ge=0, description="USD per million tokens of the request; null: unknown")
     output: float | None = Field(ge=0, description="USD per million tokens of the answer; null: unknown")
+    batch: float = Field(1.0, ge=0, le=1, description="share of both that a request in a batch costs")
 
 
 class Limits(Strict):
@@ -109,6 +110,7 @@ class Endpoint(Strict):
     model_change: Literal["stop", "accept"]
     extra: dict[str, Any] = Field(description="further fields of each request; null takes a field out")
     price: Price
+    batch: bool = Field(False, description="ask in batches")
     budget: Limits
     ask_above_usd: float | None = Field(ge=0)
 

@@ -1,10 +1,12 @@
 """The response store: nothing that a teacher has answered is ever asked again.
 
 An SQLite file outside DVC's outputs, append-only, keyed by a hash of the whole request (address, model, parameters, prompt). What `put` has
-returned for is on disk, whoever kills us. Beside each answer stands what it cost, beside each run what was asked and never answered.
+returned for is on disk, whoever kills us. Beside each answer stands what it cost, beside each run and each batch what was asked and never answered;
+requests that are under way in a batch are known by their key, so that another run waits for the same batch.
 
 python -m slm.store export answers/teacher.jsonl.gz     all paid answers as one file, the same bytes for the same answers
 python -m slm.store import answers/teacher.jsonl.gz     adds them to this machine's store
+python -m slm.store forget batch_123                    waits no longer for a batch that is gone; it counts as paid
 """
 
 import argparse
@@ -13,7 +15,8 @@ import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +32,12 @@ CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value BLOB NOT NULL, t
     tokens_in INTEGER, tokens_out INTEGER, usd REAL, seconds REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, started TEXT NOT NULL, hits INTEGER NOT NULL DEFAULT 0,
     unanswered INTEGER NOT NULL DEFAULT 0, unanswered_tokens INTEGER NOT NULL DEFAULT 0, unanswered_usd REAL NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS batches (file TEXT PRIMARY KEY, batch TEXT, run TEXT NOT NULL, started TEXT NOT NULL, ended TEXT,
+    unanswered INTEGER NOT NULL, unanswered_tokens INTEGER NOT NULL, unanswered_usd REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS batched (key TEXT PRIMARY KEY, file TEXT NOT NULL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, usd REAL NOT NULL)
+    WITHOUT ROWID;
 """
+INSERT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 @dataclass
@@ -76,6 +84,16 @@ class Store:
         connection.execute("PRAGMA cache_size=-16000")  # KiB: keys are random, and so are the pages that an answer touches
         return connection
 
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[sqlite3.Connection]:
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._writer
+            self._writer.execute("COMMIT")
+        except BaseException:
+            self._writer.execute("ROLLBACK")
+            raise
+
     def has(self, key: str) -> bool:
         return self._reader.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone() is not None
 
@@ -88,52 +106,97 @@ class Store:
 
         unanswered: what this run has asked and has no answer to, so that a budget counts it also after a kill.
         """
-        time, rows = now(), []
-        for key, value in answers.items():
-            usage = value.get("usage") or {}
-            paid = (value.get("usd"), value.get("seconds"))
-            tokens = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-            rows.append((key, pack(value), time, self.run, value.get("model"), *tokens, *paid))
-        self._writer.execute("BEGIN IMMEDIATE")
-        try:
-            self._writer.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        with self._all_or_nothing() as writer:
+            writer.executemany(INSERT, (self._row(key, value) for key, value in answers.items()))
             if unanswered or hits:
                 lost = unanswered or Spent()
-                self._writer.execute("INSERT OR IGNORE INTO runs (run, started) VALUES (?, ?)", (self.run, time))
-                self._writer.execute(
+                writer.execute("INSERT OR IGNORE INTO runs (run, started) VALUES (?, ?)", (self.run, now()))
+                writer.execute(
                     "UPDATE runs SET hits = hits + ?, unanswered = ?, unanswered_tokens = ?, unanswered_usd = ? WHERE run = ?",
                     (hits, lost.requests, lost.tokens, lost.usd, self.run),
                 )
-            self._writer.execute("COMMIT")
-        except BaseException:
-            self._writer.execute("ROLLBACK")
-            raise
+
+    def _row(self, key: str, value: dict[str, Any]) -> tuple[Any, ...]:
+        usage = value.get("usage") or {}
+        tokens = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+        return key, pack(value), now(), self.run, value.get("model"), *tokens, value.get("usd"), value.get("seconds")
+
+    def begin_batch(self, file: str, worst: dict[str, tuple[int, int, float]]) -> None:
+        """Before a batch of an uploaded file is asked for: its requests, each with its worst-case tokens in and out and USD, are under way."""
+        tokens, usd = sum(i + o for i, o, _ in worst.values()), sum(u for _, _, u in worst.values())
+        with self._all_or_nothing() as writer:
+            row = (file, None, self.run, now(), None, len(worst), tokens, usd)
+            writer.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            writer.executemany("INSERT INTO batched VALUES (?, ?, ?, ?, ?)", ((key, file, *cost) for key, cost in worst.items()))
+
+    def name_batch(self, file: str, batch: str) -> None:
+        self._writer.execute("UPDATE batches SET batch = ? WHERE file = ?", (batch, file))
+
+    def batch(self, file: str) -> str | None:
+        """The endpoint's name for the batch of a file; None: killed before it was known."""
+        return self._reader.execute("SELECT batch FROM batches WHERE file = ?", (file,)).fetchone()[0]
+
+    def under_way(self, key: str) -> str | None:
+        """The file in whose batch this request was sent, if that has not ended yet."""
+        row = self._reader.execute("SELECT file FROM batched WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def worst_of(self, file: str) -> dict[str, tuple[int, int, float]]:
+        rows = self._reader.execute("SELECT key, tokens_in, tokens_out, usd FROM batched WHERE file = ?", (file,))
+        return {key: (tokens_in, tokens_out, usd) for key, tokens_in, tokens_out, usd in rows}
+
+    def end_batch(self, file: str, outcomes: Iterable[tuple[str, dict[str, Any] | None]]) -> None:
+        """Store what came of a batch, all or nothing: an answer, or None for a request that has none and cost nothing.
+
+        What is no request of this batch, or comes twice, is passed over; a request of which nothing is said may have been billed, at its worst.
+        """
+        with self._all_or_nothing() as writer:
+            for key, answer in outcomes:
+                new = writer.execute("DELETE FROM batched WHERE key = ? AND file = ?", (key, file)).rowcount
+                if new and answer is not None:
+                    writer.execute(INSERT, self._row(key, answer))
+            left = "SELECT count(*), coalesce(sum(tokens_in + tokens_out), 0), coalesce(sum(usd), 0) FROM batched WHERE file = ?"
+            lost = writer.execute(left, (file,)).fetchone()
+            writer.execute("DELETE FROM batched WHERE file = ?", (file,))
+            writer.execute(
+                "UPDATE batches SET ended = ?, unanswered = ?, unanswered_tokens = ?, unanswered_usd = ? WHERE file = ?",
+                (now(), *lost, file),
+            )
+
+    def forget_batch(self, name: str) -> int:
+        """End a batch that is gone, by the endpoint's name for it or its file: how many requests count as paid and are asked again."""
+        row = self._reader.execute("SELECT file FROM batches WHERE ended IS NULL AND ? IN (batch, file)", (name,)).fetchone()
+        if row is None:
+            raise UserError(f"{STORE}: no batch {name[:200]!r} is under way; copy its name from the message that led you here")
+        self.end_batch(row[0], ())
+        return self._reader.execute("SELECT unanswered FROM batches WHERE file = ?", row).fetchone()[0]
 
     def spent(self) -> Spent:
-        """Over all runs: answers, and what was asked and never answered."""
+        """Over all runs: answers, and what was asked and has none."""
         paid = "SELECT count(*), coalesce(sum(tokens_in + tokens_out), 0), coalesce(sum(usd), 0) FROM answers WHERE model IS NOT NULL"
-        lost = "SELECT coalesce(sum(unanswered), 0), coalesce(sum(unanswered_tokens), 0), coalesce(sum(unanswered_usd), 0) FROM runs"
-        one, two = self._reader.execute(paid).fetchone(), self._reader.execute(lost).fetchone()
-        return Spent(one[0] + two[0], one[1] + two[1], one[2] + two[2])
+        lost = "SELECT coalesce(sum(unanswered), 0), coalesce(sum(unanswered_tokens), 0), coalesce(sum(unanswered_usd), 0) FROM "
+        parts = [self._reader.execute(query).fetchone() for query in (paid, f"{lost} runs", f"{lost} batches")]
+        return Spent(*(sum(column) for column in zip(*parts, strict=True)))
 
-    def means(self, model: str) -> tuple[float, float] | None:
-        """Mean tokens and seconds of an answer so far, for an estimate; None if there is no answer of this model."""
+    def means(self, model: str) -> tuple[float | None, float | None]:
+        """Mean tokens and seconds of an answer so far, for an estimate; None if no answer of this model has any (in batches: no seconds)."""
         query = "SELECT avg(tokens_out), avg(seconds) FROM (SELECT tokens_out, seconds FROM answers WHERE model = ? LIMIT 1000)"
-        tokens, seconds = self._reader.execute(query, (model,)).fetchone()
-        return (tokens, seconds) if tokens is not None and seconds is not None else None
+        return self._reader.execute(query, (model,)).fetchone()
 
     def ledger(self) -> list[tuple[Any, ...]]:
-        """By day and run: day, run, model, answers, tokens in, tokens out, USD, seconds from first to last answer, cache hits, unanswered."""
+        """By day and run: day, run, model, answers, tokens in, tokens out, USD, seconds from first to last answer, cache hits,
+        unanswered (or still under way in a batch)."""
         return self._reader.execute(
             """
             WITH a AS (SELECT run, min(time) AS first, group_concat(DISTINCT model) AS models, count(*) AS n, sum(tokens_in) AS t_in,
                               sum(tokens_out) AS t_out, sum(usd) AS usd,
-                              (julianday(max(time)) - julianday(min(time))) * 86400 + max(seconds) AS span
+                              (julianday(max(time)) - julianday(min(time))) * 86400 + coalesce(max(seconds), 0) AS span
                        FROM answers WHERE model IS NOT NULL GROUP BY run),
-                 every AS (SELECT run FROM a UNION SELECT run FROM runs)
-            SELECT substr(coalesce(a.first, r.started), 1, 10), every.run, coalesce(a.models, ''), coalesce(a.n, 0), coalesce(a.t_in, 0),
-                   coalesce(a.t_out, 0), a.usd, coalesce(a.span, 0), coalesce(r.hits, 0), coalesce(r.unanswered, 0)
-            FROM every LEFT JOIN a ON a.run = every.run LEFT JOIN runs AS r ON r.run = every.run ORDER BY 1, 2
+                 b AS (SELECT run, min(started) AS started, sum(unanswered) AS lost FROM batches GROUP BY run),
+                 every AS (SELECT run FROM a UNION SELECT run FROM runs UNION SELECT run FROM b)
+            SELECT substr(coalesce(a.first, r.started, b.started), 1, 10), every.run, coalesce(a.models, ''), coalesce(a.n, 0), coalesce(a.t_in, 0),
+                   coalesce(a.t_out, 0), a.usd, coalesce(a.span, 0), coalesce(r.hits, 0), coalesce(r.unanswered, 0) + coalesce(b.lost, 0)
+            FROM every LEFT JOIN a ON a.run = every.run LEFT JOIN runs AS r ON r.run = every.run LEFT JOIN b ON b.run = every.run ORDER BY 1, 2
             """
         ).fetchall()
 
@@ -146,19 +209,10 @@ class Store:
 
     def add(self, rows: Iterator[dict[str, Any]]) -> int:
         """Answers of another store; how many were new."""
-        self._writer.execute("BEGIN IMMEDIATE")
-        try:
-            before = self._writer.total_changes
-            self._writer.executemany(
-                "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                ((row["key"], pack(row["value"]), *(row[name] for name in PAID)) for row in rows),
-            )
-            new = self._writer.total_changes - before
-            self._writer.execute("COMMIT")
-        except BaseException:
-            self._writer.execute("ROLLBACK")
-            raise
-        return new
+        with self._all_or_nothing() as writer:
+            before = writer.total_changes
+            writer.executemany(INSERT, ((row["key"], pack(row["value"]), *(row[name] for name in PAID)) for row in rows))
+            return writer.total_changes - before
 
     def close(self) -> None:
         self._reader.close()
@@ -188,13 +242,15 @@ def read_export(path: Path) -> Iterator[dict[str, Any]]:
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Take the teacher's paid answers from one machine to another.")
-    parser.add_argument("what", choices=("export", "import"))
-    parser.add_argument("path", type=Path)
+    parser = argparse.ArgumentParser(description="Take the teacher's paid answers from one machine to another; give a batch up.")
+    parser.add_argument("what", choices=("export", "import", "forget"))
+    parser.add_argument("path", type=Path, help="the file, or the name of the batch")
     arguments = parser.parse_args()
     store = Store()
     if arguments.what == "export":
         print(f"{arguments.path}: {export(store, arguments.path)} answers")
+    elif arguments.what == "forget":
+        print(f"{STORE}: {store.forget_batch(str(arguments.path))} requests without an answer count as paid, and will be asked again")
     else:
         print(f"{STORE}: {store.add(read_export(arguments.path))} new answers of {arguments.path}")
     store.close()

@@ -3,6 +3,10 @@
 import copy
 import json
 import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +140,35 @@ def project(tiny, tmp_path: Path) -> Path:
     for name in ("fetch", "data", "judged", "synthetic", "teach", "curves/teach"):
         write_json(folder / "reports" / f"{name}.json", {"parameters_m": 0.1})
     return folder
+
+
+class Server:
+    """tests/teacher_server.py, in a process of its own."""
+
+    def __init__(self, *flags: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).parent / "teacher_server.py"), *flags], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout
+        self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
+
+    def stats(self) -> dict[str, int]:
+        with urllib.request.urlopen(f"{self.url}/stats") as response:
+            return json.load(response)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def serve(*flags: str, faults: list[str] | None = None) -> Server:
+        servers.append(Server(*flags, *(["--faults", json.dumps(faults)] if faults else [])))
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.close()

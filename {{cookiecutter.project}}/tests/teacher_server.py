@@ -5,7 +5,7 @@
 
 Standard library alone, so that any interpreter runs it; in a process of its own, so that a benchmark's client has a core to itself.
 GET /stats says what was asked, GET /times how often each request was answered; the body's tests, the template's tests and benchmarks/synthesis.py read it.
-With --tokens it also hands out tokens as Azure's App Service does to a managed identity (GET /token), and takes nothing else for a key.
+It takes batches too (POST /files, POST /batches), as OpenAI and Azure do; --batch-faults orders one fault for each batch. With --tokens it also hands out tokens as Azure's App Service does to a managed identity (GET /token), and takes nothing else for a key.
 """
 
 import argparse
@@ -58,6 +58,9 @@ class Orders:
     wrong: float = 0.0
     remember: bool = False
     tokens: float = 0.0
+    batch_s: float = 0.0
+    batch_faults: list[str] = field(default_factory=list)
+    azure: bool = False
 
 
 @dataclass
@@ -67,7 +70,8 @@ class Stats:
     refused: int = 0
     now: int = 0
     most: int = 0
-    tokens: int = 0
+    keys: set[str] = field(default_factory=set)  # that requests came with
+    batches: int = 0
     first: float = 0.0  # seconds, by the loop's clock: when the first request came and the last answer went
     last: float = 0.0
     times: Counter = field(default_factory=Counter)  # how often each request was answered, by a hash of its body
@@ -175,9 +179,106 @@ STATUSES = {"401": 401, "402": 402, "403": 403, "404": 404, "400": 400, "413": 4
             "429_quota": 429, "500": 500, "500_key": 500, "500_huge": 500, "503": 503, "529": 529, "302": 302}  # fmt: skip
 
 
+def ended_as(fault: str) -> str:
+    return fault if fault in ("expired", "cancelled", "failed") else "completed"
+
+
+class Desk:
+    """Files and batches. Faults: a status that a batch ends with, a fault of its files, or "lost_reply", "refused" of its creation."""
+
+    def __init__(self, orders: Orders, stats: Stats) -> None:
+        self.orders, self.stats = orders, stats
+        self.files: dict[str, bytes] = {}
+        self.looks: Counter = Counter()
+        self.batches: dict[str, dict[str, Any]] = {}
+        self.done: dict[str, float] = {}
+
+    def upload(self, body: bytes) -> dict[str, Any]:
+        boundary = body.split(b"\r\n", 1)[0]
+        part = next(p for p in body.split(boundary) if b'name="file"' in p)
+        name = f"file-{len(self.files) + 1}"
+        self.files[name] = part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n")
+        return self.file(name)
+
+    def file(self, name: str) -> dict[str, Any]:
+        self.looks[name] += 1
+        return {
+            "id": name,
+            "object": "file",
+            "purpose": "batch",
+            "status": "pending" if self.orders.azure and self.looks[name] < 3 else "processed",
+        }
+
+    def create(self, asked: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+        """The new batch, and how its creation goes wrong."""
+        fault = self.orders.batch_faults.pop(0) if self.orders.batch_faults else "ok"
+        if fault == "refused" or (self.orders.azure and self.looks[asked["input_file_id"]] < 3):
+            return {}, "refused"
+        self.stats.batches += 1
+        name = f"batch_{self.stats.batches}"
+        lines = [json.loads(line) for line in self.files[asked["input_file_id"]].splitlines()]
+        assert all(line["url"] == asked["endpoint"] == "/v1/chat/completions" and line["method"] == "POST" for line in lines)
+        assert len({line["custom_id"] for line in lines}) == len(lines)
+        status = ended_as(fault)
+        out, bad = ([], []) if status == "failed" else self.answered(lines, fault, key)
+        none = "" if self.orders.azure else None
+        batch = {"id": name, "object": "batch", "input_file_id": asked["input_file_id"], "status": status, "errors": None,
+                 "output_file_id": none, "error_file_id": none,
+                 "request_counts": {"total": len(lines), "completed": len(out), "failed": len(bad)}}  # fmt: skip
+        if fault == "failed":
+            batch["errors"] = {"object": "list", "data": [{"code": "model_not_found", "message": f"no model big for {key}", "line": 1}]}
+        for rows, kind in ((out, "output"), (bad, "error")):
+            if rows:
+                batch[f"{kind}_file_id"] = f"{name}-{kind}"
+                self.files[f"{name}-{kind}"] = b"".join(rows)
+        if fault == "short_file":
+            self.files[f"{name}-output"] = self.files[f"{name}-output"][: -len(out[-1]) - len(out[-2]) // 2]
+        self.batches[name], self.done[name] = batch, time.monotonic() + self.orders.batch_s
+        return self.look(name), fault
+
+    def answered(self, lines: list[dict[str, Any]], fault: str, key: str) -> tuple[list[bytes], list[bytes]]:
+        """Lines of the output file, and of the error file. Half of the requests of a batch that is expired, cancelled or "partly" have no answer."""
+        out, bad = [], []
+        for number, line in enumerate(lines):
+            body, text = line["body"], self.orders.answer or answer_of(line["body"]["messages"][-1]["content"])
+            row: dict[str, Any] = {"id": f"batch_req_{number}", "custom_id": line["custom_id"], "response": None, "error": None}
+            if fault == "all_refused" or (number % 2 and fault in ("expired", "cancelled", "partly")):
+                if fault in ("partly", "all_refused"):
+                    row["response"] = {"status_code": 400, "request_id": "r", "body": {"error": {"message": f"refused for {key}"}}}
+                else:
+                    row["error"] = {"code": f"batch_{fault}", "message": "This request could not be executed in time."}
+                bad.append(json.dumps(row).encode() + b"\n")
+                continue
+            answer = BAD[fault](body, text, number, key) if fault in BAD else json.dumps(completion(body, text, number)).encode()
+            try:
+                row["response"] = {"status_code": 200, "request_id": f"r-{number}", "body": json.loads(answer)}
+                out.append(json.dumps(row).encode() + b"\n")
+            except ValueError:
+                out.append(answer.replace(b"\n", b" ") + b"\n")
+            self.stats.answered += 1
+            if self.orders.remember:
+                self.stats.times[name_of(body)] += 1
+        if fault == "shuffled":
+            random.Random(0).shuffle(out)
+        if fault == "duplicates":
+            out += [line.replace(b"kitchen", b"cellar").replace(b"office", b"cellar") for line in out[:3]]
+        if fault == "strangers":
+            out.insert(0, out[0].replace(b'"custom_id": "', b'"custom_id": "x'))
+        if fault == "not_json_line":
+            out[1:1] = [b"<html>502</html>\n", b"[]\n", b"\xff\xfe\n", b"{" * 1000 + b"\n", b"\n"]
+        if fault == "huge_line":
+            out.insert(1, b'{"custom_id": "' + b"a" * 5_000_000 + b'"}\n')
+        return out, bad
+
+    def look(self, name: str) -> dict[str, Any]:
+        if time.monotonic() < self.done[name]:
+            return self.batches[name] | {"status": "in_progress", "output_file_id": None, "error_file_id": None, "errors": None}
+        return self.batches[name]
+
+
 class Connection(asyncio.Protocol):
-    def __init__(self, orders: Orders, stats: Stats, randomness: random.Random) -> None:
-        self.orders, self.stats, self.random, self.buffer = orders, stats, randomness, b""
+    def __init__(self, orders: Orders, stats: Stats, randomness: random.Random, desk: Desk) -> None:
+        self.orders, self.stats, self.random, self.desk, self.buffer = orders, stats, randomness, desk, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -193,13 +294,38 @@ class Connection(asyncio.Protocol):
             if len(rest) < length:
                 return
             self.buffer = rest[length:]
+            path, key = first.split(" ")[1], headers.get("authorization", "").removeprefix("Bearer ")
             if first.startswith("GET /token"):
                 self.send(*self.token(headers))
+            elif "/files" in path or "/batches" in path:
+                self.at_the_desk(first.split(" ")[0], path.partition("?")[0].removeprefix("/v1"), rest[:length], key)
             elif first.startswith("GET"):
                 report = {k.hex(): n for k, n in self.stats.times.items()} if "/times" in first else self.report()
                 self.send(200, json.dumps(report).encode())
             else:
-                self.asked(json.loads(rest[:length]), headers.get("authorization", "").removeprefix("Bearer "))
+                self.asked(json.loads(rest[:length]), key)
+
+    def at_the_desk(self, method: str, path: str, body: bytes, key: str) -> None:
+        fault = self.orders.faults.pop(0) if self.orders.faults else self.orders.always
+        if fault in STATUSES or not self.known(key):
+            return self.refuse(fault if fault in STATUSES else "401", key)
+        kind, *names = path.strip("/").split("/")
+        desk, name = self.desk, names[0] if names else ""
+        if method == "POST" and kind == "files":
+            return self.send(200, json.dumps(desk.upload(body)).encode())
+        if method == "POST":
+            made, fault = desk.create(json.loads(body), key)
+            if fault == "lost_reply":
+                return self.transport.abort()
+            return self.refuse("400", key) if fault == "refused" else self.send(200, json.dumps(made).encode())
+        if kind == "batches" and not name:
+            page = {"object": "list", "data": [desk.look(n) for n in reversed(desk.batches)], "has_more": False}
+            return self.send(200, json.dumps(page).encode())
+        if kind == "batches" and name in desk.batches:
+            return self.send(200, json.dumps(desk.look(name)).encode())
+        if kind == "files" and name in desk.files:
+            return self.send(200, desk.files[name] if names[1:] == ["content"] else json.dumps(desk.file(name)).encode())
+        self.refuse("404", key)
 
     def report(self) -> dict[str, Any]:
         s = self.stats
@@ -209,7 +335,8 @@ class Connection(asyncio.Protocol):
             "answered": s.answered,
             "refused": s.refused,
             "most": s.most,
-            "tokens": s.tokens,
+            "keys": len(s.keys),
+            "batches": s.batches,
             "repeated": repeated,
             "first": s.first,
             "seconds": s.last - s.first,
@@ -219,15 +346,15 @@ class Connection(asyncio.Protocol):
         """A new one; its last part is when it ends."""
         if headers.get("x-identity-header") != IDENTITY or not self.orders.tokens:
             return 401, b'{"error": "no identity"}'
-        self.stats.tokens += 1
         ends = int(time.time() + self.orders.tokens)
-        token = f"{TOKEN}-{self.stats.tokens}-{ends}"
+        token = f"{TOKEN}-{self.random.random()}-{ends}"
         resource = "https://cognitiveservices.azure.com"
         return 200, json.dumps({"access_token": token, "expires_on": str(ends), "resource": resource, "token_type": "Bearer"}).encode()
 
     def known(self, key: str) -> bool:
-        """With --tokens: a token of ours that has not ended, give or take the second that a request is on its way."""
-        return not self.orders.tokens or (key.startswith(TOKEN) and time.time() < int(key.rpartition("-")[2]) + 1)
+        """With --tokens: a token of ours that has not ended, give or take half a minute that a request may be on its way."""
+        self.stats.keys.add(key)
+        return not self.orders.tokens or (key.startswith(TOKEN) and time.time() < int(key.rpartition("-")[2]) + 30)
 
     def asked(self, request: dict[str, Any], key: str) -> None:
         stats, orders = self.stats, self.orders
@@ -299,7 +426,10 @@ class Connection(asyncio.Protocol):
 
 async def serve(orders: Orders, port: int) -> None:
     stats, randomness = Stats(), random.Random(0)
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(orders, stats, randomness), "127.0.0.1", port, backlog=2048)
+    desk = Desk(orders, stats)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Connection(orders, stats, randomness, desk), "127.0.0.1", port, backlog=2048
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
@@ -317,6 +447,11 @@ def main() -> None:
     parser.add_argument("--waver", type=float, default=0.0, help="share of the requests with a seed that get another answer")
     parser.add_argument("--wrong", type=float, default=0.0, help="share of the answers that it calls wrong when asked")
     parser.add_argument("--tokens", type=float, default=0.0, help="seconds that each token of GET /token lasts; 0: any key will do")
+    parser.add_argument("--batch-s", type=float, default=0.0, help="seconds that a batch takes")
+    parser.add_argument("--batch-faults", type=json.loads, default=[], help="JSON list, one for each batch from the first")
+    parser.add_argument(
+        "--azure", action="store_true", help="files are looked at before batches are made of them; no file is an empty name"
+    )
     parser.add_argument("--remember", action="store_true", help="count how often each request was answered")
     arguments = vars(parser.parse_args())
     port = arguments.pop("port")
