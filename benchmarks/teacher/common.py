@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from slm.asking import ask_missing, requests_of
-from slm.params import Synthesize, load_params
+from slm.params import load_params
 from slm.store import Store
 from slm.task import load_task
+from slm.teacher_params import Synthesize
 from teacher import PROJECT
 
 OUTPUT = Path("build/bench/synthesis.json").resolve()

@@ -10,11 +10,11 @@ from slm.budget import NOTHING, Budget, approve, estimate, worst_case
 from slm.endpoint import Failure, Teacher, key_of, request_of
 from slm.errors import UserError
 from slm.interrupt import interrupted
-from slm.params import Synthesize
 from slm.progress import bar
 from slm.rationale import instruction
 from slm.store import Spent, Store
 from slm.task import Task
+from slm.teacher_params import Synthesize
 
 Requests = Iterable[tuple[str, dict[str, Any]]]
 

@@ -13,7 +13,7 @@ from slm import endpoint
 from slm.credential import Credential
 from slm.endpoint import Again, client_of, hopeless, retry_after, root
 from slm.errors import UserError
-from slm.params import Endpoint
+from slm.teacher_params import Endpoint
 
 PATH = "/v1/chat/completions"  # of each request of a batch, whatever the address of the server
 LONGEST_PAUSE = 60.0  # seconds between two looks at a batch

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from slm.errors import UserError
-from slm.params import Endpoint
+from slm.teacher_params import Endpoint
 
 REDACTED = "[the endpoint's key]"
 SCOPE = "https://cognitiveservices.azure.com/.default"

@@ -20,10 +20,10 @@ from slm.credential import Credential
 from slm.errors import UserError
 from slm.files import sha256_json
 from slm.pace import Pace
-from slm.params import Endpoint, Synthesize
 from slm.rationale import TOKENS, with_rationale
 from slm.reply import NotAnAnswer, read_reply
 from slm.task import Task
+from slm.teacher_params import Endpoint, Synthesize
 
 Request = dict[str, Any]
 LONGEST_WAIT = 30.0  # seconds between two attempts, if the endpoint names none

@@ -22,10 +22,10 @@ from typing import Any
 from slm.endpoint import Request, text_request
 from slm.errors import UserError
 from slm.filters import REFUSALS, unfenced
-from slm.params import Endpoint, Generate
 from slm.records import TASK, Record
 from slm.scoring import class_of
 from slm.task import Task
+from slm.teacher_params import Endpoint, Generate
 
 PERSONAS = (
     "a child of eight", "a teenager in a hurry", "a retired teacher who writes in whole sentences", "a nurse after a night shift",

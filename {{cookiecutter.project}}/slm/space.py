@@ -5,7 +5,8 @@ from typing import Any, Self
 from optuna.trial import Trial
 from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
 
-from slm.params import Params, Strict, merge
+from slm.config import Strict
+from slm.params import Params, merge
 
 STAGES = ("distill", "finetune")  # what makes a student of the teacher's answers
 

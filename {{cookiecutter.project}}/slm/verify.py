@@ -5,8 +5,8 @@ import re
 from typing import Any
 
 from slm.endpoint import Request, text_request
-from slm.params import Endpoint
 from slm.task import Task
+from slm.teacher_params import Endpoint
 
 MOST_TOKENS = 16
 SYSTEM = """You check the answers of an assistant. What the assistant is told:

@@ -8,8 +8,8 @@ import pytest
 
 from slm.budget import Budget, Estimate, approve, estimate, worst_case
 from slm.errors import UserError
-from slm.params import Endpoint
 from slm.store import Spent, Store
+from slm.teacher_params import Endpoint
 
 REQUEST = {"model": "big", "messages": [{"role": "user", "content": "naïve"}], "max_tokens": 100}
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from slm.filters import STEPS, Sieve, tidied
-from slm.params import Filters
 from slm.records import Record
 from slm.task import Task
+from slm.teacher_params import Filters
 
 ON = {
     "refusal": True,

@@ -7,9 +7,9 @@ import test_asking
 
 from slm.errors import UserError
 from slm.invent import RECIPES, calls_of, read_requests, slices
-from slm.params import Generate
 from slm.records import Record
 from slm.task import Task
+from slm.teacher_params import Generate
 from slm.weak import worst_first
 
 LABEL = Task(name="t", kind="label", instruction="Sort letters.", labels=["bill", "advert", "love"])

@@ -1,0 +1,100 @@
+"""Knobs of `params.yaml` under synthesize: whom the answers come from, at what price, and what a student must not learn."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from slm.config import Strict
+
+Score = Annotated[float, Field(ge=0, le=1)]
+Slice = Annotated[str, Field(pattern="^(class|tag):.")]
+
+
+class Price(Strict):
+    input: float | None = Field(ge=0, description="USD per million tokens of the request; null: unknown")
+    output: float | None = Field(ge=0, description="USD per million tokens of the answer; null: unknown")
+    batch: float = Field(1.0, ge=0, le=1, description="share of both that a request in a batch costs")
+
+
+class Limits(Strict):
+    usd: float | None = Field(ge=0)
+    tokens: int | None = Field(ge=0, description="of requests and answers together")
+    requests: int | None = Field(ge=0)
+
+
+class Endpoint(Strict):
+    base_url: str = Field(
+        pattern="^https?://[^/?#@\\s]+(/[^?#@\\s]*)?$", description="no key, user or question mark in it: keys come from the environment"
+    )
+    model: str = Field(min_length=1)
+    auth: Literal["key", "entra"] = Field("key", description="a key, or tokens of Entra ID (Azure)")
+    api_key_env: str = Field(pattern="^[A-Z_][A-Z0-9_]*$", description="environment variable that holds the key")
+    concurrency: int = Field(ge=1, le=1024, description="requests at once, at most")
+    timeout_s: float = Field(gt=0, le=3600, description="for a whole answer")
+    attempts: int = Field(ge=1, le=20, description="of one request; being told to slow down (429) is none")
+    patience_s: float = Field(gt=0, le=86400, description="how long the endpoint may put all requests off")
+    answers: int = Field(ge=1, le=16, description="to each prompt; the one that most agree on is kept")
+    rationale: bool = Field(description="the teacher reasons before it answers; the student learns the answer alone")
+    response_format: Literal["auto", "json_schema", "json_object", "none"]
+    top_logprobs: int | None = Field(ge=0, le=20, description="alternatives kept for each token; null: no log-probabilities")
+    model_change: Literal["stop", "accept"]
+    extra: dict[str, Any] = Field(description="further fields of each request; null takes a field out")
+    price: Price
+    batch: bool = Field(False, description="ask in batches")
+    budget: Limits
+    ask_above_usd: float | None = Field(ge=0)
+
+    @model_validator(mode="after")
+    def money_needs_a_price(self) -> Self:
+        if self.budget.usd is not None and (self.price.input is None or self.price.output is None):
+            raise ValueError("budget.usd needs both prices: nobody can count money without them")
+        return self
+
+
+class Generate(Strict):
+    """How many new prompts each recipe of slm/invent.py is to give."""
+
+    self_instruct: int = Field(ge=0, le=1_000_000)
+    evolve: int = Field(ge=0, le=1_000_000)
+    persona: int = Field(ge=0, le=1_000_000)
+    out_of_scope: int = Field(ge=0, le=1_000_000)
+    weak_slices: int = Field(ge=0, le=1_000_000)
+
+
+class Filters(Strict):
+    refusal: bool
+    secrets: bool
+    personal: bool
+    longest_answer: int | None = Field(ge=1, description="characters; null: off")
+    agreement: float | None = Field(gt=0, le=1, description="least share of several answers that agree; null: off")
+    decontaminate: int | None = Field(ge=3, le=100, description="words in a row shared with a held-out example; null: off")
+    near_duplicates: float | None = Field(
+        ge=0.5, le=1, description="overlap of word 3-grams from which a later prompt is dropped; null: off"
+    )
+    verify: bool = Field(description="the teacher is asked whether its answer is right")
+
+
+class Synthesize(Strict):
+    teacher: Literal["local", "endpoint"]
+    prompts: int = Field(ge=1, description="of task/prompts.jsonl, from the top")
+    batch_size: int = Field(ge=1, le=1024)
+    max_new_tokens: int = Field(ge=1, le=4096)
+    top_k: int = Field(ge=1, le=256, description="log-probabilities stored for each token")
+    endpoint: Endpoint
+    generate: Generate
+    slice_scores: dict[Slice, Score] = Field(description="of the last student on validation data; empty: not known")
+    filters: Filters
+
+    @model_validator(mode="after")
+    def agreement_needs_answers(self) -> Self:
+        if self.filters.agreement is not None and (self.teacher == "local" or self.endpoint.answers == 1):
+            raise ValueError("filters.agreement needs teacher: endpoint and endpoint.answers of 2 or more: one answer agrees with itself")
+        return self
+
+    @model_validator(mode="after")
+    def an_endpoint_does_more(self) -> Self:
+        if self.teacher == "local" and any(self.generate.model_dump().values()):
+            raise ValueError("generate needs teacher: endpoint: the local teacher only knows answers")
+        if self.teacher == "local" and self.filters.verify:
+            raise ValueError("filters.verify needs teacher: endpoint: the local teacher only knows answers")
+        return self
