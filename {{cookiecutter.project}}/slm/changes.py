@@ -47,7 +47,7 @@ JUDGE = {
     f"slm/{name}.py": "the judge's code"
     for name in (
         "__init__", "bench", "candidate", "changes", "chat", "claims", "comment", "compare", "config", "contract", "cost", "data_figures", "errors", "explain", "files", "gate", "github",
-        "integrity", "judge", "ladder", "papers", "params", "plan", "progress", "records", "released", "runtime", "scoring", "seal", "statistics", "task", "verdict", "waivers", "workflow",
+        "integrity", "judge", "ladder", "papers", "params", "plan", "progress", "records", "released", "runtime", "scoring", "seal", "statistics", "task", "teacher_params", "verdict", "waivers", "workflow",
     )
 }  # fmt: skip
 

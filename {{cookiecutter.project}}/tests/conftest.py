@@ -132,6 +132,7 @@ def project(tiny, tmp_path: Path) -> Path:
     write_json(folder / "models/base/config.json", {})
     synthetic = [row | {"dropped": None} for row in labelled("synthetic", 13)]
     write_jsonl(folder / "data/synthetic.jsonl", synthetic)
+    write_jsonl(folder / "data/invented.jsonl", [])
     # The teacher's distribution is known for every other answer.
     answers = [encode_answer(tokenizer, row["messages"][-1]["content"]) if i % 2 else [] for i, row in enumerate(synthetic)]
     ids = np.array([[token, 0, 1] for answer in answers for token in answer])

@@ -240,7 +240,7 @@ class Desk:
         """Lines of the output file, and of the error file. Half of the requests of a batch that is expired, cancelled or "partly" have no answer."""
         out, bad = [], []
         for number, line in enumerate(lines):
-            body, text = line["body"], self.orders.answer or answer_of(line["body"]["messages"][-1]["content"])
+            body, text = line["body"], self.orders.answer or answer_of(line["body"], self.orders.waver, self.orders.wrong)
             row: dict[str, Any] = {"id": f"batch_req_{number}", "custom_id": line["custom_id"], "response": None, "error": None}
             if fault == "all_refused" or (number % 2 and fault in ("expired", "cancelled", "partly")):
                 if fault in ("partly", "all_refused"):

@@ -19,9 +19,10 @@ from slm.params import load_params
 from slm.store import Store
 from slm.task import load_task
 from slm.verify import question_of
+from tests.conftest import Server
 
 ROOT = Path(__file__).parents[1]
-serve, quick = test_asking.serve, test_asking.quick  # the local server, a key, and short waits
+quick = test_asking.quick  # a key, and short waits
 FORM = """\
 name: lamps
 kind: json
@@ -55,9 +56,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def point_to(
-    server: test_asking.Server, filters: dict[str, Any] | None = None, generate: dict[str, Any] | None = None, **endpoint: Any
-) -> None:
+def point_to(server: Server, filters: dict[str, Any] | None = None, generate: dict[str, Any] | None = None, **endpoint: Any) -> None:
     """params.yaml as it ships, with the endpoint at the local server."""
     yaml = YAML()
     params = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
