@@ -159,7 +159,7 @@ def merge(base: Any, overrides: Any, where: str = "") -> None:
     for key, value in overrides.items():
         if key not in base:
             raise UserError(f"{where}{key} is in the profile but not in {PARAMS}; correct the spelling")
-        if isinstance(value, dict):
+        if isinstance(value, dict) and isinstance(base[key], dict):
             merge(base[key], value, f"{where}{key}.")
         else:
             base[key] = value

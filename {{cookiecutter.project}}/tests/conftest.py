@@ -94,7 +94,7 @@ QUICK = {
         "learning_rate": 0.01,
         "rounding": None,
     },
-    "finetune": {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3, "rounding": None},
+    "finetune": {"method": "full", "epochs": 1, "batch_size": 4, "learning_rate": 1e-3, "rounding": None},
     "evaluate": {"max_new_tokens": 8},
     "package": {"name": "tiny"},
 }

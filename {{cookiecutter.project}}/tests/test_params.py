@@ -48,6 +48,12 @@ def test_a_wrong_parameter_is_named_with_its_line(old: str, new: str, message: s
     assert str(error.value).split(":")[1].isdigit()
 
 
+def test_a_profile_may_set_what_is_off():
+    params = {"finetune": {"rounding": None}}
+    merge(params, {"finetune": {"rounding": {"bits": 4, "group_size": 64}}})
+    assert params == {"finetune": {"rounding": {"bits": 4, "group_size": 64}}}
+
+
 def test_profile_with_an_unknown_key_is_refused():
     with pytest.raises(UserError, match=r"teach\.epoch is in the profile but not in params\.yaml"):
         merge({"teach": {"epochs": 1}}, {"teach": {"epoch": 2}})
