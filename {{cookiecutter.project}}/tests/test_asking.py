@@ -88,6 +88,7 @@ def test_a_passing_fault_is_asked_again(tmp_path: Path, serve, fault: str):
     assert server.stats()["asked"] == 10
 
 
+@pytest.mark.slow
 def test_a_late_answer_is_given_up(tmp_path: Path, serve):
     server = serve(faults=["hang", "drip"])
     answers, failures = ask(tmp_path, server.url, timeout_s=2)
@@ -217,6 +218,7 @@ def test_a_budget_is_never_exceeded(tmp_path: Path, serve, budget: dict[str, flo
     assert spent.requests <= most or "tokens" in budget or "usd" in budget
 
 
+@pytest.mark.slow
 def test_a_kill_loses_no_acknowledged_answer(tmp_path: Path, serve):
     server = serve("--remember", "--latency", "0.01")
     code = f"""

@@ -193,6 +193,7 @@ def child(tmp_path: Path, url: str, point: tuple[str, str] = ("", "")) -> subpro
     return subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PLANTED_KEY": KEY}, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("name", ["begin_batch", "name_batch", "end_batch"])
 def test_a_kill_at_any_step_pays_nothing_twice(tmp_path: Path, serve, name: str, when: str):
@@ -204,6 +205,7 @@ def test_a_kill_at_any_step_pays_nothing_twice(tmp_path: Path, serve, name: str,
     assert spent(tmp_path) == Spent(20, 300, pytest.approx(200e-6))
 
 
+@pytest.mark.slow
 def test_a_kill_while_waiting_leaves_the_batch_to_the_next_run(tmp_path: Path, serve):
     server = serve("--remember", "--batch-s", "8")
     process = child(tmp_path, server.url)
@@ -223,6 +225,7 @@ def test_a_kill_while_waiting_leaves_the_batch_to_the_next_run(tmp_path: Path, s
     assert spent(tmp_path) == Spent(25, 375, pytest.approx(250e-6))
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_batch_and_says_how_to_go_on(tmp_path: Path, serve):
     server = serve("--remember", "--batch-s", "4")
     process = child(tmp_path, server.url)
@@ -236,6 +239,7 @@ def test_ctrl_c_leaves_the_batch_and_says_how_to_go_on(tmp_path: Path, serve):
     assert not failures and all(answers) and server.stats()["batches"] == 1
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_gone_can_be_given_up(tmp_path: Path, serve):
     process = child(tmp_path, serve("--batch-s", "60").url)
     while spent(tmp_path).requests < 20:
