@@ -56,7 +56,6 @@ def keep_layers(model: PreTrainedModel, kept: list[int]) -> None:
         model.config.layer_types = [model.config.layer_types[i] for i in kept]
 
 
-@torch.inference_mode()
 def keep_neurons(model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: int) -> None:
     """Leave the `keep` feed-forward neurons of each layer that say most, in place.
 
@@ -69,12 +68,13 @@ def keep_neurons(model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: i
         return lambda _, inputs: said.update({mlp: inputs[0][seen].abs().mean(0) * mlp.down_proj.weight.norm(dim=0)})
 
     hooks = [layer.mlp.down_proj.register_forward_pre_hook(listen(layer.mlp)) for layer in model.model.layers]
-    model.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=1, use_cache=False)
+    with torch.no_grad():  # no inference mode: a parameter that was made in it can be trained, but takes no checkpoint
+        model.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=1, use_cache=False)
     for hook in hooks:
         hook.remove()
     for mlp, values in said.items():
         kept = values.topk(keep).indices.sort().values
         for linear in (mlp.gate_proj, mlp.up_proj):
-            linear.weight, linear.out_features = Parameter(linear.weight[kept].clone()), keep
-        mlp.down_proj.weight, mlp.down_proj.in_features = Parameter(mlp.down_proj.weight[:, kept].clone()), keep
+            linear.weight, linear.out_features = Parameter(linear.weight.data[kept].clone()), keep
+        mlp.down_proj.weight, mlp.down_proj.in_features = Parameter(mlp.down_proj.weight.data[:, kept].clone()), keep
     model.config.intermediate_size = keep
