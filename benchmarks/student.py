@@ -72,7 +72,7 @@ def figures(seeds: int) -> dict[str, float]:
         "full_int4_score": int4["score"],
         "full_time_share": int4["request_ms_p50"] / teacher["request_ms_p50"],
         "full_weights_share": int4["weights_mb"] / teacher["weights_mb"],
-        "full_parameters_m": onnx["parameters_m"] or int4["parameters_m"],
+        "full_parameters_m": int4["parameters_m"],
         "full_rss_share": int4["rss_mb"] / teacher["rss_mb"],
         "full_int4_of_onnx": int4["score"] / onnx["score"],
     }

@@ -7,8 +7,8 @@ from slm.task import Task
 def agreed(task: Task, texts: list[str | None]) -> tuple[int, float]:
     """Which answer to keep, and the share of agreement on it, in [0, 1]; the first of equals.
 
-    json, label: the answer given most often, by the task's own comparison; its share of all that were asked for.
-    text: the answer nearest to the others; its mean ROUGE-L to them.
+    text: the answer nearest to the others; its mean score to them, as the task scores.
+    other kinds: the answer given most often, by the task's own comparison; its share of all that were asked for.
 
     Args:
         texts: at least two; None where there is no answer, which agrees with nothing.
