@@ -10,8 +10,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from slm import endpoint
-from slm.credential import Credential
-from slm.endpoint import Again, client_of, hopeless, retry_after, root
+from slm.endpoint import Again, Session, hopeless, retry_after, root
 from slm.errors import UserError
 from slm.teacher_params import Endpoint
 
@@ -67,24 +66,12 @@ class Refused(UserError):
     """A call that would be refused again."""
 
 
-class BatchApi:
+class BatchApi(Session):
     """`async with BatchApi(…) as api`. Every call raises UserError where no repetition helps, or none did."""
 
     def __init__(self, settings: Endpoint, most_bytes: int) -> None:
-        self.settings, self.credential, self.stop = settings, Credential(settings), asyncio.Event()
-        self._client = client_of(settings, self.credential, most_bytes)
-
-    async def __aenter__(self) -> "BatchApi":
-        try:
-            await self.credential()
-        except UserError:
-            await self.__aexit__()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._client.close()
-        await self.credential.close()
+        super().__init__(settings, most_bytes)
+        self.settings, self.stop = settings, asyncio.Event()
 
     async def upload(self, lines: IO[bytes]) -> str:
         """Returns the file's identifier, once the endpoint has looked at it."""

@@ -9,7 +9,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 import openai
@@ -125,6 +125,25 @@ def client_of(settings: Endpoint, credential: Credential, most_bytes: int) -> op
     )
 
 
+class Session:
+    """The official client of an endpoint, signed in, for the length of an `async with`."""
+
+    def __init__(self, settings: Endpoint, most_bytes: int) -> None:
+        self.credential = Credential(settings)
+        self._client = client_of(settings, self.credential, most_bytes)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.credential()  # who cannot sign in learns it once, and before anything is sent
+        except UserError:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(self._client.close(), self.credential.close())
+
+
 def hopeless(error: openai.APIStatusError, said: str, settings: Endpoint, credential: Credential) -> UserError | None:
     """What stops a run, if this status does: no request will be answered before somebody mends something."""
     status, where = error.status_code, settings.base_url
@@ -146,28 +165,15 @@ def as_stored(settings: Endpoint, credential: Credential, reply: dict[str, Any],
     return answer | {"usd": usd, **more, "key_sent_back": answer != reply, "usage": usage}
 
 
-class Teacher:
+class Teacher(Session):
     """One endpoint for the length of a run: `async with Teacher(…) as teacher: answer = await teacher.ask(request)`."""
 
     def __init__(self, settings: Synthesize, budget: Budget) -> None:
+        super().__init__(settings.endpoint, longest_answer(settings))
         self._settings, self._budget = settings.endpoint, budget
-        self._credential = Credential(settings.endpoint)
         self.pace = Pace(settings.endpoint.concurrency, settings.endpoint.patience_s, settings.endpoint.base_url)
         self._formatted: bool | None = None  # whether the server takes `response_format`: not known yet
         self._stopped: UserError | None = None
-        self._client = client_of(settings.endpoint, self._credential, longest_answer(settings))
-
-    async def __aenter__(self) -> "Teacher":
-        try:
-            await self._credential()  # who cannot sign in learns it once, and before anything is sent
-        except UserError:
-            await self.__aexit__()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._client.close()
-        await self._credential.close()
 
     def stop(self, why: UserError) -> None:
         """Send nothing more; what is under way may come home."""
@@ -234,9 +240,9 @@ class Teacher:
                 cause = root(error)
                 if isinstance(cause, ConnectionRefusedError):
                     settle = self._budget.not_served
-                raise Again(self._credential.redacted(f"cannot be reached ({type(cause).__name__}: {cause})")) from None
+                raise Again(self.credential.redacted(f"cannot be reached ({type(cause).__name__}: {cause})")) from None
             except (OSError, httpx2.HTTPError) as error:
-                raise Again(self._credential.redacted(f"the connection broke ({type(error).__name__})")) from None
+                raise Again(self.credential.redacted(f"the connection broke ({type(error).__name__})")) from None
             finally:
                 if settle:
                     settle(cost)
@@ -244,7 +250,7 @@ class Teacher:
         if "response_format" in request:
             self._formatted = True
         took = {"seconds": round(time.monotonic() - sent, 3), "response_format": "response_format" in request}
-        answer = as_stored(self._settings, self._credential, reply, cost, **took)
+        answer = as_stored(self._settings, self.credential, reply, cost, **took)
         usage = answer["usage"]
         self._budget.answered(cost, Cost(usage["prompt_tokens"], usage["completion_tokens"], answer["usd"] or 0.0))
         return answer
@@ -252,8 +258,8 @@ class Teacher:
     def _refused(self, error: openai.APIStatusError, request: Request, sent: float) -> Exception:
         """What an HTTP status means: try again, give this request up, or stop the run."""
         status, where = error.status_code, self._settings.base_url
-        said = self._credential.redacted(str(error.message))[:200]
-        if stops := hopeless(error, said, self._settings, self._credential):
+        said = self.credential.redacted(str(error.message))[:200]
+        if stops := hopeless(error, said, self._settings, self.credential):
             return stops
         if status == 404:
             return UserError(f"{where}: knows no such address or model {self._settings.model!r} ({said}); correct synthesize.endpoint")
