@@ -63,8 +63,9 @@ def main() -> None:
         keep_neurons(model, batch, settings.neurons)
 
     examples = [encode_synthetic(tokenizer, record, ids, values) for record, ids, values in synthetic]
-    labelled += vary(labelled, read_prompts(), params.augment, params.seed)
-    examples += [encode_example(tokenizer, record) for record in labelled]
+    # Of the teacher's answers too: where it copied wrongly, the request does not hold the value, and nothing is exchanged.
+    varied = vary([*labelled, *(record for record, _, _ in synthetic)], read_prompts(), params.augment, params.seed)
+    examples += [encode_example(tokenizer, record) for record in (*labelled, *varied)]
     facts = train("distill", model, tokenizer, examples, settings, params, inputs, CURVE, settings.kl_weight)
 
     save_model(model, tokenizer, OUTPUT)
