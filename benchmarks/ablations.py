@@ -15,7 +15,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +34,11 @@ class Way:
 
     chosen: rounds (loss without a layer, measured again after each round), once, similarity (ShortGPT), even (every nth), first.
     healed: of the steps, the share spent before the last half of the layers goes; 0: all go at once.
+    loss: what kl_weight weighs. forward (ours), reverse (the teacher's and the student's places exchanged, as in MiniLLM, arXiv 2306.08543), skewed
+        (the student's distribution mixed with a tenth of the teacher's, DistiLLM, arXiv 2402.03898), hidden (forward, and the layers' outputs are drawn
+        to those of the same layers in the teacher, after TinyBERT, arXiv 1909.10351).
+    asked: for which examples the teacher's distribution is known. synthetic (ours); all: on people's labels and variations too; own: on the answers
+        that the student itself gives after half of the steps (GKD, arXiv 2306.13649).
     """
 
     layers: int = 14
@@ -42,6 +48,8 @@ class Way:
     start: str = "teacher"
     data: tuple[str, ...] = ("labelled", "synthetic")
     kl_weight: float = 0.7
+    loss: str = "forward"
+    asked: str = "synthetic"
     group_size: int | None = 64
     method: str = "full"
     learning_rate: float = 4.0e-4
@@ -71,11 +79,19 @@ GROUPS: dict[str, dict[str, Way]] = {
         "0.7 teacher's distribution, 0.3 cross-entropy": OURS,
         "cross-entropy alone": replace(OURS, kl_weight=0.0),
         "teacher's distribution alone": replace(OURS, kl_weight=1.0),
+        "reverse divergence": replace(OURS, loss="reverse"),
+        "skewed divergence": replace(OURS, loss="skewed"),
+        "and the teacher's hidden states": replace(OURS, loss="hidden"),
+        "the student's own answers, in the second half": replace(OURS, asked="own"),
     },
     "data": {
         "labels and the teacher's answers": OURS,
         "labels alone": replace(OURS, data=("labelled",)),
         "and variations of the labels": replace(OURS, data=("labelled", "synthetic", "varied")),
+        "and of the teacher's answers": replace(OURS, data=("labelled", "synthetic", "varied", "answers varied")),
+        "and the teacher's distribution on all of them": replace(
+            OURS, data=("labelled", "synthetic", "varied", "answers varied"), asked="all"
+        ),
     },
     "start": {"the taught teacher's layers": OURS, "the base model's layers": replace(OURS, start="base")},
     "rounding": {
@@ -137,19 +153,22 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     settings = params.distill.model_copy(
         update={"rounding": rounding, "learning_rate": way.learning_rate, "epochs": 1.0, "save_steps": 10**6}
     )
-    teacher, labelled = Path("models/teacher"), read_records(TASK / "train.jsonl", answered=True)
+    folder, labelled = Path("models/teacher"), read_records(TASK / "train.jsonl", answered=True)
     validation = read_records(TASK / "validation.jsonl", answered=True)
-    tokenizer = load_tokenizer(teacher)
+    tokenizer, teacher = load_tokenizer(folder), load_model(folder, params).eval()
     with tempfile.TemporaryDirectory() as scratch:
-        model = load_model(teacher if way.start == "teacher" else prepare(Path("models/base"), Path(scratch) / "base", params), params)
+        model = load_model(folder if way.start == "teacher" else prepare(Path("models/base"), Path(scratch) / "base", params), params)
 
     def batch(records: list[Any]) -> dict[str, Any]:
         return collate([encode_example(tokenizer, r) for r in records], tokenizer.pad_token_id)
 
+    synthetic = read_synthetic(Path("data/synthetic.jsonl"), Path("data/logprobs.npz"))
+    prompts, augment = read_prompts(), Augment(variations=3, by="name")
     parts = {
         "labelled": [encode_example(tokenizer, r) for r in labelled],
-        "synthetic": [encode_synthetic(tokenizer, *row) for row in read_synthetic(Path("data/synthetic.jsonl"), Path("data/logprobs.npz"))],
-        "varied": [encode_example(tokenizer, r) for r in vary(labelled, read_prompts(), Augment(variations=3, by="name"), way.seed)],
+        "synthetic": [encode_synthetic(tokenizer, *row) for row in synthetic],
+        "varied": [encode_example(tokenizer, r) for r in vary(labelled, prompts, augment, way.seed)],
+        "answers varied": [encode_example(tokenizer, r) for r in vary([r for r, _, _ in synthetic], prompts, augment, way.seed)],
     }
     pool = [e for name in way.data for e in parts[name]]
     wanted = steps * settings.batch_size
@@ -160,6 +179,8 @@ def student(way: Way, steps: int) -> dict[str, Any]:
         else fixed_sample(pool, wanted, way.seed)
     )
 
+    if way.asked == "all":
+        examples = [e if "topk_ids" in e else with_teacher(teacher, e, params.synthesize.top_k) for e in examples]
     probe = batch(fixed_sample(validation, params.distill.probe_examples, 0))
     depth = model.config.num_hidden_layers
     start = time.perf_counter()
@@ -181,12 +202,23 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     if first:
         keep_layers(model, layers_of(model, probe, (depth + way.layers) // 2, way.chosen))
         lesson("healing", examples[:first])
-    keep_layers(model, layers_of(model, probe, way.layers, way.chosen))
+    kept = layers_of(model, probe, way.layers, way.chosen)
+    keep_layers(model, kept)
     if way.neurons:
         keep_neurons(model, probe, way.neurons)
     if way.method == "lora":
         model = get_peft_model(model, LoraConfig(r=32, lora_alpha=64, target_modules="all-linear", task_type="CAUSAL_LM"))
-    lesson("ablation", examples[first:])
+    if way.asked == "own":
+        half = (steps // 2) * settings.batch_size
+        lesson("ablation", examples[:half])
+        asked = [e["prompt_ids"] for e in examples[half:]]
+        own = dict(generate(model, tokenizer, asked, params.evaluate.batch_size, params.evaluate.max_new_tokens))
+        answered = [{"prompt_ids": ids, "answer_ids": own[i].token_ids} for i, ids in enumerate(asked)]
+        way = replace(way, kl_weight=1.0)  # the student's own answers are nothing to imitate
+        examples = [with_teacher(teacher, e, params.synthesize.top_k) for e in answered]
+        first = 0
+    with losses_of(way, teacher, kept):
+        lesson("ablation", examples[first:])
 
     seconds = time.perf_counter() - start
     model.eval()
@@ -198,10 +230,68 @@ def student(way: Way, steps: int) -> dict[str, Any]:
                 input_ids=b["input_ids"], attention_mask=b["attention_mask"], logits_to_keep=b["labels"].shape[1] + 1, use_cache=False
             )
             losses.append(answer_loss(out.logits[:, :-1], b, 0.0).item())
-    prompts, task = [encode_prompt(tokenizer, r.prompt) for r in validation], load_task()
-    said = dict(generate(model, tokenizer, prompts, params.evaluate.batch_size, params.evaluate.max_new_tokens))
+    asked, task = [encode_prompt(tokenizer, r.prompt) for r in validation], load_task()
+    said = dict(generate(model, tokenizer, asked, params.evaluate.batch_size, params.evaluate.max_new_tokens))
     exact = statistics.mean(score_one(task, r.answer, said[i].text)["score"] for i, r in enumerate(validation))
     return {"loss": statistics.mean(losses), "exact": exact, "seconds": seconds}
+
+
+def with_teacher(teacher: Any, example: dict[str, Any], top_k: int) -> dict[str, Any]:
+    """The example with the teacher's distribution at each token of its answer."""
+    from torch import inference_mode, tensor
+
+    with inference_mode():
+        ids = tensor([[*example["prompt_ids"], *example["answer_ids"]]])
+        logits = teacher(input_ids=ids, logits_to_keep=len(example["answer_ids"]) + 1, use_cache=False).logits[0, :-1]
+        top = logits.log_softmax(-1).topk(top_k)
+    return example | {"topk_ids": top.indices.numpy(), "topk_logprobs": top.values.numpy()}
+
+
+@contextmanager
+def losses_of(way: Way, teacher: Any, kept: list[int]) -> Iterator[None]:
+    """Let the project's trainer compute another loss for a while."""
+    from slm import training
+    from slm.chat import IGNORE
+    from torch import no_grad, where
+    from torch.nn.functional import mse_loss
+
+    def other(logits: Any, batch: dict[str, Any], kl_weight: float) -> Any:
+        answered = batch["labels"] != IGNORE
+        log_q = logits[answered].float().log_softmax(-1)
+        cross_entropy = -log_q.gather(-1, batch["labels"][answered].unsqueeze(-1)).squeeze(-1)
+        if "topk_ids" not in batch:
+            return cross_entropy.mean()
+        log_p = batch["topk_logprobs"][answered].clamp_min(-30)  # columns without a token are minus infinity, and so would be the gradient
+        log_q, p = log_q.gather(-1, batch["topk_ids"][answered]), log_p.exp()
+        if way.loss == "skewed":
+            divergence = where(p > 0, p * (log_p - (0.1 * p + 0.9 * log_q.exp()).clamp_min(1e-9).log()), 0).sum(-1)
+        else:
+            divergence = where(p > 1e-12, log_q.exp() * (log_q - log_p), 0).sum(-1)
+        return where(p.sum(-1) > 0.5, kl_weight * divergence + (1 - kl_weight) * cross_entropy, cross_entropy).mean()
+
+    def with_hidden(trainer: Any, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
+        given = {"attention_mask": inputs["attention_mask"], "input_ids": inputs["input_ids"], "output_hidden_states": True}
+        given |= {"logits_to_keep": inputs["labels"].shape[1] + 1, "use_cache": False}
+        outputs, seen = model(**given), inputs["attention_mask"].bool()
+        with no_grad():
+            wanted = teacher(**given).hidden_states
+        # The output of layer i is hidden state i + 1. Layers differ in size by orders of magnitude: each counts by its own.
+        far = [
+            mse_loss(said[seen], wanted[i + 1][seen]) / wanted[i + 1][seen].square().mean()
+            for i, said in zip(kept, outputs.hidden_states[1:], strict=True)
+        ]
+        loss = training.answer_loss(outputs.logits[:, :-1], inputs, trainer.kl_weight) + sum(far) / len(far)
+        return (loss, outputs) if return_outputs else loss
+
+    before = training.answer_loss, training.AnswerTrainer.compute_loss
+    try:
+        if way.loss in ("reverse", "skewed"):
+            training.answer_loss = other
+        if way.loss == "hidden":
+            training.AnswerTrainer.compute_loss = with_hidden
+        yield
+    finally:
+        training.answer_loss, training.AnswerTrainer.compute_loss = before
 
 
 def layers_of(model: Any, probe: dict[str, Any], keep: int, chosen: str) -> list[int]:

@@ -1,9 +1,11 @@
-"""The student's training beside TRL's SFTTrainer: same student, same examples in batches of the same size, same number of tokens.
+"""The student's training beside TRL's: same student, same examples in batches of the same size, same number of steps.
 
     python -m benchmarks.peer build/my-slm      (part of make bench-student; for any project whose model is made)
 
-Three students start from the same pruned teacher: ours as it is trained (the teacher's distribution, weights rounded), ours by cross-entropy alone
-and not rounded (what SFTTrainer does), and SFTTrainer's. Prints tokens a second and exact match on validation data of each. TRL is put into a folder of its own.
+Four students start from the same pruned teacher: ours as it is trained (the teacher's distribution, weights rounded), ours by cross-entropy alone
+and not rounded (what SFTTrainer does), SFTTrainer's, and that of TRL's DistillationTrainer, which learns on policy: the student answers the same prompts
+and the teacher, asked in every step, corrects it. Prints tokens a second (of the given examples, also where the student writes its own) and exact match on
+validation data of each. TRL is put into a folder of its own.
 """
 
 import argparse
@@ -53,7 +55,7 @@ def inside(steps: int) -> dict[str, float]:
     from slm.synthetic import encode_synthetic, read_synthetic
     from slm.task import load_task
     from slm.training import train
-    from trl import SFTConfig, SFTTrainer
+    from trl import DistillationConfig, DistillationTrainer, SFTConfig, SFTTrainer
 
     params, task, teacher = load_params(), load_task(), Path("models/teacher")
     tokenizer, settings = load_tokenizer(teacher), params.distill
@@ -88,30 +90,44 @@ def inside(steps: int) -> dict[str, float]:
         train(name, model, tokenizer, examples, chosen, params, {"peer": name}, Path(f"{name}.json"), kl_weight)
         return model, time.perf_counter() - start
 
-    def theirs() -> Any:
+    common = {
+        "num_train_epochs": 1, "per_device_train_batch_size": settings.batch_size, "learning_rate": settings.learning_rate,
+        "warmup_steps": settings.warmup_share, "lr_scheduler_type": "linear", "weight_decay": 0.0, "max_grad_norm": 1.0, "optim": "adamw_torch_fused",
+        "save_strategy": "no", "report_to": [], "seed": params.seed, "use_cpu": True, "bf16": False, "gradient_checkpointing": False,
+    }  # fmt: skip
+
+    def sft() -> Any:
         model = pruned()
         rows = [
             {"input_ids": e["prompt_ids"] + e["answer_ids"], "labels": [IGNORE] * len(e["prompt_ids"]) + e["answer_ids"]} for e in examples
         ]
-        config = SFTConfig(
-            output_dir="sft", num_train_epochs=1, per_device_train_batch_size=settings.batch_size, learning_rate=settings.learning_rate,
-            warmup_steps=settings.warmup_share, lr_scheduler_type="linear", weight_decay=0.0, max_grad_norm=1.0, optim="adamw_torch_fused",
-            dataset_kwargs={"skip_prepare_dataset": True}, save_strategy="no", report_to=[], seed=params.seed, use_cpu=True, bf16=False, gradient_checkpointing=False,
-        )  # fmt: skip
+        config = SFTConfig(output_dir="sft", dataset_kwargs={"skip_prepare_dataset": True}, **common)
         start = time.perf_counter()
         SFTTrainer(model=model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer).train()
+        return model, time.perf_counter() - start
+
+    def on_policy() -> Any:
+        model = pruned()
+        rows = [{"prompt": tokenizer.decode(e["prompt_ids"])} for e in examples]
+        assert all(tokenizer(r["prompt"])["input_ids"] == e["prompt_ids"] for r, e in zip(rows, examples, strict=True))
+        config = DistillationConfig(output_dir="on-policy", max_completion_length=params.evaluate.max_new_tokens, **common)
+        start = time.perf_counter()
+        given = {"args": config, "train_dataset": Dataset.from_list(rows), "processing_class": tokenizer}
+        DistillationTrainer(model=model, teacher_model=load_model(teacher, params), **given).train()
         return model, time.perf_counter() - start
 
     figures: dict[str, float] = {"tokens": tokens, "steps": steps}
     for name, make in {
         "ours": lambda: ours("ours", settings.kl_weight, True),
         "ours_plain": lambda: ours("plain", 0.0, False),
-        "sft": theirs,
+        "sft": sft,
+        "on_policy": on_policy,
     }.items():
         model, seconds = make()
         figures |= {f"{name}_tokens_per_s": tokens / seconds, f"{name}_score": score(model)}
     figures["trainer_ratio"] = figures["ours_plain_tokens_per_s"] / figures["sft_tokens_per_s"]
     figures["trainer_ratio_as_trained"] = figures["ours_tokens_per_s"] / figures["sft_tokens_per_s"]
+    figures["distillation_ratio"] = figures["ours_tokens_per_s"] / figures["on_policy_tokens_per_s"]
     return figures
 
 
