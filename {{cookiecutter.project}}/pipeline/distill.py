@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from slm.chat import collate, encode_example
+from slm.early_stopping import validation_score
 from slm.errors import UserError, stage
 from slm.files import folder_sha256, sha256_file, sha256_json, write_json
 from slm.models import load_model, load_tokenizer, parameters_m, save_model
@@ -36,7 +37,7 @@ def main() -> None:
     synthetic = read_synthetic(RECORDS, LOGPROBS)
     labelled = read_records(TASK / "train.jsonl", answered=True)
     validation = read_records(TASK / "validation.jsonl", answered=True)
-    files = (RECORDS, LOGPROBS, TASK / "train.jsonl", TASK / "validation.jsonl", TASK / "prompts.jsonl")
+    files = (RECORDS, LOGPROBS, *(TASK / name for name in ("train.jsonl", "validation.jsonl", "prompts.jsonl", "task.yaml")))
     inputs = {"start": folder_sha256(start)} | {path.as_posix(): sha256_file(path) for path in files}
     inputs["augment"] = sha256_json(params.augment.model_dump())
 
@@ -66,7 +67,9 @@ def main() -> None:
     # Of the teacher's answers too: where it copied wrongly, the request does not hold the value, and nothing is exchanged.
     varied = vary([*labelled, *(record for record, _, _ in synthetic)], read_prompts(), params.augment, params.seed)
     examples += [encode_example(tokenizer, record) for record in (*labelled, *varied)]
-    facts = train("distill", model, tokenizer, examples, settings, params, inputs, CURVE, settings.kl_weight)
+    facts = train(
+        "distill", model, tokenizer, examples, settings, params, inputs, CURVE, settings.kl_weight, score=validation_score(tokenizer)
+    )
 
     save_model(model, tokenizer, OUTPUT)
     facts |= {"layers": kept, "vocabulary": model.config.vocab_size, "parameters_m": parameters_m(model)}

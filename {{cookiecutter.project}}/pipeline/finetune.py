@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from slm.chat import encode_example
+from slm.early_stopping import validation_score
 from slm.errors import stage
 from slm.files import folder_sha256, read_json, replacing, sha256_file, write_json
 from slm.models import adapt, load_tokenizer, merged, parameters_m, save_model
@@ -25,13 +26,15 @@ def main() -> None:
     if spread("pipeline.finetune", params):
         return
     records = read_records(TASK / "train.jsonl", answered=True)
-    inputs = {"student": folder_sha256(STUDENT), "train": sha256_file(TASK / "train.jsonl")}
+    inputs = {"student": folder_sha256(STUDENT)} | {
+        name: sha256_file(TASK / name) for name in ("train.jsonl", "validation.jsonl", "task.yaml")
+    }
 
     tokenizer = load_tokenizer(STUDENT)
     examples = [encode_example(tokenizer, record) for record in records]
 
     model = adapt(STUDENT, params.finetune, params)
-    facts = train("finetune", model, tokenizer, examples, params.finetune, params, inputs, CURVE)
+    facts = train("finetune", model, tokenizer, examples, params.finetune, params, inputs, CURVE, score=validation_score(tokenizer))
     with replacing(ADAPTER) as temporary:
         temporary.mkdir()
         if params.finetune.method != "full":

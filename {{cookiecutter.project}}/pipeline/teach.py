@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from slm.chat import encode_example
+from slm.early_stopping import validation_score
 from slm.errors import stage
 from slm.files import folder_sha256, replacing, sha256_file, sha256_json, write_json
 from slm.models import adapt, load_tokenizer, merged, parameters_m, save_model
@@ -42,7 +43,8 @@ def main() -> None:
         return note_endpoint(params)
 
     records = read_records(TASK / "train.jsonl", answered=True)
-    inputs = {"base": folder_sha256(BASE), "train": sha256_file(TASK / "train.jsonl"), "augment": sha256_json(params.augment.model_dump())}
+    inputs = {"base": folder_sha256(BASE), "augment": sha256_json(params.augment.model_dump())}
+    inputs |= {name: sha256_file(TASK / name) for name in ("train.jsonl", "validation.jsonl", "task.yaml")}
 
     with tempfile.TemporaryDirectory() as scratch:
         start = prepare(BASE, Path(scratch) / "base", params)
@@ -51,7 +53,7 @@ def main() -> None:
         examples = [encode_example(tokenizer, record) for record in [*records, *varied]]
 
         model = adapt(start, params.teach, params)
-        facts = train("teach", model, tokenizer, examples, params.teach, params, inputs, CURVE)
+        facts = train("teach", model, tokenizer, examples, params.teach, params, inputs, CURVE, score=validation_score(tokenizer))
         teacher = merged(model, start, params.teach, params)
 
     save_model(teacher, tokenizer, OUTPUT)

@@ -63,6 +63,11 @@ class Training(Strict):
     learning_rate: float = Field(gt=0, le=0.1)
     warmup_share: float = Field(ge=0, le=0.5)
     save_steps: int = Field(ge=1, description="a checkpoint to resume from every so many steps")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="checkpoints without a better score on validation data before training stops; null: all epochs, the last weights",
+    )
     rounding: Rounding | None = Field(None, description="train with weights rounded as the shipped recipe will round them; null: off")
 
 

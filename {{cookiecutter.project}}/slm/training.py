@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from transformers.trainer_utils import get_last_checkpoint
 
 from slm.chat import IGNORE, collate
+from slm.early_stopping import EarlyStopping
 from slm.errors import UserError
 from slm.files import RESUME, sha256_json, write_json
 from slm.models import device_of
@@ -62,6 +64,7 @@ def answer_loss(logits: torch.Tensor, batch: dict[str, torch.Tensor], kl_weight:
 
 class AnswerTrainer(Trainer):
     kl_weight = 0.0
+    score: Callable[[Any], float] | None = None
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **_: Any) -> Any:
         keep = inputs["labels"].shape[1] + 1
@@ -73,6 +76,14 @@ class AnswerTrainer(Trainer):
             share = own * self.accelerator.num_processes / self.accelerator.reduce(own, "sum")
             loss = loss * share if own else outputs.logits.sum() * 0
         return (loss, outputs) if return_outputs else loss
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """The score of the answers, in place of the loss; every process finds the same, since all have the same weights."""
+        assert self.score is not None
+        metrics = {"eval_score": self.score(self.model)}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
 
 class _StopOnNaN(TrainerCallback):
@@ -128,6 +139,7 @@ def train(
     inputs: dict[str, str],
     curve: Path,
     kl_weight: float = 0.0,
+    score: Callable[[Any], float] | None = None,
 ) -> dict[str, Any]:
     """Train `model` in place. Killed and started again with the same inputs, it goes on from the last checkpoint.
 
@@ -135,9 +147,10 @@ def train(
         examples: dicts of prompt_ids, answer_ids and perhaps the teacher's distribution.
         inputs: hashes of all that the result depends on: they name the folder to resume from.
         curve: a JSON file that gets the training curve, [{"step", "loss", ...}].
+        score: the model's score on validation data, see `slm.early_stopping`; asked only with `settings.patience`.
 
     Returns:
-        facts: steps, tokens, final loss.
+        facts: steps, tokens, final loss; with `settings.patience` also validation_score, and the step from which the weights are.
     """
     key = sha256_json([inputs, settings.model_dump(), params.seed, params.compute.device, kl_weight])
     folder = RESUME / f"{stage}-{key[:16]}"
@@ -146,6 +159,13 @@ def train(
         raise UserError(
             f"params.yaml: {stage}.batch_size is {settings.batch_size}, which {processes} processes cannot divide; change one of them"
         )
+    callbacks: list[TrainerCallback] = [_StopOnNaN()]
+    stopping: dict[str, Any] = {}
+    if settings.patience:
+        # Scored whenever a checkpoint is written, and at the end; two checkpoints are kept, the best and the last.
+        stopping = {"eval_strategy": "steps", "eval_steps": settings.save_steps, "load_best_model_at_end": True}
+        stopping |= {"metric_for_best_model": "score", "greater_is_better": True, "restore_callback_states_from_checkpoint": True}
+        callbacks.append(EarlyStopping(settings.patience))
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
@@ -166,6 +186,7 @@ def train(
         remove_unused_columns=False,
         use_cpu=device_of(params) == "cpu",
         ddp_find_unused_parameters=False,
+        **stopping,
     )
     if settings.rounding:
         round_in_training(model, settings.rounding)
@@ -181,9 +202,10 @@ def train(
         args=arguments,
         train_dataset=Examples([*examples, {"prompt_ids": [tokenizer.pad_token_id], "answer_ids": []}]),  # the last: what fills a batch
         data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
-        callbacks=[_StopOnNaN()],
+        eval_dataset=Examples([]) if settings.patience else None,  # the library insists on one; `score` has its own
+        callbacks=callbacks,
     )
-    trainer.kl_weight = kl_weight
+    trainer.kl_weight, trainer.score = kl_weight, score
     last = get_last_checkpoint(str(folder)) if folder.exists() else None
     if last:
         print(f"{stage}: resuming from {last}")
@@ -192,14 +214,21 @@ def train(
         sys.exit()  # its part is done: one process writes
     # Keys in one order: a resumed run reads the older rows back from its checkpoint, sorted.
     figures = ("step", "epoch", "loss", "grad_norm", "learning_rate")
-    history = [{name: row[name] for name in figures} for row in trainer.state.log_history if "loss" in row]
+    log, steps, facts = trainer.state.log_history, trainer.state.global_step, {}
+    if settings.patience:
+        scored = [row for row in log if "eval_score" in row]
+        best = max(scored, key=lambda row: row["eval_score"])
+        steps, facts = scored[-1]["step"], {"validation_score": best["eval_score"], "best_step": best["step"]}
+    history = [{name: row[name] for name in figures} for row in log if "loss" in row and row["step"] <= steps]
     write_json(curve, history)
     return {
         "examples": len(examples),
-        "steps": trainer.state.global_step,
-        "tokens": int(settings.epochs * sum(len(e["prompt_ids"]) + len(e["answer_ids"]) for e in examples)),
+        "steps": steps,
+        "tokens": int(
+            steps / trainer.state.max_steps * settings.epochs * sum(len(e["prompt_ids"]) + len(e["answer_ids"]) for e in examples)
+        ),
         "loss": history[-1]["loss"] if history else result.training_loss,
-    }
+    } | facts
 
 
 def forget_checkpoints(stage: str) -> None:

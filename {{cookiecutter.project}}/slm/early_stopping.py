@@ -1,0 +1,37 @@
+"""Training that ends when it no longer helps: the score on validation data decides, not the loss, and the best checkpoint is kept."""
+
+from collections.abc import Callable
+from typing import Any
+
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase
+
+from slm.chat import encode_answer, encode_prompt
+from slm.generation import generate
+from slm.records import TASK, read_records
+from slm.scoring import score_one
+from slm.task import load_task
+
+BATCH = 64
+LONGEST = 2  # times the longest expected answer: what is longer is wrong anyway, and a model at its beginning does not stop
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """The library's, but resumed after it had stopped it does not begin again: one step is taken, and not looked at."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
+
+
+def validation_score(tokenizer: PreTrainedTokenizerBase) -> Callable[[Any], float]:
+    """What scores a model while it is trained: the mean score of its answers to task/validation.jsonl, in [0, 1]."""
+    task, records = load_task(), read_records(TASK / "validation.jsonl", answered=True)
+    prompts = [encode_prompt(tokenizer, r.prompt) for r in records]
+    longest = LONGEST * max(len(encode_answer(tokenizer, r.answer)) for r in records)
+
+    def score(model: Any) -> float:
+        answers = dict(generate(model, tokenizer, prompts, BATCH, longest))
+        return sum(score_one(task, r.answer, answers[i].text)["score"] for i, r in enumerate(records)) / len(records)
+
+    return score

@@ -1,0 +1,109 @@
+"""Early stopping: the score decides, the best weights are kept, and a killed training ends as one that was not."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from slm import training
+from slm.chat import encode_example
+from slm.early_stopping import validation_score
+from slm.files import read_json
+from slm.models import load_model, load_tokenizer
+from slm.params import load_params
+from slm.records import TASK, read_records
+
+SCORES = [0.1, 0.5, 0.4, 0.5, 0.9]  # with a patience of two, the fourth ends it: as good is no better
+
+
+@pytest.fixture
+def lesson(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[dict[str, Any], Any, list[Any]]]]:
+    monkeypatch.chdir(project)
+    params = load_params()
+    settings = params.distill.model_copy(update={"epochs": 5, "save_steps": 3, "patience": 2, "learning_rate": 1e-3, "rounding": None})
+    tokenizer = load_tokenizer(Path("models/teacher"))
+    examples = [encode_example(tokenizer, r) for r in read_records(TASK / "train.jsonl", True)]
+
+    def run(name: str, scores: list[float], killed: int | None = None, patience: int | None = 2) -> tuple[dict[str, Any], Any, list[Any]]:
+        model, seen = load_model(Path("models/teacher"), params), []
+
+        def score(scored: Any) -> float:
+            if len(seen) == killed:
+                raise KeyboardInterrupt
+            seen.append({k: v.clone() for k, v in scored.state_dict().items()})
+            return scores[len(seen) - 1]
+
+        changed = settings.model_copy(update={"patience": patience})
+        facts = training.train("distill", model, tokenizer, examples, changed, params, {"run": name}, Path(f"{name}.json"), score=score)
+        return facts, model, seen
+
+    yield run
+
+
+def test_training_stops_when_the_score_no_longer_rises_and_keeps_the_best_weights(lesson):
+    facts, model, seen = lesson("whole", SCORES)
+    assert len(seen) == 4
+    assert (facts["steps"], facts["best_step"], facts["validation_score"]) == (12, 6, 0.5)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, seen[1][name], rtol=0, atol=0)
+    assert any(not torch.equal(v, seen[3][k]) for k, v in model.state_dict().items())
+
+
+def test_without_patience_all_epochs_are_trained_and_nothing_is_scored(lesson):
+    facts, _, seen = lesson("all", SCORES, patience=None)
+    assert not seen and facts["steps"] > 12 and "validation_score" not in facts
+
+
+@pytest.mark.parametrize("killed", [1, 2, 3])
+def test_killed_it_ends_with_the_same_bytes(lesson, killed: int):
+    facts, model, _ = lesson("whole", SCORES)
+    with pytest.raises(KeyboardInterrupt):
+        lesson("killed", SCORES, killed=killed)
+    again, other, _ = lesson("killed", SCORES[killed:])
+    assert again == facts and read_json(Path("killed.json")) == read_json(Path("whole.json"))
+    assert all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_killed_after_it_had_stopped_it_does_not_begin_again(lesson, monkeypatch: pytest.MonkeyPatch):
+    facts, model, _ = lesson("whole", SCORES)
+
+    def kill(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(training.AnswerTrainer, "_load_best_model", kill)
+        lesson("killed", SCORES)
+    again, other, seen = lesson("killed", [1.0])
+    assert not seen and again == facts and read_json(Path("killed.json")) == read_json(Path("whole.json"))
+    assert all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_the_score_is_that_of_the_answers_to_the_validation_set(project: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(project)
+    tokenizer = load_tokenizer(Path("models/teacher"))
+    records = read_records(TASK / "validation.jsonl", answered=True)
+    said = {i: r.answer for i, r in enumerate(records)} | {0: "no such answer"}
+
+    class Said:
+        def __init__(self, text: str) -> None:
+            self.text = text
+
+    monkeypatch.setattr("slm.early_stopping.generate", lambda *_: [(i, Said(text)) for i, text in said.items()])
+    assert validation_score(tokenizer)(None) == pytest.approx(1 - 1 / len(records))
+
+
+def test_the_stage_keeps_what_the_score_chose(project: Path, monkeypatch: pytest.MonkeyPatch):
+    from pipeline.distill import main
+    from slm.params import rewrite
+
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("CI", "true")
+    rewrite({"distill": {"patience": 1, "save_steps": 2, "epochs": 2}})
+    main()
+    facts = read_json(Path("reports/distill.json"))
+    assert facts["best_step"] == 2 < facts["steps"] == 4  # this random model's score is 0 from the first time on: no better, so it ends
+    assert facts["validation_score"] == 0
+    assert load_file(Path("models/distilled/model.safetensors"))
