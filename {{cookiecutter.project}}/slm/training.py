@@ -17,6 +17,7 @@ from slm.chat import IGNORE, collate
 from slm.early_stopping import EarlyStopping
 from slm.errors import UserError
 from slm.files import RESUME, sha256_json, write_json
+from slm.memory import fit
 from slm.models import device_of
 from slm.params import Params, Training
 from slm.rounding import round_in_training
@@ -63,17 +64,31 @@ def answer_loss(logits: torch.Tensor, batch: dict[str, torch.Tensor], kl_weight:
 
 
 class AnswerTrainer(Trainer):
+    """A batch's loss is the mean over its answer tokens, however many processes and parts of it compute that."""
+
     kl_weight = 0.0
     score: Callable[[Any], float] | None = None
+    loss_is_scaled_for_ga = True
 
-    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **_: Any) -> Any:
+    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
+        """The parts of a batch, and its answer tokens, those of all processes. (The library's own count leaves out the first column.)"""
+        parts, _ = super().get_batch_samples(*arguments)
+        own = sum((part["labels"] != IGNORE).sum() for part in parts)
+        return parts, self.accelerator.reduce(torch.as_tensor(own, device=self.args.device), "sum")
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
         keep = inputs["labels"].shape[1] + 1
         outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], logits_to_keep=keep, use_cache=False)
         loss = answer_loss(outputs.logits[:, :-1], inputs, self.kl_weight)
-        if self.accelerator.num_processes > 1:
-            # The mean over processes must be the mean over all answer tokens of the batch, as in one process.
-            own = (inputs["labels"] != IGNORE).sum()
-            share = own * self.accelerator.num_processes / self.accelerator.reduce(own, "sum")
+        own = (inputs["labels"] != IGNORE).sum()
+        if num_items_in_batch is not None:  # gradients are summed over parts, and averaged over processes
+            share = own / num_items_in_batch * self.accelerator.num_processes
             loss = loss * share if own else outputs.logits.sum() * 0
         return (loss, outputs) if return_outputs else loss
 
@@ -159,6 +174,15 @@ def train(
         raise UserError(
             f"params.yaml: {stage}.batch_size is {settings.batch_size}, which {processes} processes cannot divide; change one of them"
         )
+    if settings.rounding:
+        round_in_training(model, settings.rounding)
+    rows, twice = settings.batch_size // processes, False
+    if processes == 1:
+        rows, twice = fit(stage, model, examples, tokenizer.pad_token_id, settings.batch_size)
+    if rows < settings.batch_size // processes or twice:
+        print(
+            f"{stage}: memory is short: {rows} of {settings.batch_size} examples at once{', activations computed twice' if twice else ''}"
+        )
     callbacks: list[TrainerCallback] = [_StopOnNaN()]
     stopping: dict[str, Any] = {}
     if settings.patience:
@@ -169,7 +193,9 @@ def train(
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size // processes,
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=settings.batch_size // processes // rows,
+        activation_checkpointing=twice,
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_share,
         lr_scheduler_type="linear",
@@ -188,8 +214,6 @@ def train(
         ddp_find_unused_parameters=False,
         **stopping,
     )
-    if settings.rounding:
-        round_in_training(model, settings.rounding)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path("logs") / stage)
 
     class _Trainer(AnswerTrainer):
