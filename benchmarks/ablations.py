@@ -32,6 +32,7 @@ OUTPUT, KEPT = TEMPLATE / "build" / "bench" / "ablations.json", TEMPLATE / "buil
 class Way:
     """One way to make a student; the defaults are ours, at the size of the full profile.
 
+    groups: of query heads that share a key and value head, kept in each layer by what they say; None: all three.
     chosen: rounds (loss without a layer, measured again after each round), once, similarity (ShortGPT), even (every nth), first.
     healed: of the steps, the share spent before the last half of the layers goes; 0: all go at once.
     loss: what kl_weight weighs. forward (ours), reverse (the teacher's and the student's places exchanged, as in MiniLLM, arXiv 2306.08543), skewed
@@ -43,6 +44,7 @@ class Way:
 
     layers: int = 14
     neurons: int | None = 704
+    groups: int | None = None
     chosen: str = "rounds"
     healed: float = 0.0
     start: str = "teacher"
@@ -63,6 +65,8 @@ GROUPS: dict[str, dict[str, Way]] = {
         "8 layers of 1536": replace(OURS, layers=8, neurons=None),
         "12 layers of 832": replace(OURS, layers=12, neurons=832),
         "14 layers of 704": OURS,
+        "14 layers of 832, two of three groups of heads": replace(OURS, neurons=832, groups=2),
+        "16 layers of 704, two of three groups of heads": replace(OURS, layers=16, groups=2),
     },
     "layers": {
         "by loss without them, in rounds": OURS,
@@ -206,6 +210,8 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     keep_layers(model, kept)
     if way.neurons:
         keep_neurons(model, probe, way.neurons)
+    if way.groups:
+        keep_groups(model, probe, way.groups)
     if way.method == "lora":
         model = get_peft_model(model, LoraConfig(r=32, lora_alpha=64, target_modules="all-linear", task_type="CAUSAL_LM"))
     if way.asked == "own":
@@ -306,6 +312,34 @@ def layers_of(model: Any, probe: dict[str, Any], keep: int, chosen: str) -> list
         "first": lambda: list(range(keep)),
     }
     return ways[chosen]()
+
+
+def keep_groups(model: Any, probe: dict[str, Any], keep: int) -> None:
+    """Leave the `keep` groups of heads of each layer that say most, in place (after Minitron, arXiv 2407.14679, as `slm.pruning.keep_neurons`)."""
+    from torch import no_grad
+    from torch.nn import Parameter
+
+    seen, said, config = probe["attention_mask"].bool(), {}, model.config
+    queries = config.num_attention_heads // config.num_key_value_heads
+
+    def listen(attention: Any) -> Any:
+        return lambda _, inputs: said.update({attention: inputs[0][seen].abs().mean(0) * attention.o_proj.weight.norm(dim=0)})
+
+    hooks = [layer.self_attn.o_proj.register_forward_pre_hook(listen(layer.self_attn)) for layer in model.model.layers]
+    with no_grad():
+        model.eval()(input_ids=probe["input_ids"], attention_mask=probe["attention_mask"], logits_to_keep=1, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    for attention, values in said.items():
+        kept = values.reshape(config.num_key_value_heads, -1).sum(1).topk(keep).indices.sort().values
+        for linear in (attention.q_proj, attention.k_proj, attention.v_proj):
+            rows = linear.weight.data.reshape(config.num_key_value_heads, -1, linear.in_features)[kept].reshape(-1, linear.in_features)
+            linear.weight, linear.out_features = Parameter(rows.clone()), len(rows)
+        out = attention.o_proj
+        columns = out.weight.data.reshape(out.out_features, config.num_key_value_heads, -1)[:, kept].reshape(out.out_features, -1)
+        out.weight, out.in_features = Parameter(columns.clone()), columns.shape[1]
+    config.head_dim = attention.head_dim
+    config.num_key_value_heads, config.num_attention_heads = keep, keep * queries
 
 
 def least_similar(model: Any, probe: dict[str, Any], keep: int) -> list[int]:
