@@ -23,6 +23,10 @@ class EarlyStopping(EarlyStoppingCallback):
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_log = control.should_evaluate = control.should_save = False
+
 
 def validation_score(tokenizer: PreTrainedTokenizerBase) -> Callable[[Any], float]:
     """What scores a model while it is trained: the mean score of its answers to task/validation.jsonl, in [0, 1]."""

@@ -10,51 +10,62 @@ from slm.errors import UserError
 
 SHARE = 0.8  # of what is free; the rest is for what nobody counted
 ADAM = 12  # bytes of a trained fp32 weight beside itself: its gradient and Adam's two moments
+LOGITS = 5  # times that a row's logits are held: themselves, those of answers, their logarithms, and both gradients
 GB = 1e9
 
 
 def free_bytes(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for the next that asks
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def kept_for_backward(model: Any, batch: dict[str, torch.Tensor]) -> int:
-    """Bytes that a forward pass keeps for the backward pass, counted in one (torch's saved-tensor hooks); weights not among them."""
+    """Bytes that the layers keep of a forward pass for the backward pass, counted in one (torch's saved-tensor hooks), without the weights."""
     weights, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         batch = {name: value.to(model.device) for name, value in batch.items()}
         ids, mask = batch["input_ids"], batch["attention_mask"]
-        out = model(input_ids=ids, attention_mask=mask, logits_to_keep=batch["labels"].shape[1] + 1, use_cache=False)
-        out.logits.float().log_softmax(-1)
+        model(input_ids=ids, attention_mask=mask, logits_to_keep=1, use_cache=False)
     return sum(kept.values())
 
 
+def needs(model: Any, examples: list[dict[str, Any]], pad_id: int) -> tuple[int, int, int]:
+    """Bytes that training needs beside the weights: once, for each row of a batch, and for each row if activations are computed twice (gradient
+    checkpointing, Chen et al., arXiv 1604.06174: of each layer only its input is kept)."""
+    longest = max(examples, key=lambda e: len(e["prompt_ids"]) + len(e["answer_ids"]))
+    tokens, answer, config = len(longest["prompt_ids"]) + len(longest["answer_ids"]), len(longest["answer_ids"]), model.config
+    # What does not grow with the rows, such as weights that were rounded for this pass, is there with a single token too.
+    once = kept_for_backward(model, collate([{"prompt_ids": longest["prompt_ids"][:1], "answer_ids": []}], pad_id))
+    layers = kept_for_backward(model, collate([longest], pad_id)) - once
+    head = LOGITS * 4 * config.vocab_size * (answer + 1)
+    inputs = 4 * config.num_hidden_layers * config.hidden_size * tokens
+    once += ADAM * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return once, layers + head, layers // config.num_hidden_layers + inputs + head
+
+
 def fit(stage: str, model: Any, examples: list[dict[str, Any]], pad_id: int, batch_size: int) -> tuple[int, bool]:
-    """Rows of a batch that fit at once, a divisor of `batch_size`, and whether activations must be computed twice for it (gradient
-    checkpointing, Chen et al., arXiv 1604.06174: of each layer only its input is kept).
+    """Rows of a batch that fit at once, a divisor of `batch_size`, and whether activations must be computed twice for it.
 
     Raises:
         UserError: not even one row fits.
     """
-    longest = max(examples, key=lambda e: len(e["prompt_ids"]) + len(e["answer_ids"]))
-    batch = collate([longest], pad_id)
-    layers, width = model.config.num_hidden_layers, model.config.hidden_size
-    row = kept_for_backward(model, batch)
-    sparse_row = row // layers + 4 * layers * width * batch["input_ids"].shape[1]
-    state = ADAM * sum(p.numel() for p in model.parameters() if p.requires_grad)
-    room = SHARE * free_bytes(model.device) - state
+    once, row, sparse_row = needs(model, examples, pad_id)
+    room = SHARE * free_bytes(model.device) - once
     divisors = [n for n in range(batch_size, 0, -1) if batch_size % n == 0]
     for each, twice in ((row, False), (sparse_row, True)):
         for rows in divisors:
             if rows * each <= room:
                 return rows, twice
     raise UserError(
-        f"{stage}: training needs {(state + sparse_row) / GB:.1f} GB beside the model's weights, and {SHARE:.0%} of the free "
-        f"{free_bytes(model.device) / GB:.1f} GB may be used; free memory, take a smaller model, or train adapters (method: lora) where the stage has them"
+        f"{stage}: training needs {(once + sparse_row) / GB:.1f} GB beside the model's weights, and {SHARE:.0%} of the free "
+        f"{free_bytes(model.device) / GB:.1f} GB may be used; free memory, take a smaller model or shorter examples, or train adapters (method: lora) where the stage has them and does not yet"
     )

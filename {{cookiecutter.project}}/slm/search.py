@@ -33,8 +33,6 @@ from slm.records import TASK, prediction, read_records
 from slm.space import STAGES, Space, nested, value_of
 
 WORK, SPACE, TEST = Path(".cache/search"), Path("search.yaml"), TASK / "test.jsonl"
-# What decides a validation score beside the stages' own dependencies.
-SCORED_BY = ("slm/generation.py", "slm/scoring.py", "slm/task.py", "task/task.yaml")
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 # A machine whose trial has shown no life for this long is taken for dead, and its trial begins again elsewhere.
 HEARTBEAT_S, DEAD_S = 20, 120
@@ -54,7 +52,7 @@ def made_from(root: Path, space: Space) -> str:
     given = {out["path"]: out["md5"] for name in GIVEN for out in lock[name]["outs"]}
     deps = {path for name in STAGES for path in stages[name]["deps"] if path not in given and not path.startswith("models/")}
     knobs = {name: value_of(params, name) for name in {"evaluate.max_new_tokens", *(p for s in STAGES for p in stages[s]["params"])}}
-    files = {path: sha256_file(root / path) for path in sorted(deps | set(SCORED_BY))}
+    files = {path: sha256_file(root / path) for path in sorted(deps)}
     return sha256_json([given, files, knobs, space.model_dump()])[:16]
 
 

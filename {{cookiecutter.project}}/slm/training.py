@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from slm.chat import IGNORE, collate
 from slm.early_stopping import EarlyStopping
@@ -93,9 +93,10 @@ class AnswerTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """The score of the answers, in place of the loss; every process finds the same, since all have the same weights."""
+        """The score of the answers, in place of the loss: one process asks, and all stop together."""
         assert self.score is not None
-        metrics = {"eval_score": self.score(self.model)}
+        found = [self.score(self.model) if self.is_world_process_zero() else None]
+        metrics = {"eval_score": broadcast_object_list(found)[0]}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -186,7 +187,7 @@ def train(
     callbacks: list[TrainerCallback] = [_StopOnNaN()]
     stopping: dict[str, Any] = {}
     if settings.patience:
-        # Scored whenever a checkpoint is written, and at the end; two checkpoints are kept, the best and the last.
+        # Scored whenever a checkpoint is written, and at the end.
         stopping = {"eval_strategy": "steps", "eval_steps": settings.save_steps, "load_best_model_at_end": True}
         stopping |= {"metric_for_best_model": "score", "greater_is_better": True, "restore_callback_states_from_checkpoint": True}
         callbacks.append(EarlyStopping(settings.patience))
@@ -207,7 +208,7 @@ def train(
         logging_steps=math.gcd(5, settings.save_steps),
         logging_nan_inf_filter=False,
         save_steps=settings.save_steps,
-        save_total_limit=1,
+        save_total_limit=2 if settings.patience else 1,  # the best and the last
         report_to=["tensorboard"],
         remove_unused_columns=False,
         use_cpu=device_of(params) == "cpu",
@@ -230,7 +231,9 @@ def train(
         callbacks=callbacks,
     )
     trainer.kl_weight, trainer.score = kl_weight, score
-    last = get_last_checkpoint(str(folder)) if folder.exists() else None
+    # The state is written last: a checkpoint that has it is whole.
+    whole = sorted((p.parent for p in folder.glob("checkpoint-*/trainer_state.json")), key=lambda p: int(p.name.partition("-")[2]))
+    last = str(whole[-1]) if whole else None
     if last:
         print(f"{stage}: resuming from {last}")
     result = trainer.train(resume_from_checkpoint=last)
@@ -238,7 +241,8 @@ def train(
         sys.exit()  # its part is done: one process writes
     # Keys in one order: a resumed run reads the older rows back from its checkpoint, sorted.
     figures = ("step", "epoch", "loss", "grad_norm", "learning_rate")
-    log, steps, facts = trainer.state.log_history, trainer.state.global_step, {}
+    # Resumed at its very end, a run takes one step more than it has, at a learning rate of zero.
+    log, steps, facts = trainer.state.log_history, min(trainer.state.global_step, trainer.state.max_steps), {}
     if settings.patience:
         scored = [row for row in log if "eval_score" in row]
         best = max(scored, key=lambda row: row["eval_score"])

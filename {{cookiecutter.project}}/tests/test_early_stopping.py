@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from slm import training
 from slm.chat import encode_example
@@ -67,18 +66,30 @@ def test_killed_it_ends_with_the_same_bytes(lesson, killed: int):
     assert all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
 
 
-def test_killed_after_it_had_stopped_it_does_not_begin_again(lesson, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("window", ["_load_best_model", "_finalize_training"])
+def test_killed_after_it_had_stopped_it_does_not_begin_again(lesson, window: str, monkeypatch: pytest.MonkeyPatch):
     facts, model, _ = lesson("whole", SCORES)
 
-    def kill(_: Any) -> None:
+    def kill(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(training.AnswerTrainer, "_load_best_model", kill)
+        patched.setattr(training.AnswerTrainer, window, kill)
         lesson("killed", SCORES)
-    again, other, seen = lesson("killed", [1.0])
-    assert not seen and again == facts and read_json(Path("killed.json")) == read_json(Path("whole.json"))
-    assert all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
+    for _ in range(2):  # the second time what was written is lost, and the checkpoints are still there
+        again, other, seen = lesson("killed", [1.0])
+        assert not seen and again == facts and read_json(Path("killed.json")) == read_json(Path("whole.json"))
+        assert all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_a_checkpoint_that_is_not_whole_is_not_gone_on_from(lesson):
+    facts, model, _ = lesson("whole", SCORES)
+    with pytest.raises(KeyboardInterrupt):
+        lesson("killed", SCORES, killed=3)
+    (folder,) = {p.parent for p in Path(".resume").glob("*/checkpoint-9")} - {p.parent for p in Path(".resume").glob("*/checkpoint-12")}
+    (folder / "checkpoint-12").mkdir()  # its first file was not written yet
+    again, other, _ = lesson("killed", SCORES[3:])
+    assert again == facts and all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
 
 
 def test_the_score_is_that_of_the_answers_to_the_validation_set(project: Path, monkeypatch: pytest.MonkeyPatch):
@@ -106,4 +117,4 @@ def test_the_stage_keeps_what_the_score_chose(project: Path, monkeypatch: pytest
     facts = read_json(Path("reports/distill.json"))
     assert facts["best_step"] == 2 < facts["steps"] == 4  # this random model's score is 0 from the first time on: no better, so it ends
     assert facts["validation_score"] == 0
-    assert load_file(Path("models/distilled/model.safetensors"))
+    assert [row["step"] for row in read_json(Path("reports/curves/distill.json"))] == [1, 2, 3, 4]

@@ -1,6 +1,8 @@
 """Short memory: a batch in parts teaches what the whole batch teaches, and what cannot fit is said before the first step."""
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,9 +10,11 @@ import torch
 from slm import memory
 from slm.chat import collate, encode_example
 from slm.errors import UserError
+from slm.files import read_json
 from slm.models import load_model, load_tokenizer
-from slm.params import load_params
+from slm.params import Rounding, load_params
 from slm.records import TASK, read_records
+from slm.rounding import round_in_training
 from slm.training import train
 
 
@@ -22,16 +26,13 @@ def lesson(project: Path, monkeypatch: pytest.MonkeyPatch):
     tokenizer = load_tokenizer(Path("models/teacher"))
     examples = [encode_example(tokenizer, r) for r in read_records(TASK / "train.jsonl", True)]  # ten: the last batch is not full
 
-    def run(name: str) -> tuple[dict, dict]:
+    def run(name: str) -> tuple[list[dict], Any]:
+        """The training curve and the model."""
         model = load_model(Path("models/teacher"), params)
-        facts = train("distill", model, tokenizer, examples, settings, params, {"run": name}, Path(f"{name}.json"))
-        return facts, model.state_dict()
+        train("distill", model, tokenizer, examples, settings, params, {"run": name}, Path(f"{name}.json"))
+        return read_json(Path(f"{name}.json")), model
 
-    model = load_model(Path("models/teacher"), params)
-    longest = max(examples, key=lambda e: len(e["prompt_ids"]) + len(e["answer_ids"]))
-    row = memory.kept_for_backward(model, collate([longest], tokenizer.pad_token_id))
-    state = memory.ADAM * sum(p.numel() for p in model.parameters())
-    run.row, run.state, run.batch_size = row, state, settings.batch_size
+    run.once, run.row, run.sparse_row = memory.needs(load_model(Path("models/teacher"), params), examples, tokenizer.pad_token_id)
     return run
 
 
@@ -44,33 +45,54 @@ def test_what_a_pass_keeps_grows_with_the_rows(tiny):
     one = {"prompt_ids": list(range(9)), "answer_ids": [3, 4, 5]}
     single, double = (memory.kept_for_backward(model, collate([one] * rows, 0)) for rows in (1, 2))
     hidden = 12 * model.config.hidden_size * 4  # bytes of one layer's output
-    assert single > 4 * model.config.num_hidden_layers * hidden
+    assert single > model.config.num_hidden_layers * hidden
     assert double == pytest.approx(2 * single, rel=0.1)
+
+
+def same(one: tuple[list[dict], Any], other: tuple[list[dict], Any]) -> None:
+    assert [row["step"] for row in one[0]] == [row["step"] for row in other[0]] == [5]
+    for name in ("loss", "grad_norm"):
+        assert one[0][0][name] == pytest.approx(other[0][0][name], rel=1e-4), name
+    for name, value in one[1].state_dict().items():
+        torch.testing.assert_close(other[1].state_dict()[name], value, rtol=0, atol=1e-4)
+
+
+def twice(model: Any) -> bool:
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
 @pytest.mark.parametrize(("rows", "said"), [(2.5, "2 of 4 examples at once\n"), (1.1, "1 of 4 examples at once\n")])
 def test_a_batch_in_parts_teaches_the_same(lesson, monkeypatch, capsys, rows: float, said: str):
-    facts, whole = lesson("whole")
+    whole = lesson("whole")
     assert "memory is short" not in capsys.readouterr().out
-    leave(monkeypatch, lesson.state + rows * lesson.row)
-    again, parts = lesson("parts")
+    leave(monkeypatch, lesson.once + rows * lesson.row)
+    parts = lesson("parts")
     assert f"distill: memory is short: {said}" in capsys.readouterr().out
-    assert again["steps"] == facts["steps"] and again["loss"] == pytest.approx(facts["loss"], rel=1e-4)
-    for name, value in whole.items():
-        torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-4)
+    assert not twice(parts[1])
+    same(whole, parts)
 
 
 def test_where_no_row_fits_activations_are_computed_twice(lesson, monkeypatch, capsys):
-    facts, whole = lesson("whole")
-    leave(monkeypatch, lesson.state + 0.9 * lesson.row)
-    again, twice = lesson("twice")
+    whole = lesson("whole")
+    leave(monkeypatch, lesson.once + lesson.sparse_row + 0.9 * (lesson.row - lesson.sparse_row))
+    sparse = lesson("sparse")
     assert "examples at once, activations computed twice\n" in capsys.readouterr().out
-    assert again["loss"] == pytest.approx(facts["loss"], rel=1e-4)
-    for name, value in whole.items():
-        torch.testing.assert_close(twice[name], value, rtol=0, atol=1e-4)
+    assert twice(sparse[1]) and not twice(whole[1])
+    same(whole, sparse)
 
 
 def test_too_little_for_one_row_is_refused_with_what_it_takes(lesson, monkeypatch):
-    leave(monkeypatch, lesson.state)
+    leave(monkeypatch, lesson.once)
     with pytest.raises(UserError, match=r"distill: training needs .* GB beside the model's weights, and 80% of the free .* GB may be used"):
         lesson("none")
+
+
+def test_weights_that_are_rounded_in_each_pass_count_once(tiny):
+    """They are kept for the backward pass, but no more of them for more rows."""
+    model, examples = copy.deepcopy(tiny[0]), [{"prompt_ids": list(range(9)), "answer_ids": [3, 4, 5]}]
+    plain = memory.needs(model, examples, 0)
+    round_in_training(model, Rounding(bits=4, group_size=16))
+    rounded = memory.needs(model, examples, 0)
+    blocks = sum(p.numel() for layer in model.model.layers for name, p in layer.named_parameters() if "proj" in name)
+    assert rounded[0] - plain[0] == pytest.approx(4 * blocks, rel=0.01)
+    assert rounded[1] == pytest.approx(plain[1], rel=0.05)
