@@ -155,7 +155,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     params = load_params().model_copy(update={"seed": way.seed})
     rounding = Rounding(bits=4, group_size=way.group_size) if way.group_size else None
     settings = params.distill.model_copy(
-        update={"rounding": rounding, "learning_rate": way.learning_rate, "epochs": 1.0, "save_steps": 10**6}
+        update={"rounding": rounding, "learning_rate": way.learning_rate, "epochs": 1.0, "save_steps": 10**6, "patience": None}
     )
     folder, labelled = Path("models/teacher"), read_records(TASK / "train.jsonl", answered=True)
     validation = read_records(TASK / "validation.jsonl", answered=True)
@@ -269,10 +269,15 @@ def losses_of(way: Way, teacher: Any, kept: list[int]) -> Iterator[None]:
             return cross_entropy.mean()
         log_p = batch["topk_logprobs"][answered].clamp_min(-30)  # columns without a token are minus infinity, and so would be the gradient
         log_q, p = log_q.gather(-1, batch["topk_ids"][answered]), log_p.exp()
+        there = p > 1e-12
+        # As ours does: all that is not stored is one more column.
+        p_rest = (1 - p.sum(-1)).clamp_min(1e-7)
+        q_rest = (1 - where(there, log_q.exp(), 0).sum(-1)).clamp_min(1e-7)
         if way.loss == "skewed":
-            divergence = where(p > 0, p * (log_p - (0.1 * p + 0.9 * log_q.exp()).clamp_min(1e-9).log()), 0).sum(-1)
+            mixed, mixed_rest = (0.1 * p + 0.9 * log_q.exp()).clamp_min(1e-9), 0.1 * p_rest + 0.9 * q_rest
+            divergence = where(there, p * (log_p - mixed.log()), 0).sum(-1) + p_rest * (p_rest / mixed_rest).log()
         else:
-            divergence = where(p > 1e-12, log_q.exp() * (log_q - log_p), 0).sum(-1)
+            divergence = where(there, log_q.exp() * (log_q - log_p), 0).sum(-1) + q_rest * (q_rest / p_rest).log()
         return where(p.sum(-1) > 0.5, kl_weight * divergence + (1 - kl_weight) * cross_entropy, cross_entropy).mean()
 
     def with_hidden(trainer: Any, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:

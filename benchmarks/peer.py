@@ -63,7 +63,7 @@ def inside(steps: int) -> dict[str, float]:
     examples = [encode_synthetic(tokenizer, *row) for row in synthetic]
     examples += [encode_example(tokenizer, r) for r in read_records(TASK / "train.jsonl", answered=True)]
     examples = fixed_sample(examples, steps * settings.batch_size, params.seed)
-    settings = settings.model_copy(update={"epochs": 1.0, "save_steps": 10 * steps})
+    settings = settings.model_copy(update={"epochs": 1.0, "save_steps": 10 * steps, "patience": None})
     tokens = sum(len(e["prompt_ids"]) + len(e["answer_ids"]) for e in examples)
     validation = read_records(TASK / "validation.jsonl", answered=True)
 
