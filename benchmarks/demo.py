@@ -100,6 +100,7 @@ def main() -> None:
         "kept": int4["score"] / teacher["score"],
         "time_share": int4["request_ms_p50"] / teacher["request_ms_p50"],
         "weights_share": int4["weights_mb"] / teacher["weights_mb"],
+        "parameters_m": int4["parameters_m"],
         "rss_share": int4["rss_mb"] / teacher["rss_mb"],
         "int4_of_onnx": int4["score"] / onnx["score"],
         "second_repro_s": second,

@@ -1,7 +1,7 @@
 """The endpoint teacher under load, under fire and under the knife: how fast, how much memory, what is lost, what is believed.
 
     make bench-synthesis                     (in the demo's environment, after make demo; about 15 minutes on two cores)
-    make bench-synthesis MILLION=1000000     also the memory of a million requests, some 45 minutes more
+    make bench-synthesis MILLION=1000000     also the memory of a million requests and prompts, some 50 minutes more
 
 The server is tests/teacher_server.py of the baked project, in a process of its own: no model, fixed answers, latency and faults to order. A bare
 asyncio client that does nothing but send and read says what server and machine allow; ideal is that or concurrency / latency, if less. The client
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from teacher.attacks import budgets, hostile, kills
 from teacher.common import KEY, OUTPUT, Figures
-from teacher.load import distilabel, memory, throughput
+from teacher.load import dedup, distilabel, memory, throughput
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--million", type=int, default=0, help="requests of the large memory run; 0: none")
     parser.add_argument("--distilabel", type=int, default=3000, help="requests of the comparison")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--only", nargs="*", default=["throughput", "distilabel", "memory", "kills", "hostile", "budgets"])
+    parser.add_argument("--only", nargs="*", default=["throughput", "distilabel", "memory", "dedup", "kills", "hostile", "budgets"])
     arguments = parser.parse_args()
     os.environ["PLANTED_KEY"] = KEY
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,14 @@ def main() -> None:
             figures["throughput_fraction_of_ideal"] = min(shares)
         if "memory" in arguments.only:
             figures |= memory(scratch, 100_000)
-        if arguments.million:
+        if "dedup" in arguments.only:
+            for count, among in (
+                (100_000, 100_000),
+                (100_000, 10_000),
+                *([(arguments.million, 100_000), (arguments.million, arguments.million)] if arguments.million else []),
+            ):
+                figures |= dedup(count, among)
+        if arguments.million and "memory" in arguments.only:
             figures |= memory(scratch, arguments.million)
             figures["rss_mb_1m"] = figures[f"rss_mb_{arguments.million}"]
             figures["rss_growth"] = figures["rss_mb_1m"] / figures["rss_mb_100000"] - 1

@@ -78,6 +78,31 @@ def distilabel(scratch: Path, count: int) -> Figures:
     return figures | shares | {"distilabel_ratio": figures["long_tail_per_s"] / best}
 
 
+def dedup(count: int, among: int) -> Figures:
+    """Minutes and peak memory of a process that looks for near copies in so many short prompts, among the last `among` of them."""
+    code = f"""
+import resource, sys
+from slm.filters import Sieve
+from slm.records import Record
+off = {{"refusal": False, "secrets": False, "personal": False, "longest_answer": None, "agreement": None, "decontaminate": None, "verify": False}}
+sieve = Sieve(load_task(PROJECT / "task" / "task.yaml"), Filters.model_validate(off | {{"near_duplicates": 0.9, "near_duplicates_among": {among}}}), 50, [])
+words = [f"word{{i}}" for i in range(997)]
+start, copies = time.monotonic(), 0
+for i in range({count}):
+    # Eight words that no other prompt has in this order, and every tenth one twice.
+    n = i - (i % 10 == 9)
+    said = " ".join(words[(n // 7**j * 31 + j) % 997] for j in range(7)) + f" number {{n}}"
+    copies += sieve.prompt_reason(Record(str(i), [{{"role": "user", "content": said}}])) is not None
+assert copies == {count} // 10, copies
+print((time.monotonic() - start) / 60, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+"""
+    process = child("from slm.teacher_params import Filters\nfrom slm.task import load_task\nfrom teacher import PROJECT\n" + code)
+    out, err = process.communicate()
+    assert process.returncode == 0, err[-2000:]
+    minutes, rss = map(float, out.split())
+    return {f"dedup_minutes_{count}_among_{among}": minutes, f"dedup_rss_mb_{count}_among_{among}": rss}
+
+
 def memory(scratch: Path, count: int) -> Figures:
     """Peak memory and time of a process that asks so many requests of a file, of a server that answers at once."""
     prompts = write_prompts(scratch / f"{count}.jsonl", count)

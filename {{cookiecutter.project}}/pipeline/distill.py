@@ -43,7 +43,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         if start == BASE:
-            start = prepare(BASE, Path(scratch) / "base", params)
+            said = [m["content"] for record, _, _ in synthetic for m in record.messages]
+            start = prepare(BASE, Path(scratch) / "base", params, said)
         tokenizer, model = load_tokenizer(start), load_model(start, params)
     if settings.layers > model.config.num_hidden_layers:
         raise UserError(

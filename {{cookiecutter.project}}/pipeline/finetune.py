@@ -1,4 +1,4 @@
-"""The student's last lesson: people's labels, through adapters that are then merged."""
+"""The student's last lesson: people's labels, for all weights or through adapters that are then merged."""
 
 from pathlib import Path
 

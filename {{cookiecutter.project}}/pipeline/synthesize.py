@@ -21,7 +21,7 @@ RECORDS = Path("data/synthetic.jsonl")
 LOGPROBS = Path("data/logprobs.npz")
 INVENTED = Path("data/invented.jsonl")
 # What an endpoint says of an answer, and we of several: kept with the record that it made.
-KNOWN = ("model", "request_id", "usage", "usd", "answers", "agreement", "rationale")
+KNOWN = ("model", "parameters", "request_id", "usage", "usd", "answers", "agreement", "rationale")
 
 
 def ask_local(records: list[Record], provenance: dict[str, Any], params: Params, store: Store) -> Iterator[dict[str, Any] | None]:
@@ -58,11 +58,13 @@ def main() -> None:
     invented: list[dict[str, Any]] = []
     store = Store()
     if settings.teacher == "local":
+        license_name = params.models.license
         provenance = {"teacher": "local", "folder_sha256": folder_sha256(TEACHER), "max_new_tokens": settings.max_new_tokens}
         answers = zip(ask_local(prompts, provenance, params, store), itertools.repeat(""), strict=False)
     else:
         from slm.rounds import Rounds  # again an import of seconds
 
+        license_name = settings.endpoint.license
         provenance = {"teacher": "endpoint", "base_url": settings.endpoint.base_url, "model": settings.endpoint.model}
         rounds = Rounds(task, settings, store)
         if any(settings.generate.model_dump().values()):
@@ -72,6 +74,7 @@ def main() -> None:
         answers = rounds.answer(prompts)
 
     sieve = Sieve(task, settings.filters, settings.max_new_tokens, held_out)
+    provenance |= {"recipe": "answer", "license": license_name}
     origins = {row["id"]: {"invented": row["provenance"]} for row in invented}
     rows, ids, logprobs, lengths = [], [], [], []
     for prompt, (answer, why) in zip(prompts, answers, strict=True):

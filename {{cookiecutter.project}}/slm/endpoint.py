@@ -19,7 +19,7 @@ from slm.budget import Budget, Cost, dollars, worst_case
 from slm.credential import Credential
 from slm.errors import UserError
 from slm.files import sha256_json
-from slm.pace import Pace
+from slm.pace import Pace, retry_after
 from slm.rationale import TOKENS, with_rationale
 from slm.reply import NotAnAnswer, read_reply
 from slm.task import Task
@@ -72,6 +72,12 @@ def text_request(settings: Endpoint, messages: list[dict[str, str]], max_tokens:
     request = {"model": settings.model, "messages": messages, "max_tokens": max_tokens, **drawn}
     extra = {name: value for name, value in settings.extra.items() if name not in OF_ANSWERS}
     return {name: value for name, value in (request | extra).items() if value is not None}
+
+
+def parameters_of(request: Request) -> dict[str, Any]:
+    """What an answer's provenance says of its request: all but the messages, and of a schema only that there was one."""
+    said = {name: value for name, value in request.items() if name not in ("messages", "model")}
+    return said | {name: said[name]["type"] for name in ("response_format",) if isinstance(said.get(name), dict) and "type" in said[name]}
 
 
 def key_of(settings: Endpoint, request: Request, sample: int = 0) -> str:
@@ -280,18 +286,6 @@ class Teacher(Session):
             self._formatted = False
             return Again(f"{status}: {said}", congested=True)
         return Failure(f"refused with {status}: {said}")
-
-
-def retry_after(headers: httpx2.Headers) -> float | None:
-    """Seconds; a date is left to the jittered wait."""
-    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers[name]) / unit
-        except (KeyError, ValueError):
-            continue
-        if 0 <= seconds < 1e9:
-            return seconds
-    return None
 
 
 def root(error: BaseException) -> BaseException:

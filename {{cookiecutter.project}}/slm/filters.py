@@ -5,15 +5,19 @@ that was paid for is deleted, so a filter that is switched off gives its records
 """
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from datasketch import MinHash, MinHashLSH
 
+from slm.patterns import CONTROL, PERSONAL, REFUSALS, SECRETS, found
 from slm.quality import NEAR, Index, grams, normal, schema_error
 from slm.records import Record
-from slm.scoring import FINAL, final_answer
+from slm.scoring import FINAL, class_of, final_answer
 from slm.task import Task
 from slm.teacher_params import Filters
 
@@ -28,39 +32,16 @@ STEPS = {
     "secret": "secrets",
     "personal": "personal",
     "length": "longest_answer",
+    "word": "words",
+    "language": "language",
+    "unsure": "confidence",
     "agreement": "agreement",
     "contaminated": "decontaminate",
     "duplicate": "near_duplicates",
+    "balance": "per_class",
 }
+FOREIGN = 0.8  # probability from which a prompt counts as being in another language: short ones could be in several
 PERMUTATIONS = 128  # of a MinHash: 512 bytes a prompt; what it finds is compared exactly
-
-REFUSALS = re.compile(
-    r"^\W*((i'?m|i am) (very |really |truly )?(sorry|afraid)|sorry,|i (can'?t|cannot|can not|won'?t|am unable|am not able)\b"
-    r"|as an ai\b|unfortunately,? i\b|es tut mir leid|ich kann (das|dabei|ihnen|dir) (leider )?nicht|je suis désolé|lo siento)",
-    re.IGNORECASE,
-)
-CONTROL = re.compile(r"<\|[a-z_]{1,40}\|>|\[/?INST\]|<</?SYS>>|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", re.IGNORECASE)
-SECRETS = {
-    "private key": r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----",
-    "API key": r"\b(?:sk|rk|pk)[-_](?:live|test|proj|ant|or)?[-_A-Za-z0-9]{16,}",
-    "AWS key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
-    "GitHub token": r"\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_[A-Za-z0-9_]{30,}",
-    "Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}",
-    "Google key": r"\bAIza[0-9A-Za-z_-]{35}",
-    "Slack token": r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
-    "JSON web token": r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
-    "password in an address": r"\b[a-z][a-z0-9+.-]*://[^\s/:@]+:[^\s/@]+@",
-    "the endpoint's key": r"\[the endpoint's key\]",
-}
-PERSONAL = {
-    "e-mail address": r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}\b",
-    "card number": r"\b(?:\d[ -]?){12,18}\d\b",
-    "bank account": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b",
-    "social security number": r"\b(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}\b",
-}
-Patterns = dict[str, re.Pattern[str]]
-_SECRETS: Patterns = {name: re.compile(p) for name, p in SECRETS.items()}
-_PERSONAL: Patterns = {name: re.compile(p) for name, p in PERSONAL.items()}
 
 
 def tidied(task: Task, text: str) -> str:
@@ -109,29 +90,6 @@ def schema(task: Task, asked: str, text: str) -> str | None:
     return schema_error(task, asked, text)
 
 
-def luhn(digits: str) -> bool:
-    values = [int(d) for d in digits if d.isdigit()]
-    doubled = [v if i % 2 == 0 else sum(divmod(2 * v, 10)) for i, v in enumerate(reversed(values))]
-    return sum(doubled) % 10 == 0 and len(set(values)) > 1
-
-
-def iban(text: str) -> bool:
-    plain = text.replace(" ", "")
-    return int("".join(str(int(c, 36)) for c in plain[4:] + plain[:4])) % 97 == 1
-
-
-CHECKS: dict[str, Callable[[str], bool]] = {"card number": luhn, "bank account": iban}
-
-
-def found(patterns: Patterns, texts: list[str]) -> str | None:
-    """The kind of the first thing found; never the thing itself."""
-    for text in texts:
-        for name, pattern in patterns.items():
-            if any(CHECKS.get(name, bool)(match[0]) for match in pattern.finditer(text)):
-                return name
-    return None
-
-
 def leaves(value: Any) -> Iterator[str]:
     """Texts in a JSON value, without its keys, which all answers share."""
     if isinstance(value, str):
@@ -146,13 +104,23 @@ def words_in_a_row(text: str, n: int) -> set[int]:
     return {hash(tuple(words[i : i + n])) for i in range(len(words) - n + 1)}
 
 
+@cache
+def identifier() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # loads for a second
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
 class Sieve:
-    """Judges records one after the other; remembers prompts, for near-duplicates."""
+    """Judges records one after the other; remembers prompts, for near-duplicates, and counts classes."""
 
     def __init__(self, task: Task, settings: Filters, limit: int, held_out: list[tuple[str, Record]]) -> None:
         """held_out: (file:line, record) of validation and test; limit: synthesize.max_new_tokens, for the message."""
         self._task, self._settings, self._limit = task, settings, limit
         self._rows: dict[int, str] = {}
+        self._kept: Counter[str | None] = Counter()
+        words = "|".join(re.escape(word) for word in settings.words)
+        self._words = re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)
         if settings.decontaminate:
             for name, record in held_out:
                 for text in (record.asked, *self._texts(record.answer)):
@@ -161,7 +129,7 @@ class Sieve:
             self._near = Index([(name, record.asked) for name, record in held_out])
         if settings.near_duplicates:
             self._seen = MinHashLSH(threshold=settings.near_duplicates, num_perm=PERMUTATIONS)
-            self._grams: dict[str, set[tuple[str, ...]]] = {}
+            self._said: dict[str, str] = {}  # what the prompts say, in the order in which they came
 
     def _texts(self, answer: str) -> list[str]:
         if self._task.kind != "json":
@@ -194,7 +162,7 @@ class Sieve:
 
     def prompt_reason(self, prompt: Record) -> str | None:
         """Why a request that a teacher wrote must not be asked: all that is said against its text, before it costs answers."""
-        for name in ("control", "secret", "personal", "contaminated", "duplicate"):
+        for name in ("control", "secret", "personal", "word", "language", "contaminated", "duplicate"):
             switch = STEPS[name]
             if (not switch or getattr(self._settings, switch)) and (reason := getattr(self, f"_{name}")(prompt, {}, prompt.text)):
                 return f"{name}: {reason}"
@@ -225,14 +193,31 @@ class Sieve:
     def _secret(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
         if answer.get("key_sent_back"):
             return "the endpoint's key"
-        return found(_SECRETS, [prompt.asked, text])
+        return found(SECRETS, [prompt.asked, text])
 
     def _personal(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
-        return found(_PERSONAL, [prompt.asked, text])
+        return found(PERSONAL, [prompt.asked, text])
 
     def _length(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
         most = self._settings.longest_answer
         return f"{len(text)} characters, more than {most}" if most and len(text) > most else None
+
+    def _word(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
+        match = self._words.search(prompt.asked) or self._words.search(text)
+        return f"{match[0]!r} (synthesize.filters.words)" if match else None
+
+    def _language(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
+        language, probability = identifier().classify(prompt.text)
+        foreign = language != self._settings.language and probability >= FOREIGN
+        return f"the prompt is {language!r} with probability {probability:.2f}, not {self._settings.language!r}" if foreign else None
+
+    def _unsure(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
+        # Of what the teacher said: the first of the local one's alternatives, the token itself of an endpoint's.
+        said = [row[0] for row in answer.get("topk_logprobs", [])] or [token[1] for token in answer.get("logprobs", [])]
+        if not said:
+            return "no log-probabilities came with the answer"
+        likelihood, least = math.exp(sum(said) / len(said)), self._settings.confidence or 0
+        return f"the teacher gives its tokens {likelihood:.2f} on average, less than {least:g}: {text[:60]}" if likelihood < least else None
 
     def _agreement(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
         share, least = answer["agreement"], self._settings.agreement or 0
@@ -247,13 +232,25 @@ class Sieve:
         return f"a near copy of {name}" if similarity > NEAR else None
 
     def _duplicate(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
-        mine = grams(" ".join(m["content"] for m in prompt.prompt))
+        said = " ".join(m["content"] for m in prompt.prompt)
+        mine = grams(said)
         sketch = MinHash(num_perm=PERMUTATIONS)
         sketch.update_batch([" ".join(gram).encode() for gram in mine])
         for name in self._seen.query(sketch):
-            other = self._grams[str(name)]
+            other = grams(self._said[str(name)])
             if len(mine & other) / len(mine | other) >= (self._settings.near_duplicates or 1):
                 return f"a near copy of {name}"
+        if len(self._said) == self._settings.near_duplicates_among:
+            oldest = next(iter(self._said))
+            self._seen.remove(oldest)
+            del self._said[oldest]
         self._seen.insert(prompt.id, sketch)
-        self._grams[prompt.id] = mine
+        self._said[prompt.id] = said
+        return None
+
+    def _balance(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
+        name, most = class_of(self._task, text), self._settings.per_class or 0
+        if name is not None and self._kept[name] >= most:
+            return f"{most} answers of class {name!r} are there already"
+        self._kept[name] += 1
         return None

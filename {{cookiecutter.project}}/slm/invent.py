@@ -19,9 +19,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from slm.endpoint import Request, text_request
+from slm.endpoint import Request, parameters_of, text_request
 from slm.errors import UserError
-from slm.filters import REFUSALS, unfenced
+from slm.filters import unfenced
+from slm.patterns import REFUSALS
 from slm.records import TASK, Record
 from slm.scoring import class_of
 from slm.task import Task
@@ -165,6 +166,5 @@ def sendable(text: str) -> bool:
 
 def provenance_of(call: Call, request: Request, answer: dict[str, Any]) -> dict[str, Any]:
     """Where the requests of one call come from; usage is that of the whole call."""
-    parameters = {name: value for name, value in request.items() if name not in ("messages", "model")}
     said = {name: answer.get(name) for name in ("model", "request_id", "usage", "usd")}
-    return {"recipe": call.recipe, **call.detail, "parents": [r.id for r in call.parents], "parameters": parameters, **said}
+    return {"recipe": call.recipe, **call.detail, "parents": [r.id for r in call.parents], "parameters": parameters_of(request), **said}

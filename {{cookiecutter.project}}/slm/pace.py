@@ -10,7 +10,9 @@ import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from email.utils import parsedate_to_datetime
 
+import httpx2
 from anyio import CapacityLimiter
 
 from slm.errors import UserError
@@ -87,3 +89,19 @@ class Pace:
             raise UserError(
                 f"{self._where}: {BREAKER} requests in a row got no answer, the last: {why}; answers so far are kept, run again"
             )
+
+
+def retry_after(headers: httpx2.Headers) -> float | None:
+    """Seconds. A date counts from the endpoint's own `Date`: its clock and ours need not agree."""
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers[name]) / unit
+        except (KeyError, ValueError):
+            continue
+        if 0 <= seconds < 1e9:
+            return seconds
+    try:
+        until, now = (parsedate_to_datetime(headers[name]) for name in ("retry-after", "date"))
+        return max(0.0, (until - now).total_seconds())
+    except (KeyError, ValueError, TypeError):  # TypeError: one of them without a time zone
+        return None

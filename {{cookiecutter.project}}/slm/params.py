@@ -83,7 +83,11 @@ class Adapted(Training):
 
 
 class Augment(Strict):
-    variations: int = Field(ge=0, le=100, description="of each labelled example, with free text of other examples; 0: none")
+    variations: int = Field(
+        ge=0,
+        le=100,
+        description="of each labelled example (and of each answer of the teacher, for the student), with free text of others; 0: none",
+    )
     by: str | None = Field(description="field of a JSON answer: free text moves between answers that agree in it; null: between all")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from slm.agreement import agreed
 from slm.asking import ask_missing, one_model, requests_of, stored_answers
 from slm.budget import NOTHING, dollars, worst_case
-from slm.endpoint import Request, key_of
+from slm.endpoint import Request, key_of, parameters_of
 from slm.filters import Sieve, tidied
 from slm.invent import calls_of, provenance_of, read_requests
 from slm.quality import normal
@@ -121,6 +121,8 @@ class Rounds:
                 agreed(self._task, [a["text"] if a and not a.get("no_answer") else None for a in answers]) if wanted > 1 else (0, 1.0)
             )
             answer = answers[best]
+            if answer:
+                answer |= {"parameters": parameters_of(requests[start + best][1])}
             if answer and wanted > 1:
                 answer |= {"answers": wanted, "agreement": round(share, 4)}
             yield answer, failures.get(keys[start + best], "")

@@ -39,6 +39,7 @@ class Endpoint(Strict):
     top_logprobs: int | None = Field(ge=0, le=20, description="alternatives kept for each token; null: no log-probabilities")
     model_change: Literal["stop", "accept"]
     extra: dict[str, Any] = Field(description="further fields of each request; null takes a field out")
+    license: str | None = Field(None, description="of the answers, as you read the teacher's terms; null: not read")
     price: Price
     batch: bool = Field(False, description="ask in batches")
     budget: Limits
@@ -66,11 +67,18 @@ class Filters(Strict):
     secrets: bool
     personal: bool
     longest_answer: int | None = Field(ge=1, description="characters; null: off")
+    words: list[Annotated[str, Field(min_length=1)]] = Field([], description="that stand in neither prompt nor answer; empty: off")
+    language: str | None = Field(None, pattern="^[a-z]{2,3}$", description="of prompts, ISO 639; null: off")
+    confidence: float | None = Field(
+        None, gt=0, le=1, description="least probability of an answer's tokens by the teacher itself, geometric mean; null: off"
+    )
+    per_class: int | None = Field(None, ge=1, description="most answers of one class; null: off")
     agreement: float | None = Field(gt=0, le=1, description="least share of several answers that agree; null: off")
     decontaminate: int | None = Field(ge=3, le=100, description="words in a row shared with a held-out example; null: off")
     near_duplicates: float | None = Field(
         ge=0.5, le=1, description="overlap of word 3-grams from which a later prompt is dropped; null: off"
     )
+    near_duplicates_among: int = Field(1_000_000, ge=1, le=100_000_000, description="the last so many earlier prompts")
     verify: bool = Field(description="the teacher is asked whether its answer is right")
 
 
@@ -89,6 +97,12 @@ class Synthesize(Strict):
     def agreement_needs_answers(self) -> Self:
         if self.filters.agreement is not None and (self.teacher == "local" or self.endpoint.answers == 1):
             raise ValueError("filters.agreement needs teacher: endpoint and endpoint.answers of 2 or more: one answer agrees with itself")
+        return self
+
+    @model_validator(mode="after")
+    def confidence_needs_logprobs(self) -> Self:
+        if self.filters.confidence is not None and self.teacher == "endpoint" and self.endpoint.top_logprobs is None:
+            raise ValueError("filters.confidence needs endpoint.top_logprobs (0 is enough): else nobody knows how sure the teacher was")
         return self
 
     @model_validator(mode="after")

@@ -32,12 +32,15 @@ def task_texts() -> list[str]:
     return [m["content"] for r in records for m in r.messages] + ["system\n", "user\n", "assistant\n"]
 
 
-def prepare(base: Path, output: Path, params: Params) -> Path:
-    """Write the base model as it is taught: with the short chat template and, if params say so, the task's vocabulary and context."""
+def prepare(base: Path, output: Path, params: Params, more: Iterable[str] = ()) -> Path:
+    """Write the base model as it is taught: with the short chat template and, if params say so, the task's vocabulary and context.
+
+    more: texts beside the task's own whose tokens stay, such as an endpoint's answers and prompts.
+    """
     tokenizer, model = load_tokenizer(base), load_model(base, params)
     use_short_template(tokenizer)
     if params.models.vocabulary == "task":
-        trim(model, tokenizer, task_texts())
+        trim(model, tokenizer, [*task_texts(), *more])
         add_phrases(model, tokenizer, learn_phrases(tokenizer, read_records(TASK / "train.jsonl", answered=True), params.models.phrases))
     if params.models.context:
         model.config.max_position_embeddings = min(params.models.context, model.config.max_position_embeddings)
@@ -54,9 +57,10 @@ def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iter
         UserError: for a tokenizer that is not byte-level BPE.
     """
     spec: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
-    if spec["model"]["type"] != "BPE" or spec["model"].get("byte_fallback"):
+    kind = spec["model"]["type"] + (" with byte fallback" if spec["model"].get("byte_fallback") else "")
+    if kind != "BPE":
         raise UserError(
-            f"params.yaml: models.vocabulary is 'task', but this model's tokenizer is {spec['model']['type']}, not byte-level BPE; set it to 'full'"
+            f"params.yaml: models.vocabulary is 'task', but this model's tokenizer is {kind}, not byte-level BPE; set it to 'full'"
         )
     vocab: dict[str, int] = spec["model"]["vocab"]
     merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in spec["model"]["merges"]]

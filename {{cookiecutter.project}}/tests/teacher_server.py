@@ -175,7 +175,7 @@ BAD: dict[str, Any] = {
 }  # fmt: skip
 # Answers that are bad only in what they do to the client, or harmless beside it: a good answer is inside, and may be believed once whole.
 HARMLESS = {"usage_negative", "usage_huge", "usage_text", "key_in_id", "other_model"}
-STATUSES = {"401": 401, "402": 402, "403": 403, "404": 404, "400": 400, "413": 413, "422": 422, "429": 429, "429_wait": 429, "429_day": 429,
+STATUSES = {"401": 401, "402": 402, "403": 403, "404": 404, "400": 400, "413": 413, "422": 422, "429": 429, "429_wait": 429, "429_day": 429, "429_date": 429,
             "429_quota": 429, "500": 500, "500_key": 500, "500_huge": 500, "503": 503, "529": 529, "302": 302}  # fmt: skip
 
 
@@ -376,9 +376,10 @@ class Connection(asyncio.Protocol):
         asyncio.get_running_loop().call_later(latency, self.answer, request, key, fault, stats.asked)
 
     def refuse(self, fault: str, key: str) -> None:
-        extra = {"429_wait": "Retry-After: 1\r\n", "429_day": "Retry-After: 86400\r\n", "302": "Location: http://127.0.0.1:9/\r\n"}.get(
-            fault, ""
-        )
+        # The clock of 429_date is twenty years behind.
+        dated = "Date: Thu, 26 Oct 2006 10:00:00 GMT\r\nRetry-After: Thu, 26 Oct 2006 10:00:01 GMT\r\n"
+        waits = {"429_wait": "Retry-After: 1\r\n", "429_day": "Retry-After: 86400\r\n", "429_date": dated}
+        extra = (waits | {"302": "Location: http://127.0.0.1:9/\r\n"}).get(fault, "")
         message = {"429_quota": "insufficient_quota", "500_key": f"bad key {key}", "500_huge": "x" * 20_000_000}.get(
             fault, f"ordered {fault}"
         )

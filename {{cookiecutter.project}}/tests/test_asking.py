@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from teacher_server import BAD, HARMLESS, IDENTITY, TOKEN
 
@@ -18,6 +19,7 @@ from slm import pace
 from slm.asking import ask_missing, requests_of, stored_answers
 from slm.errors import UserError
 from slm.invent import RECIPES
+from slm.pace import retry_after
 from slm.store import Store
 from slm.task import Task
 from slm.teacher_params import Synthesize
@@ -79,7 +81,8 @@ def test_what_is_stored_is_never_asked_again_and_needs_no_key(tmp_path: Path, se
 
 
 @pytest.mark.parametrize(
-    "fault", ["429", "429_wait", "500", "503", "529", "reset", "truncated", "empty_choices", "invalid_utf8", "huge", "wrong_length"]
+    "fault",
+    ["429", "429_wait", "429_date", "500", "503", "529", "reset", "truncated", "empty_choices", "invalid_utf8", "huge", "wrong_length"],
 )
 def test_a_passing_fault_is_asked_again(tmp_path: Path, serve, fault: str):
     server = serve(faults=["ok", fault, fault, "ok"])
@@ -311,3 +314,22 @@ def test_the_pace_finds_its_limit_and_returns():
     for _ in range(3000):
         steps.answered()
     assert steps.limit == 64
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after": "2"}, 2),
+        ({"date": "Thu, 26 Oct 2006 10:00:00 GMT", "retry-after": "Thu, 26 Oct 2006 10:00:30 GMT"}, 30),
+        ({"date": "Thu, 26 Oct 2006 10:00:00 GMT", "retry-after": "Thu, 26 Oct 2006 09:00:00 GMT"}, 0),
+        ({"retry-after": "Thu, 26 Oct 2006 10:00:30 GMT"}, None),  # by which clock?
+        ({"date": "Thu, 26 Oct 2006 10:00:00", "retry-after": "Thu, 26 Oct 2006 10:00:30 GMT"}, None),
+        ({"date": "today", "retry-after": "soon"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "-3"}, None),
+        ({}, None),
+    ],
+)
+def test_how_long_to_wait_goes_by_the_endpoints_own_clock(headers: dict[str, str], seconds: float | None):
+    assert retry_after(httpx2.Headers(headers)) == seconds

@@ -14,12 +14,16 @@ ON = {
     "secrets": True,
     "personal": True,
     "longest_answer": 200,
+    "words": ["damn", "go to hell"],
+    "language": "en",
+    "confidence": 0.6,
+    "per_class": 1,
     "agreement": 0.5,
     "decontaminate": 13,
     "near_duplicates": 0.9,
     "verify": True,
 }
-OFF = {name: False if value is True else None for name, value in ON.items()}
+OFF = {name: False if value is True else [] if isinstance(value, list) else None for name, value in ON.items()}
 LONG = "when the lorry with the new boiler comes on thursday open the side gate and then call my neighbour at once"
 HELD_OUT = [
     (f"task/test.jsonl:{line}", Record(str(line), [{"role": "user", "content": text}, {"role": "assistant", "content": "certainly"}]))
@@ -27,6 +31,7 @@ HELD_OUT = [
 ]
 TEXT = Task(name="t", kind="text", instruction="i")
 GOOD = {"cut": False, "finish_reason": "stop", "refusal": None, "key_sent_back": False, "answers": 5, "agreement": 0.6}
+GOOD |= {"topk_logprobs": [[-0.1, -3.0], [-0.7, -0.8]]}
 
 
 def prompt(text: str, name: str = "p") -> Record:
@@ -57,6 +62,11 @@ def reason(text: str, task: Task = TEXT, asked: str = "turn on the light", switc
         ("personal", "pay DE89 3704 0044 0532 0130 00", {}),
         ("personal", "ssn 123-45-6789", {}),
         ("length", "x " * 150, {}),
+        ("word", "well, Damn!", {}),
+        ("word", "you can go to hell", {}),
+        ("unsure", "fine", {"topk_logprobs": [[-0.1, -3.0], [-1.2, -1.3]]}),
+        ("unsure", "fine", {"topk_logprobs": [], "logprobs": [["fi", -0.4, []], ["ne", -0.8, []]]}),
+        ("unsure", "fine", {"topk_logprobs": []}),
         ("agreement", "fine", {"agreement": 0.4}),
         ("contaminated", f"as they said: {LONG}!", {}),
     ],
@@ -72,7 +82,7 @@ def test_a_filter_drops_what_it_is_for(name: str, text: str, answer: dict[str, A
     "text",
     [
         "Sorry songs are the best", "I can open it", "5 > 3 and <b>", "task-list and risk-assessment-for-the-garden", "see http://host:80/a@b",
-        "at 4111 1111 1111 1112", "FR76 ABCD EFGH IJKL MNOP", "mail me @home", "order 000-12-3456", " ".join(LONG.split()[:12]),
+        "at 4111 1111 1111 1112", "FR76 ABCD EFGH IJKL MNOP", "mail me @home", "order 000-12-3456", "damnation", " ".join(LONG.split()[:12]),
     ],
 )  # fmt: skip
 def test_a_filter_leaves_its_neighbour_alone(text: str):
@@ -91,6 +101,30 @@ def test_a_near_copy_of_an_earlier_prompt_is_dropped():
     assert sieve.reason(prompt(words.replace("word59", "other"), "two"), GOOD, "fine") == "duplicate: a near copy of one"
     assert sieve.reason(prompt("set a timer for 5 minutes", "four"), GOOD, "fine") is None
     assert sieve.reason(prompt("set a timer for 6 minutes", "five"), GOOD, "fine") is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "language"),
+    [("schalte das Licht in der Küche ein", "de"), ("allume la lumière du salon s'il te plaît", "fr"), ("set timer 5", None), ("ok", None)],
+)
+def test_a_prompt_in_another_language_is_dropped_if_that_is_sure(asked: str, language: str | None):
+    why = reason("fine", asked=asked)
+    assert why is None if language is None else why and why.startswith(f"language: the prompt is '{language}' with probability ")
+    assert reason("fine", asked=asked, switches=OFF) is None
+    assert Sieve(TEXT, Filters.model_validate(ON), 50, []).prompt_reason(prompt(asked)) == why
+
+
+def test_the_first_answers_of_a_class_stay_and_the_others_go(task: Task):
+    sieve = Sieve(task, Filters.model_validate(ON | {"near_duplicates": None, "per_class": 2}), 50, [])
+    said = [sieve.reason(prompt(f"do {i}", f"p{i}"), GOOD, f'{{"name":"{n}","arguments":{{}}}}') for i, n in enumerate("aabab")]
+    assert said == [None, None, None, "balance: 2 answers of class 'a' are there already", None]
+
+
+def test_copies_are_looked_for_among_the_last_prompts_alone():
+    sieve = Sieve(TEXT, Filters.model_validate(OFF | {"near_duplicates": 0.9, "near_duplicates_among": 2}), 50, [])
+    asked = ["open the garage door", "play some old jazz", "is it raining in Oslo", "open the garage door", "is it raining in Oslo"]
+    said = [sieve.reason(prompt(text, str(i)), GOOD, "fine") for i, text in enumerate(asked)]
+    assert said == [None, None, None, None, "duplicate: a near copy of 2"]  # the first was forgotten when the third came
 
 
 def test_no_answer_is_a_reason():

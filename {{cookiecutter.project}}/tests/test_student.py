@@ -2,9 +2,13 @@
 
 import copy
 import math
+import sys
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE, Unigram, WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from slm.chat import IGNORE, collate, use_short_template
 from slm.errors import UserError
@@ -120,6 +124,12 @@ def test_trimmed_vocabulary_cuts_task_texts_alike_and_loses_no_text(tiny):
     assert tokenizer.convert_ids_to_tokens(tokenizer(TEXTS[0])["input_ids"]) == words[0]
     for text in [*TEXTS, "unseen Ωmega\t\n\x00 𝔘nicode"]:
         assert tokenizer.decode(tokenizer(text)["input_ids"], clean_up_tokenization_spaces=False) == text
+    # All of Unicode but the surrogates, which are no text; and no text becomes longer than its bytes.
+    everything = [chr(i) for i in range(sys.maxunicode + 1) if not 0xD800 <= i < 0xE000]
+    for start in range(0, len(everything), 1 << 14):
+        text = "".join(everything[start : start + (1 << 14)])
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text and len(ids) <= len(text.encode())
     with torch.no_grad():
         after = model(torch.tensor([tokenizer(TEXTS[0])["input_ids"]])).logits
     common = torch.tensor(before[0])
@@ -168,14 +178,19 @@ def test_what_an_assistant_said_before_is_no_request(tiny):
     assert phrases("assistant") and not phrases("user")
 
 
-def test_other_tokenizers_are_refused(tiny):
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from transformers import PreTrainedTokenizerFast
-
-    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0, "b": 1}, unk_token="a")))
-    with pytest.raises(UserError, match="WordLevel, not byte-level BPE"):
-        trim(copy.deepcopy(tiny[0]), words, ["a"])
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (WordLevel({"a": 0, "b": 1}, unk_token="a"), "WordLevel, not byte-level BPE"),
+        (Unigram([("a", 0.0), ("b", -1.0)], unk_id=0), "Unigram, not byte-level BPE"),  # SentencePiece's
+        (BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")], unk_token="a", byte_fallback=True), "BPE with byte fallback, not byte-level BPE"),
+    ],
+    ids=["words", "unigram", "fallback"],
+)
+def test_other_tokenizers_are_refused(tiny, model: object, said: str):
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model))
+    with pytest.raises(UserError, match=f"this model's tokenizer is {said}; set it to 'full'"):
+        trim(copy.deepcopy(tiny[0]), tokenizer, ["a"])
 
 
 def test_generation_equals_the_library_and_leaves_no_row_waiting(tiny):
