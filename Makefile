@@ -82,7 +82,7 @@ bench-ablations: ## what each step of making a student is worth (after make demo
 
 SEEDS := 3
 
-bench-student: tools ## what the full profile makes of the default task, beside TRL's SFTTrainer (hours; goes on where it was; SEEDS=1: one student)
+bench-student: tools ## what the full profile makes of the default task, beside TRL's trainers (hours; goes on where it was; SEEDS=1: one student)
 	$(BIN)/python -m benchmarks.student --seeds $(SEEDS) $(if $(FRESH),--fresh)
 
 bench-verdict: tools ## how often the verdict is wrong, and what it catches (after make demo)
