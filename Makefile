@@ -77,8 +77,10 @@ MILLION ?= 0
 bench-synthesis: ## the endpoint teacher under load and under fire (after make demo; MILLION=1000000 for the large memory run)
 	$(DEMO)/$(BIN)/python benchmarks/synthesis.py $(DEMO) --million $(MILLION)
 
-bench-ablations: ## what each step of making a student is worth (after make demo; an hour, goes on where it was)
-	$(DEMO)/$(BIN)/python benchmarks/ablations.py $(DEMO)
+STEPS := 160
+
+bench-ablations: ## what each step of making a student is worth (after make demo; three quarters of an hour, goes on where it was; STEPS=360: longer lessons)
+	$(DEMO)/$(BIN)/python benchmarks/ablations.py $(DEMO) --steps $(STEPS)
 
 SEEDS := 3
 

@@ -48,6 +48,7 @@ class Way:
     chosen: str = "rounds"
     healed: float = 0.0
     start: str = "teacher"
+    vocabulary: str = "task"
     data: tuple[str, ...] = ("labelled", "synthetic")
     kl_weight: float = 0.7
     loss: str = "forward"
@@ -98,6 +99,10 @@ GROUPS: dict[str, dict[str, Way]] = {
         ),
     },
     "start": {"the taught teacher's layers": OURS, "the base model's layers": replace(OURS, start="base")},
+    "vocabulary": {  # from the base model and by cross-entropy: the teacher's tokens are the task's
+        "the task's, with phrases": replace(OURS, start="base", kl_weight=0.0),
+        "the base model's": replace(OURS, start="base", kl_weight=0.0, vocabulary="full"),
+    },
     "rounding": {
         "4 bits, groups of 64": OURS,
         "4 bits, groups of 32": replace(OURS, group_size=32),
@@ -129,7 +134,7 @@ def main() -> None:
                 KEPT.parent.mkdir(exist_ok=True)
                 KEPT.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
             row = made[key]
-            figures |= {f"{group}: {name}, {figure}": row[figure] for figure in ("loss", "exact")}
+            figures |= {f"{group}: {name}, {figure}": row[figure] for figure in ("loss", "exact", "seconds")}
             print(f"  {name:58s}{row['loss']:8.3f}{row['exact']:8.3f}{row['seconds']:9.0f}", flush=True)
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     OUTPUT.write_text(json.dumps({"figures": figures}, indent=2) + "\n", encoding="utf-8")
@@ -159,9 +164,11 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     )
     folder, labelled = Path("models/teacher"), read_records(TASK / "train.jsonl", answered=True)
     validation = read_records(TASK / "validation.jsonl", answered=True)
-    tokenizer, teacher = load_tokenizer(folder), load_model(folder, params).eval()
+    teacher = load_model(folder, params).eval()
     with tempfile.TemporaryDirectory() as scratch:
-        model = load_model(folder if way.start == "teacher" else prepare(Path("models/base"), Path(scratch) / "base", params), params)
+        cut = params.model_copy(update={"models": params.models.model_copy(update={"vocabulary": way.vocabulary})})
+        start = folder if way.start == "teacher" else prepare(Path("models/base"), Path(scratch) / "base", cut)
+        tokenizer, model = load_tokenizer(start), load_model(start, params)
 
     def batch(records: list[Any]) -> dict[str, Any]:
         return collate([encode_example(tokenizer, r) for r in records], tokenizer.pad_token_id)
@@ -187,7 +194,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
         examples = [e if "topk_ids" in e else with_teacher(teacher, e, params.synthesize.top_k) for e in examples]
     probe = batch(fixed_sample(validation, params.distill.probe_examples, 0))
     depth = model.config.num_hidden_layers
-    start = time.perf_counter()
+    began = time.perf_counter()
 
     def lesson(name: str, part: list[Any]) -> None:
         train(
@@ -226,7 +233,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     with losses_of(way, teacher, kept):
         lesson("ablation", examples[first:])
 
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - began
     model.eval()
     with inference_mode():
         losses = []
