@@ -2,11 +2,10 @@
 
     .venv/bin/python kept.py 3
 
-Trains the students that are not there yet (`make seeds`). The last line of stdout is one JSON object.
+After `make seeds N=3`, if there are several. The last line of stdout is one JSON object.
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,8 +26,6 @@ def scores(path: Path) -> np.ndarray:
 
 
 def main(seeds: int) -> None:
-    if seeds > 1:
-        subprocess.run([sys.executable, "-m", "slm.seeds", str(seeds)], check=True, stdout=sys.stderr)
     paths = [Path(f"predictions/seeds/{seed}.jsonl") for seed in range(seeds)] if seeds > 1 else [Path("predictions/int4.jsonl")]
     teacher, students = scores(Path("predictions/teacher.jsonl")), np.array([scores(path) for path in paths])
     # Over examples, the same for teacher and students; the students' scores are averaged first.

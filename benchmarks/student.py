@@ -76,6 +76,8 @@ def figures(seeds: int) -> dict[str, float]:
         "full_rss_share": int4["rss_mb"] / teacher["rss_mb"],
         "full_int4_of_onnx": int4["score"] / onnx["score"],
     }
+    if seeds > 1:
+        subprocess.run(["make", "seeds", f"N={seeds}"], cwd=PROJECT, env=environment(), check=True)
     return found | json.loads(python(Path(__file__).with_name("kept.py"), str(seeds)).splitlines()[-1])
 
 
