@@ -22,7 +22,7 @@ from slm.training import train
 def lesson(project: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(project)
     params = load_params()
-    settings = params.distill.model_copy(update={"epochs": 2, "learning_rate": 1e-3, "rounding": None})
+    settings = params.distill.model_copy(update={"epochs": 2, "learning_rate": 1e-3, "rounding": None, "save_steps": 50, "patience": None})
     tokenizer = load_tokenizer(Path("models/teacher"))
     examples = [encode_example(tokenizer, r) for r in read_records(TASK / "train.jsonl", True)]  # ten: the last batch is not full
 
