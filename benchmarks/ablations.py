@@ -33,7 +33,8 @@ class Way:
     """One way to make a student; the defaults are ours, at the size of the full profile.
 
     groups: of query heads that share a key and value head, kept in each layer by what they say; None: all three.
-    chosen: rounds (loss without a layer, measured again after each round), once, similarity (ShortGPT), even (every nth), first.
+    chosen: rounds (loss without a layer, measured again after each round), once, similarity (ShortGPT), block (the block in a row whose loss
+        counts least goes, as in arXiv 2403.17887, but chosen by loss), even (every nth), first.
     healed: of the steps, the share spent before the last half of the layers goes; 0: all go at once.
     loss: what kl_weight weighs. forward (ours), reverse (the teacher's and the student's places exchanged, as in MiniLLM, arXiv 2306.08543), skewed
         (the student's distribution mixed with a tenth of the teacher's, DistiLLM, arXiv 2402.03898), hidden (forward, and the layers' outputs are drawn
@@ -73,6 +74,7 @@ GROUPS: dict[str, dict[str, Way]] = {
         "by loss without them, in rounds": OURS,
         "by loss, in one round": replace(OURS, chosen="once"),
         "by similarity of input and output": replace(OURS, chosen="similarity"),
+        "all but one block in a row": replace(OURS, chosen="block"),
         "evenly spaced": replace(OURS, chosen="even"),
         "the first": replace(OURS, chosen="first"),
     },
@@ -320,6 +322,7 @@ def layers_of(model: Any, probe: dict[str, Any], keep: int, chosen: str) -> list
         "rounds": lambda: choose_layers(model, probe, keep, rounds=4)[0],
         "once": lambda: choose_layers(model, probe, keep, rounds=1)[0],
         "similarity": lambda: least_similar(model, probe, keep),
+        "block": lambda: without_a_block(model, probe, keep),
         "even": lambda: sorted({round(i * (depth - 1) / (keep - 1)) for i in range(keep)}),
         "first": lambda: list(range(keep)),
     }
@@ -352,6 +355,20 @@ def keep_groups(model: Any, probe: dict[str, Any], keep: int) -> None:
         out.weight, out.in_features = Parameter(columns.clone()), columns.shape[1]
     config.head_dim = attention.head_dim
     config.num_key_value_heads, config.num_attention_heads = keep, keep * queries
+
+
+def without_a_block(model: Any, probe: dict[str, Any], keep: int) -> list[int]:
+    """All layers but the block in a row whose absence raises the loss least."""
+    from slm.pruning import loss_of
+    from torch.nn import ModuleList
+
+    layers, losses = list(model.model.layers), {}
+    for start in range(keep + 1):
+        kept = [i for i in range(len(layers)) if not start <= i < start + len(layers) - keep]
+        model.model.layers = ModuleList(layers[i] for i in kept)
+        losses[loss_of(model.eval(), probe)] = kept
+    model.model.layers = ModuleList(layers)
+    return losses[min(losses)]
 
 
 def least_similar(model: Any, probe: dict[str, Any], keep: int) -> list[int]:

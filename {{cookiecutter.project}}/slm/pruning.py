@@ -11,7 +11,8 @@ from slm.training import answer_loss
 
 
 @torch.inference_mode()
-def _loss(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> float:
+def loss_of(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> float:
+    """Cross-entropy of an answer token, in nats."""
     keep = batch["labels"].shape[1] + 1
     out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=keep, use_cache=False)
     return answer_loss(out.logits[:, :-1], batch, 0.0).item()
@@ -38,7 +39,7 @@ def choose_layers(model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: 
         losses = {}
         for layer in track(kept, f"importance, round {number + 1} of {rounds}"):
             model.model.layers = ModuleList(layers[i] for i in kept if i != layer)
-            losses[layer] = _loss(model, batch)
+            losses[layer] = loss_of(model, batch)
             rows.append({"round": number + 1, "layer": layer, "loss": losses[layer]})
         removed = sorted(losses, key=lambda i: losses[i])[:quota]
         kept = [i for i in kept if i not in removed]
