@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ["trl==1.16.0", "datasets==5.2.0", "pyarrow>=21", "multiprocess", "dill", "xxhash"]
-STEPS = 120  # of a batch each
+STEPS = 240  # of a batch each
 READ = ("task", "models", "data", "reports", "params.yaml")
 
 
