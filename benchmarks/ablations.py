@@ -15,10 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +155,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.variation import vary
     from slm.vocabulary import prepare
     from torch import inference_mode
+    from tried import keep_groups, layers_of, losses_of, with_teacher
 
     params = load_params().model_copy(update={"seed": way.seed})
     rounding = Rounding(bits=4, group_size=way.group_size) if way.group_size else None
@@ -232,7 +230,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
         way = replace(way, kl_weight=1.0)  # the student's own answers are nothing to imitate
         examples = [with_teacher(teacher, e, params.synthesize.top_k) for e in answered]
         first = 0
-    with losses_of(way, teacher, kept):
+    with losses_of(way.loss, teacher, kept):
         lesson("ablation", examples[first:])
 
     seconds = time.perf_counter() - began
@@ -249,144 +247,6 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     said = dict(generate(model, tokenizer, asked, params.evaluate.batch_size, params.evaluate.max_new_tokens))
     exact = statistics.mean(score_one(task, r.answer, said[i].text)["score"] for i, r in enumerate(validation))
     return {"loss": statistics.mean(losses), "exact": exact, "seconds": seconds}
-
-
-def with_teacher(teacher: Any, example: dict[str, Any], top_k: int) -> dict[str, Any]:
-    """The example with the teacher's distribution at each token of its answer."""
-    from torch import inference_mode, tensor
-
-    with inference_mode():
-        ids = tensor([[*example["prompt_ids"], *example["answer_ids"]]])
-        logits = teacher(input_ids=ids, logits_to_keep=len(example["answer_ids"]) + 1, use_cache=False).logits[0, :-1]
-        top = logits.log_softmax(-1).topk(top_k)
-    return example | {"topk_ids": top.indices.numpy(), "topk_logprobs": top.values.numpy()}
-
-
-@contextmanager
-def losses_of(way: Way, teacher: Any, kept: list[int]) -> Iterator[None]:
-    """Let the project's trainer compute another loss for a while."""
-    from slm import training
-    from slm.chat import IGNORE
-    from torch import no_grad, where
-    from torch.nn.functional import mse_loss
-
-    def other(logits: Any, batch: dict[str, Any], kl_weight: float) -> Any:
-        answered = batch["labels"] != IGNORE
-        log_q = logits[answered].float().log_softmax(-1)
-        cross_entropy = -log_q.gather(-1, batch["labels"][answered].unsqueeze(-1)).squeeze(-1)
-        if "topk_ids" not in batch:
-            return cross_entropy.mean()
-        log_p = batch["topk_logprobs"][answered].clamp_min(-30)  # columns without a token are minus infinity, and so would be the gradient
-        log_q, p = log_q.gather(-1, batch["topk_ids"][answered]), log_p.exp()
-        there = p > 1e-12
-        # As ours does: all that is not stored is one more column.
-        p_rest = (1 - p.sum(-1)).clamp_min(1e-7)
-        q_rest = (1 - where(there, log_q.exp(), 0).sum(-1)).clamp_min(1e-7)
-        if way.loss == "skewed":
-            mixed, mixed_rest = (0.1 * p + 0.9 * log_q.exp()).clamp_min(1e-9), 0.1 * p_rest + 0.9 * q_rest
-            divergence = where(there, p * (log_p - mixed.log()), 0).sum(-1) + p_rest * (p_rest / mixed_rest).log()
-        else:
-            divergence = where(there, log_q.exp() * (log_q - log_p), 0).sum(-1) + q_rest * (q_rest / p_rest).log()
-        return where(p.sum(-1) > 0.5, kl_weight * divergence + (1 - kl_weight) * cross_entropy, cross_entropy).mean()
-
-    def with_hidden(trainer: Any, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
-        given = {"attention_mask": inputs["attention_mask"], "input_ids": inputs["input_ids"], "output_hidden_states": True}
-        given |= {"logits_to_keep": inputs["labels"].shape[1] + 1, "use_cache": False}
-        outputs, seen = model(**given), inputs["attention_mask"].bool()
-        with no_grad():
-            wanted = teacher(**given).hidden_states
-        # The output of layer i is hidden state i + 1. Layers differ in size by orders of magnitude: each counts by its own.
-        far = [
-            mse_loss(said[seen], wanted[i + 1][seen]) / wanted[i + 1][seen].square().mean()
-            for i, said in zip(kept, outputs.hidden_states[1:], strict=True)
-        ]
-        loss = training.answer_loss(outputs.logits[:, :-1], inputs, trainer.kl_weight) + sum(far) / len(far)
-        return (loss, outputs) if return_outputs else loss
-
-    before = training.answer_loss, training.AnswerTrainer.compute_loss
-    try:
-        if way.loss in ("reverse", "skewed"):
-            training.answer_loss = other
-        if way.loss == "hidden":
-            training.AnswerTrainer.compute_loss = with_hidden
-        yield
-    finally:
-        training.answer_loss, training.AnswerTrainer.compute_loss = before
-
-
-def layers_of(model: Any, probe: dict[str, Any], keep: int, chosen: str) -> list[int]:
-    from slm.pruning import choose_layers
-
-    depth = model.config.num_hidden_layers
-    ways: dict[str, Callable[[], list[int]]] = {
-        "rounds": lambda: choose_layers(model, probe, keep, rounds=4)[0],
-        "once": lambda: choose_layers(model, probe, keep, rounds=1)[0],
-        "similarity": lambda: least_similar(model, probe, keep),
-        "block": lambda: without_a_block(model, probe, keep),
-        "even": lambda: sorted({round(i * (depth - 1) / (keep - 1)) for i in range(keep)}),
-        "first": lambda: list(range(keep)),
-    }
-    return ways[chosen]()
-
-
-def keep_groups(model: Any, probe: dict[str, Any], keep: int) -> None:
-    """Leave the `keep` groups of heads of each layer that say most, in place (after Minitron, arXiv 2407.14679, as `slm.pruning.keep_neurons`)."""
-    from torch import no_grad
-    from torch.nn import Parameter
-
-    seen, said, config = probe["attention_mask"].bool(), {}, model.config
-    queries = config.num_attention_heads // config.num_key_value_heads
-
-    def listen(attention: Any) -> Any:
-        return lambda _, inputs: said.update({attention: inputs[0][seen].abs().mean(0) * attention.o_proj.weight.norm(dim=0)})
-
-    hooks = [layer.self_attn.o_proj.register_forward_pre_hook(listen(layer.self_attn)) for layer in model.model.layers]
-    with no_grad():
-        model.eval()(input_ids=probe["input_ids"], attention_mask=probe["attention_mask"], logits_to_keep=1, use_cache=False)
-    for hook in hooks:
-        hook.remove()
-    for attention, values in said.items():
-        kept = values.reshape(config.num_key_value_heads, -1).sum(1).topk(keep).indices.sort().values
-        for linear in (attention.q_proj, attention.k_proj, attention.v_proj):
-            rows = linear.weight.data.reshape(config.num_key_value_heads, -1, linear.in_features)[kept].reshape(-1, linear.in_features)
-            linear.weight, linear.out_features = Parameter(rows.clone()), len(rows)
-        out = attention.o_proj
-        columns = out.weight.data.reshape(out.out_features, config.num_key_value_heads, -1)[:, kept].reshape(out.out_features, -1)
-        out.weight, out.in_features = Parameter(columns.clone()), columns.shape[1]
-    config.head_dim = attention.head_dim
-    config.num_key_value_heads, config.num_attention_heads = keep, keep * queries
-
-
-def without_a_block(model: Any, probe: dict[str, Any], keep: int) -> list[int]:
-    """All layers but the block in a row whose absence raises the loss least."""
-    from slm.pruning import loss_of
-    from torch.nn import ModuleList
-
-    layers, losses = list(model.model.layers), {}
-    for start in range(keep + 1):
-        kept = [i for i in range(len(layers)) if not start <= i < start + len(layers) - keep]
-        model.model.layers = ModuleList(layers[i] for i in kept)
-        losses[loss_of(model.eval(), probe)] = kept
-    model.model.layers = ModuleList(layers)
-    return losses[min(losses)]
-
-
-def least_similar(model: Any, probe: dict[str, Any], keep: int) -> list[int]:
-    """Layers whose output differs most from their input: block influence (ShortGPT, arXiv 2403.03853)."""
-    from torch import inference_mode
-    from torch.nn.functional import cosine_similarity
-
-    with inference_mode():
-        states = model(
-            input_ids=probe["input_ids"],
-            attention_mask=probe["attention_mask"],
-            logits_to_keep=1,
-            output_hidden_states=True,
-            use_cache=False,
-        ).hidden_states
-    seen = probe["attention_mask"].bool()
-    alike = [cosine_similarity(a[seen], b[seen], dim=-1).mean().item() for a, b in pairwise(states)]
-    return sorted(sorted(range(len(alike)), key=lambda i: alike[i])[:keep])
 
 
 if __name__ == "__main__":

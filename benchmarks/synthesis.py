@@ -49,6 +49,11 @@ def main() -> None:
                 *([(arguments.million, 100_000), (arguments.million, arguments.million)] if arguments.million else []),
             ):
                 figures |= dedup(count, among)
+            if arguments.million:  # with the default memory
+                figures |= {
+                    f"dedup_{what}_1m": figures[f"dedup_{what}_{arguments.million}_among_{arguments.million}"]
+                    for what in ("minutes", "rss_mb")
+                }
         if arguments.million and "memory" in arguments.only:
             figures |= memory(scratch, arguments.million)
             figures["rss_mb_1m"] = figures[f"rss_mb_{arguments.million}"]

@@ -89,7 +89,7 @@ sieve = Sieve(load_task(PROJECT / "task" / "task.yaml"), Filters.model_validate(
 words = [f"word{{i}}" for i in range(997)]
 start, copies = time.monotonic(), 0
 for i in range({count}):
-    # Eight words that no other prompt has in this order, and every tenth one twice.
+    # Seven words and a number that no other prompt has, and every tenth prompt twice.
     n = i - (i % 10 == 9)
     said = " ".join(words[(n // 7**j * 31 + j) % 997] for j in range(7)) + f" number {{n}}"
     copies += sieve.prompt_reason(Record(str(i), [{{"role": "user", "content": said}}])) is not None
