@@ -32,6 +32,7 @@ class Way:
     groups: of query heads that share a key and value head, kept in each layer by what they say; None: all three.
     chosen: rounds (loss without a layer, measured again after each round), once, similarity (ShortGPT), block (the block in a row whose loss
         counts least goes, as in arXiv 2403.17887, but chosen by loss), even (every nth), first.
+    probe, drawn: so many validation examples say which layers count, drawn by this seed.
     healed: of the steps, the share spent before the last half of the layers goes; 0: all go at once.
     loss: what kl_weight weighs. forward (ours), reverse (the teacher's and the student's places exchanged, as in MiniLLM, arXiv 2306.08543), skewed
         (the student's distribution mixed with a tenth of the teacher's, DistiLLM, arXiv 2402.03898), hidden (forward, and the layers' outputs are drawn
@@ -44,6 +45,8 @@ class Way:
     neurons: int | None = 704
     groups: int | None = None
     chosen: str = "rounds"
+    probe: int = 12
+    drawn: int = 0
     healed: float = 0.0
     start: str = "teacher"
     vocabulary: str = "task"
@@ -74,6 +77,14 @@ GROUPS: dict[str, dict[str, Way]] = {
         "all but one block in a row": replace(OURS, chosen="block"),
         "evenly spaced": replace(OURS, chosen="even"),
         "the first": replace(OURS, chosen="first"),
+    },
+    "examples by which layers are chosen": {
+        "12": OURS,
+        "12 others": replace(OURS, drawn=1),
+        "12 others again": replace(OURS, drawn=2),
+        "48": replace(OURS, probe=48),
+        "48 others": replace(OURS, probe=48, drawn=1),
+        "48 others again": replace(OURS, probe=48, drawn=2),
     },
     "one step or two": {
         "all layers at once": OURS,
@@ -192,7 +203,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
 
     if way.asked == "all":
         examples = [e if "topk_ids" in e else with_teacher(teacher, e, params.synthesize.top_k) for e in examples]
-    probe = batch(fixed_sample(validation, params.distill.probe_examples, 0))
+    probe = batch(fixed_sample(validation, way.probe, way.drawn))
     depth = model.config.num_hidden_layers
     began = time.perf_counter()
 

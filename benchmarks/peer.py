@@ -4,13 +4,15 @@
 
 Four students start from the same pruned teacher: ours as it is trained (the teacher's distribution, weights rounded), ours by cross-entropy alone
 and not rounded (what SFTTrainer does), SFTTrainer's, and that of TRL's DistillationTrainer, which learns on policy: the student answers the same prompts
-and the teacher, asked in every step, corrects it. Prints tokens a second (of the given examples, also where the student writes its own) and exact match on
-validation data of each. TRL is put into a folder of its own.
+and the teacher, asked in every step, corrects it. They train by turns, in rounds that each go on with the student of the last: what else the machine does meets all four. Prints tokens a
+second (of the given examples, also where the student writes its own) and exact match on validation data of each; a ratio is the median over the
+rounds. TRL is put into a folder of its own.
 """
 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,7 @@ from typing import Any
 
 PACKAGES = ["trl==1.16.0", "datasets==5.2.0", "pyarrow>=21", "multiprocess", "dill", "xxhash"]
 STEPS = 240  # of a batch each
+ROUNDS = 4
 READ = ("task", "models", "data", "reports", "params.yaml")
 
 
@@ -64,7 +67,6 @@ def inside(steps: int) -> dict[str, float]:
     examples += [encode_example(tokenizer, r) for r in read_records(TASK / "train.jsonl", answered=True)]
     examples = fixed_sample(examples, steps * settings.batch_size, params.seed)
     settings = settings.model_copy(update={"epochs": 1.0, "save_steps": 10 * steps, "patience": None})
-    tokens = sum(len(e["prompt_ids"]) + len(e["answer_ids"]) for e in examples)
     validation = read_records(TASK / "validation.jsonl", answered=True)
 
     probe = collate(
@@ -83,12 +85,11 @@ def inside(steps: int) -> dict[str, float]:
         said = dict(generate(model, tokenizer, prompts, params.evaluate.batch_size, params.evaluate.max_new_tokens))
         return sum(score_one(task, r.answer, said[i].text)["score"] for i, r in enumerate(validation)) / len(validation)
 
-    def ours(name: str, kl_weight: float, rounded: bool) -> Any:
-        model = pruned()
+    def ours(model: Any, examples: list[dict[str, Any]], kl_weight: float, rounded: bool) -> None:
         chosen = settings if rounded else settings.model_copy(update={"rounding": None})
-        start = time.perf_counter()
-        train(name, model, tokenizer, examples, chosen, params, {"peer": name}, Path(f"{name}.json"), kl_weight)
-        return model, time.perf_counter() - start
+        with tempfile.TemporaryDirectory() as scratch:
+            name = Path(scratch).name  # training of a name that is new starts at its beginning
+            train(name, model, tokenizer, examples, chosen, params, {"peer": name}, Path(scratch) / "curve.json", kl_weight)
 
     common = {
         "num_train_epochs": 1, "per_device_train_batch_size": settings.batch_size, "learning_rate": settings.learning_rate,
@@ -96,38 +97,44 @@ def inside(steps: int) -> dict[str, float]:
         "save_strategy": "no", "report_to": [], "seed": params.seed, "use_cpu": True, "bf16": False, "gradient_checkpointing": False,
     }  # fmt: skip
 
-    def sft() -> Any:
-        model = pruned()
+    def sft(model: Any, examples: list[dict[str, Any]]) -> None:
         rows = [
             {"input_ids": e["prompt_ids"] + e["answer_ids"], "labels": [IGNORE] * len(e["prompt_ids"]) + e["answer_ids"]} for e in examples
         ]
         config = SFTConfig(output_dir="sft", dataset_kwargs={"skip_prepare_dataset": True}, **common)
-        start = time.perf_counter()
         SFTTrainer(model=model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer).train()
-        return model, time.perf_counter() - start
 
-    def on_policy() -> Any:
-        model = pruned()
+    def on_policy(model: Any, examples: list[dict[str, Any]]) -> None:
         rows = [{"prompt": tokenizer.decode(e["prompt_ids"])} for e in examples]
         assert all(tokenizer(r["prompt"])["input_ids"] == e["prompt_ids"] for r, e in zip(rows, examples, strict=True))
         config = DistillationConfig(output_dir="on-policy", max_completion_length=params.evaluate.max_new_tokens, **common)
-        start = time.perf_counter()
         given = {"args": config, "train_dataset": Dataset.from_list(rows), "processing_class": tokenizer}
         DistillationTrainer(model=model, teacher_model=load_model(teacher, params), **given).train()
-        return model, time.perf_counter() - start
 
-    figures: dict[str, float] = {"tokens": tokens, "steps": steps}
-    for name, make in {
-        "ours": lambda: ours("ours", settings.kl_weight, True),
-        "ours_plain": lambda: ours("plain", 0.0, False),
+    ways = {
+        "ours": lambda model, examples: ours(model, examples, settings.kl_weight, True),
+        "ours_plain": lambda model, examples: ours(model, examples, 0.0, False),
         "sft": sft,
         "on_policy": on_policy,
-    }.items():
-        model, seconds = make()
-        figures |= {f"{name}_tokens_per_s": tokens / seconds, f"{name}_score": score(model)}
-    figures["trainer_ratio"] = figures["ours_plain_tokens_per_s"] / figures["sft_tokens_per_s"]
-    figures["trainer_ratio_as_trained"] = figures["ours_tokens_per_s"] / figures["sft_tokens_per_s"]
-    figures["distillation_ratio"] = figures["ours_tokens_per_s"] / figures["on_policy_tokens_per_s"]
+    }
+    models, seconds = {name: pruned() for name in ways}, {name: [] for name in ways}
+    for part in range(ROUNDS):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way(models[name], examples[part::ROUNDS])
+            seconds[name].append(time.perf_counter() - start)
+            print(f"round {part + 1} of {ROUNDS}: {name} took {seconds[name][-1]:.0f} s", file=sys.stderr)
+
+    def ratio(name: str, other: str) -> float:
+        return statistics.median(b / a for a, b in zip(seconds[name], seconds[other], strict=True))
+
+    tokens = sum(len(e["prompt_ids"]) + len(e["answer_ids"]) for e in examples)
+    figures: dict[str, float] = {"tokens": tokens, "steps": steps, "rounds": ROUNDS}
+    for name in ways:
+        figures |= {f"{name}_tokens_per_s": tokens / sum(seconds[name]), f"{name}_score": score(models[name])}
+    figures["trainer_ratio"] = ratio("ours_plain", "sft")
+    figures["trainer_ratio_as_trained"] = ratio("ours", "sft")
+    figures["distillation_ratio"] = ratio("ours", "on_policy")
     return figures
 
 
