@@ -36,7 +36,9 @@ class Way:
     healed: of the steps, the share spent before the last half of the layers goes; 0: all go at once.
     loss: what kl_weight weighs. forward (ours), reverse (the teacher's and the student's places exchanged, as in MiniLLM, arXiv 2306.08543), skewed
         (the student's distribution mixed with a tenth of the teacher's, DistiLLM, arXiv 2402.03898), hidden (forward, and the layers' outputs are drawn
-        to those of the same layers in the teacher, after TinyBERT, arXiv 1909.10351).
+        to those of the same layers in the teacher, after TinyBERT, arXiv 1909.10351), attention (forward, and each head looks where the teacher's
+        does, after MobileBERT, arXiv 2004.02984), sizes (cross-entropy, and the sorted probabilities are drawn to the teacher's, whose tokens are
+        others: ULD, arXiv 2402.12030).
     asked: for which examples the teacher's distribution is known. synthetic (ours); all: on people's labels and variations too; own: on the answers
         that the student itself gives after half of the steps (GKD, arXiv 2306.13649).
     """
@@ -97,6 +99,7 @@ GROUPS: dict[str, dict[str, Way]] = {
         "reverse divergence": replace(OURS, loss="reverse"),
         "skewed divergence": replace(OURS, loss="skewed"),
         "and the teacher's hidden states": replace(OURS, loss="hidden"),
+        "and what the teacher's heads look at": replace(OURS, loss="attention"),
         "the student's own answers, in the second half": replace(OURS, asked="own"),
     },
     "data": {
@@ -112,6 +115,9 @@ GROUPS: dict[str, dict[str, Way]] = {
     "vocabulary": {  # from the base model and by cross-entropy: the teacher's tokens are the task's
         "the task's, with phrases": replace(OURS, start="base", kl_weight=0.0),
         "the base model's": replace(OURS, start="base", kl_weight=0.0, vocabulary="full"),
+        "the base model's, and the teacher's probabilities by size": replace(
+            OURS, start="base", kl_weight=0.0, vocabulary="full", loss="sizes"
+        ),
     },
     "rounding": {
         "4 bits, groups of 64": OURS,
@@ -166,7 +172,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.variation import vary
     from slm.vocabulary import prepare
     from torch import inference_mode
-    from tried import keep_groups, layers_of, losses_of, with_teacher
+    from tried import by_place, keep_groups, layers_of, losses_of, with_teacher
 
     params = load_params().model_copy(update={"seed": way.seed})
     rounding = Rounding(bits=4, group_size=way.group_size) if way.group_size else None
@@ -188,7 +194,9 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     prompts, augment = read_prompts(), Augment(variations=3, by="name")
     parts = {
         "labelled": [encode_example(tokenizer, r) for r in labelled],
-        "synthetic": [encode_synthetic(tokenizer, *row) for row in synthetic],
+        "synthetic": [by_place(encode_example(tokenizer, r), values) for r, _, values in synthetic]
+        if way.loss == "sizes"
+        else [encode_synthetic(tokenizer, *row) for row in synthetic],
         "varied": [encode_example(tokenizer, r) for r in vary(labelled, prompts, augment, way.seed)],
         "answers varied": [encode_example(tokenizer, r) for r in vary([r for r, _, _ in synthetic], prompts, augment, way.seed)],
     }

@@ -5,6 +5,16 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
+
+def by_place(example: dict[str, Any], values: np.ndarray) -> dict[str, Any]:
+    """The example with the sizes of another tokenizer's distribution, its first token's beside our first and so on, as ULD has it."""
+    sizes = np.full((len(example["answer_ids"]), values.shape[1]), -np.inf, np.float32)
+    shared = min(len(sizes), len(values))
+    sizes[:shared] = values[:shared]
+    return example | {"topk_ids": np.zeros(sizes.shape, np.int64), "topk_logprobs": sizes}
+
 
 def with_teacher(teacher: Any, example: dict[str, Any], top_k: int) -> dict[str, Any]:
     """The example with the teacher's distribution at each token of its answer."""
@@ -44,6 +54,31 @@ def losses_of(kind: str, teacher: Any, kept: list[int]) -> Iterator[None]:
             divergence = where(there, log_q.exp() * (log_q - log_p), 0).sum(-1) + q_rest * (q_rest / p_rest).log()
         return where(p.sum(-1) > 0.5, kl_weight * divergence + (1 - kl_weight) * cross_entropy, cross_entropy).mean()
 
+    def sizes(logits: Any, batch: dict[str, Any], _: float) -> Any:
+        answered = batch["labels"] != IGNORE
+        log_q = logits[answered].float().log_softmax(-1)
+        cross_entropy = -log_q.gather(-1, batch["labels"][answered].unsqueeze(-1)).squeeze(-1)
+        if "topk_ids" not in batch:
+            return cross_entropy.mean()
+        p = batch["topk_logprobs"][answered].exp()
+        far = (p - log_q.topk(p.shape[1]).values.exp()).abs().sum(-1)  # both are sorted
+        return (cross_entropy + 1.5 * far * (p.sum(-1) > 0)).mean()
+
+    def with_attention(trainer: Any, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
+        for each in (model, teacher):
+            each.set_attn_implementation("eager")  # the only one that shows what it looks at
+        given = {"attention_mask": inputs["attention_mask"], "input_ids": inputs["input_ids"], "output_attentions": True}
+        given |= {"logits_to_keep": inputs["labels"].shape[1] + 1, "use_cache": False}
+        outputs, seen = model(**given), inputs["attention_mask"].bool()
+        with no_grad():
+            wanted = teacher(**given).attentions
+        far = []
+        for i, looked in zip(kept, outputs.attentions, strict=True):
+            p, q = (a.transpose(1, 2)[seen].clamp_min(1e-7) for a in (wanted[i], looked))  # [tokens, heads, tokens]
+            far.append((p * (p.log() - q.log())).sum(-1).mean())
+        loss = training.answer_loss(outputs.logits[:, :-1], inputs, trainer.kl_weight) + sum(far) / len(far)
+        return (loss, outputs) if return_outputs else loss
+
     def with_hidden(trainer: Any, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
         given = {"attention_mask": inputs["attention_mask"], "input_ids": inputs["input_ids"], "output_hidden_states": True}
         given |= {"logits_to_keep": inputs["labels"].shape[1] + 1, "use_cache": False}
@@ -62,8 +97,10 @@ def losses_of(kind: str, teacher: Any, kept: list[int]) -> Iterator[None]:
     try:
         if kind in ("reverse", "skewed"):
             training.answer_loss = other
-        if kind == "hidden":
-            training.AnswerTrainer.compute_loss = with_hidden
+        if kind == "sizes":
+            training.answer_loss = sizes
+        if kind in ("hidden", "attention"):
+            training.AnswerTrainer.compute_loss = with_hidden if kind == "hidden" else with_attention
         yield
     finally:
         training.answer_loss, training.AnswerTrainer.compute_loss = before

@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+from slm.base import hub_snapshot
 from slm.chat import collate, encode_example
 from slm.early_stopping import validation_score
 from slm.errors import UserError, stage
@@ -18,7 +19,7 @@ from slm.training import forget_checkpoints, train
 from slm.variation import vary
 from slm.vocabulary import prepare
 
-# With an endpoint as the teacher there is no local one: the student then starts from the base model.
+# With an endpoint as the teacher there is no local one: the student then starts from the base model, or from one of its own.
 TEACHER, BASE = Path("models/teacher"), Path("models/base")
 RECORDS = Path("data/synthetic.jsonl")
 LOGPROBS = Path("data/logprobs.npz")
@@ -34,6 +35,8 @@ def main() -> None:
         return
     settings = params.distill
     start = TEACHER if params.synthesize.teacher == "local" else BASE
+    if params.models.student:
+        start = hub_snapshot(params.models.student, download=False, knob="models.student")
     synthetic = read_synthetic(RECORDS, LOGPROBS)
     labelled = read_records(TASK / "train.jsonl", answered=True)
     validation = read_records(TASK / "validation.jsonl", answered=True)
@@ -42,9 +45,11 @@ def main() -> None:
     inputs["augment"] = sha256_json(params.augment.model_dump())
 
     with tempfile.TemporaryDirectory() as scratch:
-        if start == BASE:
+        if start != TEACHER:
+            # Its tokens are others than the teacher's, whose distribution says nothing about them.
+            synthetic = [(record, ids[:0], values[:0]) for record, ids, values in synthetic]
             said = [m["content"] for record, _, _ in synthetic for m in record.messages]
-            start = prepare(BASE, Path(scratch) / "base", params, said)
+            start = prepare(start, Path(scratch) / "base", params, said)
         tokenizer, model = load_tokenizer(start), load_model(start, params)
     if settings.layers > model.config.num_hidden_layers:
         raise UserError(

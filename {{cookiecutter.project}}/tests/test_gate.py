@@ -114,12 +114,12 @@ STRICT = CONTRACT.model_copy(update={"allowed_licences": ["Apache-2.0", "MIT"], 
 
 def test_a_licence_that_the_contract_does_not_name_is_refused():
     for licence, passed in (("MIT", True), ("mit", False), ("MIT OR GPL-3.0-only", False), ("LicenseRef-of-the-base-model", False)):
-        model, data = judge_licences(STRICT, licence, "MIT")
+        model, data = judge_licences(STRICT, ("models.license", licence), "MIT")
         assert (model["passed"], data["passed"]) == (passed, True), licence
-        model, data = judge_licences(STRICT, "MIT", licence)
+        model, data = judge_licences(STRICT, ("models.license", "MIT"), licence)
         assert (model["passed"], data["passed"]) == (True, passed), licence
-    assert judge_licences(STRICT, "MIT", None)[1]["passed"] is False
-    assert judge_licences(CONTRACT, "GPL-3.0-only", None) == []
+    assert judge_licences(STRICT, ("models.license", "MIT"), None)[1]["passed"] is False
+    assert judge_licences(CONTRACT, ("models.license", "GPL-3.0-only"), None) == []
 
 
 RUNGS = {"rungs": [*LADDER["rungs"], {"name": "data", "synthetic_share": 0.5}, {"name": "package", "mb": 12.0}]}
