@@ -63,6 +63,9 @@ class Way:
 
 
 OURS = Way()
+CHOSEN: dict[
+    tuple[Any, ...], list[int]
+] = {}  # many ways take the same layers of the same model, which takes as long as a lesson to find out
 GROUPS: dict[str, dict[str, Way]] = {
     "shape": {
         "10 layers of 1152 neurons": replace(OURS, layers=10, neurons=1152),
@@ -213,9 +216,10 @@ def student(way: Way, steps: int) -> dict[str, Any]:
         examples = [e if "topk_ids" in e else with_teacher(teacher, e, params.synthesize.top_k) for e in examples]
     probe = batch(fixed_sample(validation, way.probe, way.drawn))
     depth = model.config.num_hidden_layers
-    began = time.perf_counter()
+    took: list[float] = []
 
     def lesson(name: str, part: list[Any]) -> None:
+        began = time.perf_counter()
         train(
             name,
             model,
@@ -227,12 +231,14 @@ def student(way: Way, steps: int) -> dict[str, Any]:
             RESUME / "ablation.json",
             way.kl_weight,
         )
+        took.append(time.perf_counter() - began)
 
     first = int(way.healed * steps) * settings.batch_size
     if first:
         keep_layers(model, layers_of(model, probe, (depth + way.layers) // 2, way.chosen))
         lesson("healing", examples[:first])
-    kept = layers_of(model, probe, way.layers, way.chosen)
+    key = (way.start, way.vocabulary, way.healed, way.layers, way.chosen, way.probe, way.drawn)
+    kept = CHOSEN[key] = CHOSEN.get(key) or layers_of(model, probe, way.layers, way.chosen)
     keep_layers(model, kept)
     if way.neurons:
         keep_neurons(model, probe, way.neurons)
@@ -252,7 +258,6 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     with losses_of(way.loss, teacher, kept):
         lesson("ablation", examples[first:])
 
-    seconds = time.perf_counter() - began
     model.eval()
     with inference_mode():
         losses = []
@@ -265,7 +270,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     asked, task = [encode_prompt(tokenizer, r.prompt) for r in validation], load_task()
     said = dict(generate(model, tokenizer, asked, params.evaluate.batch_size, params.evaluate.max_new_tokens))
     exact = statistics.mean(score_one(task, r.answer, said[i].text)["score"] for i, r in enumerate(validation))
-    return {"loss": statistics.mean(losses), "exact": exact, "seconds": seconds}
+    return {"loss": statistics.mean(losses), "exact": exact, "seconds": sum(took)}
 
 
 if __name__ == "__main__":
