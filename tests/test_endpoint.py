@@ -172,11 +172,16 @@ def test_ctrl_c_keeps_what_is_paid(asked: Path, serve: Serve):
 
 
 @pytest.mark.full
-def test_entra_with_its_own_library(asked: Path, tmp_path: Path):
-    """The body's tests of it, which are skipped where requirements/entra.txt is not installed."""
-    extra, binaries = tmp_path / "extra", asked / ".venv" / "bin"
-    install = [str(binaries / "uv"), "pip", "install", "--python", str(binaries / "python"), "--target", str(extra), "--no-deps"]
-    run(asked, *install, "--require-hashes", "-r", "requirements/entra.txt")
-    command = [str(binaries / "python"), "-m", "pytest", "-q", "tests/test_asking.py", "-k", "entra or token or sign"]
-    done = subprocess.run(command, cwd=asked, env=environment() | {"PYTHONPATH": str(extra)}, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    ("extra", "tests"),
+    [("entra", ["tests/test_asking.py", "-k", "entra or token or sign"]), ("ray", ["tests/test_engine.py"])],
+    ids=["entra", "ray"],
+)
+def test_what_needs_packages_of_its_own(asked: Path, tmp_path: Path, extra: str, tests: list[str]):
+    """The body's tests of it, which are skipped where requirements/*.txt of it are not installed."""
+    target, binaries = tmp_path / "extra", asked / ".venv" / "bin"
+    install = [str(binaries / "uv"), "pip", "install", "--python", str(binaries / "python"), "--target", str(target), "--no-deps"]
+    run(asked, *install, "--require-hashes", "-r", f"requirements/{extra}.txt")
+    command = [str(binaries / "python"), "-m", "pytest", "-q", *tests]
+    done = subprocess.run(command, cwd=asked, env=environment() | {"PYTHONPATH": str(target)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout[-3000:]

@@ -24,12 +24,12 @@ TEST = TASK / "test.jsonl"
 
 def by_transformers(folder: Path, prompts: list[list[dict[str, str]]], params: Params) -> Iterator[tuple[int, str, bool]]:
     from slm.chat import encode_prompt
-    from slm.generation import generate
-    from slm.models import load_model, load_tokenizer
+    from slm.engine import answer_all
+    from slm.models import load_tokenizer
 
-    tokenizer, model = load_tokenizer(folder), load_model(folder, params)
+    tokenizer = load_tokenizer(folder)
     ids = [encode_prompt(tokenizer, messages) for messages in prompts]
-    for i, answer in generate(model, tokenizer, ids, params.evaluate.batch_size, params.evaluate.max_new_tokens):
+    for i, answer in answer_all(folder, tokenizer, ids, params, params.evaluate.batch_size, params.evaluate.max_new_tokens):
         yield i, answer.text, answer.cut
 
 

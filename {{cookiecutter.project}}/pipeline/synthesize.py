@@ -27,8 +27,8 @@ KNOWN = ("model", "parameters", "request_id", "usage", "usd", "answers", "agreem
 def ask_local(records: list[Record], provenance: dict[str, Any], params: Params, store: Store) -> Iterator[dict[str, Any] | None]:
     """The local teacher's answers. Their text stays as it is: its log-probabilities belong to these very tokens."""
     from slm.chat import encode_prompt  # imports of seconds that an endpoint does not need
-    from slm.generation import generate
-    from slm.models import load_model, load_tokenizer
+    from slm.engine import answer_all
+    from slm.models import load_tokenizer
 
     settings = params.synthesize
     tokenizer = load_tokenizer(TEACHER)
@@ -36,8 +36,8 @@ def ask_local(records: list[Record], provenance: dict[str, Any], params: Params,
     keys = [sha256_json([provenance, settings.top_k, ids]) for ids in prompts]
     missing = [i for i, key in enumerate(keys) if store.get(key) is None]
     if missing:
-        model = load_model(TEACHER, params)
-        answers = generate(model, tokenizer, [prompts[i] for i in missing], settings.batch_size, settings.max_new_tokens, settings.top_k)
+        asked = [prompts[i] for i in missing]
+        answers = answer_all(TEACHER, tokenizer, asked, params, settings.batch_size, settings.max_new_tokens, settings.top_k)
         batch = {}
         for i, answer in track(answers, "answers", total=len(missing)):
             batch[keys[missing[i]]] = vars(answer)

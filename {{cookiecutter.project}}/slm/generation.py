@@ -39,9 +39,14 @@ def generate(
     end, which halves the time for answers of mixed length, and log-probabilities need no [batch, tokens, vocabulary].
     """
     model.eval()
+    for rows in batches(prompts, batch_size):
+        yield from _generate_batch(model, tokenizer, prompts, rows, max_new_tokens, top_k)
+
+
+def batches(prompts: list[list[int]], batch_size: int) -> list[list[int]]:
+    """Indices of the prompts of each batch, those of like length together."""
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    for start in range(0, len(order), batch_size):
-        yield from _generate_batch(model, tokenizer, prompts, order[start : start + batch_size], max_new_tokens, top_k)
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def _generate_batch(

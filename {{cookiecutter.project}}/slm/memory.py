@@ -1,4 +1,4 @@
-"""How much of a batch a training step holds at once: all of it where that fits into memory, else parts whose gradients are summed."""
+"""How much of a batch is held at once, in training and in answering: all of it where that fits into memory, else parts."""
 
 from typing import Any
 
@@ -52,6 +52,39 @@ def needs(model: Any, examples: list[dict[str, Any]], pad_id: int) -> tuple[int,
     return once, layers + head, layers // config.num_hidden_layers + inputs + head
 
 
+def most_rows(batch_size: int, each: int, room: float) -> int:
+    """The largest divisor of `batch_size` that fits; 0: none does."""
+    return next((n for n in range(batch_size, 0, -1) if batch_size % n == 0 and n * each <= room), 0)
+
+
+def rows_to_answer(model: Any, longest: int, limit: int, batch_size: int) -> int:
+    """Prompts that can be answered together, a divisor of `batch_size`.
+
+    A row holds keys and values of all its tokens, once more while they grow, and what a layer and the head compute while the prompt is read.
+
+    Args:
+        longest: tokens of the longest prompt.
+        limit: tokens of an answer, at most.
+
+    Raises:
+        UserError: not even one fits.
+    """
+    config = model.config
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    cache = 2 * 2 * config.num_hidden_layers * getattr(config, "num_key_value_heads", heads) * width * (longest + limit)
+    reading = longest * (3 * config.intermediate_size + 8 * config.hidden_size + heads * longest)
+    each, free = 4 * (cache + reading + 3 * config.vocab_size), free_bytes(model.device)
+    rows = most_rows(batch_size, each, SHARE * free)
+    if not rows:
+        raise UserError(
+            f"an answer to a prompt of {longest} tokens needs {each / GB:.1f} GB beside the model's weights, and {SHARE:.0%} of the free {free / GB:.1f} GB may be used; free memory, or take a smaller model, shorter prompts or fewer new tokens"
+        )
+    if rows < batch_size:
+        print(f"memory is short: {rows} of {batch_size} prompts at once")
+    return rows
+
+
 def fit(stage: str, model: Any, examples: list[dict[str, Any]], pad_id: int, batch_size: int) -> tuple[int, bool]:
     """Rows of a batch that fit at once, a divisor of `batch_size`, and whether activations must be computed twice for it.
 
@@ -60,11 +93,9 @@ def fit(stage: str, model: Any, examples: list[dict[str, Any]], pad_id: int, bat
     """
     once, row, sparse_row = needs(model, examples, pad_id)
     room = SHARE * free_bytes(model.device) - once
-    divisors = [n for n in range(batch_size, 0, -1) if batch_size % n == 0]
     for each, twice in ((row, False), (sparse_row, True)):
-        for rows in divisors:
-            if rows * each <= room:
-                return rows, twice
+        if rows := most_rows(batch_size, each, room):
+            return rows, twice
     raise UserError(
         f"{stage}: training needs {(once + sparse_row) / GB:.1f} GB beside the model's weights, and {SHARE:.0%} of the free "
         f"{free_bytes(model.device) / GB:.1f} GB may be used; free memory, take a smaller model or shorter examples, or train adapters (method: lora) where the stage has them and does not yet"

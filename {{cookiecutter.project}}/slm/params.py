@@ -150,8 +150,10 @@ class Package(Strict):
 
 class Compute(Strict):
     device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="in which training computes; weights are kept in float32")
     processes: int = Field(ge=1, le=1024, description="that train together, each with its part of every batch")
     accelerate: str | None = Field(description="a configuration file of Accelerate's for them; null: DDP on this machine")
+    engine: Literal["local", "ray"] = Field("local", description="who generates a model's answers: this process, or a Ray cluster")
 
 
 class Params(Strict):

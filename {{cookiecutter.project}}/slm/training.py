@@ -168,7 +168,7 @@ def train(
     Returns:
         facts: steps, tokens, final loss; with `settings.patience` also validation_score, and the step from which the weights are.
     """
-    key = sha256_json([inputs, settings.model_dump(), params.seed, params.compute.device, kl_weight])
+    key = sha256_json([inputs, settings.model_dump(), params.seed, params.compute.device, params.compute.precision, kl_weight])
     folder = RESUME / f"{stage}-{key[:16]}"
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if settings.batch_size % processes:
@@ -203,6 +203,7 @@ def train(
         weight_decay=0.0,
         max_grad_norm=1.0,
         optim="adamw_torch_fused",
+        bf16=params.compute.precision == "bfloat16",
         seed=params.seed,
         # An interval that ends with each checkpoint, so that a resumed run draws the same curve.
         logging_steps=math.gcd(5, settings.save_steps),

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from slm import memory
-from slm.chat import collate, encode_example
+from slm.chat import collate, encode_example, encode_prompt
+from slm.engine import answer_all
 from slm.errors import UserError
 from slm.files import read_json
+from slm.generation import _generate_batch
 from slm.models import load_model, load_tokenizer
 from slm.params import Rounding, load_params
 from slm.records import TASK, read_records
@@ -96,3 +98,29 @@ def test_weights_that_are_rounded_in_each_pass_count_once(tiny):
     blocks = sum(p.numel() for layer in model.model.layers for name, p in layer.named_parameters() if "proj" in name)
     assert rounded[0] - plain[0] == pytest.approx(4 * blocks, rel=0.01)
     assert rounded[1] == pytest.approx(plain[1], rel=0.05)
+
+
+def test_answers_come_in_smaller_batches_where_memory_is_short(project: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.chdir(project)
+    params, folder = load_params(), Path("models/teacher")
+    tokenizer = load_tokenizer(folder)
+    prompts = [encode_prompt(tokenizer, r.prompt) for r in read_records(TASK / "validation.jsonl", True)]
+
+    def said() -> dict[int, list[int]]:
+        return {i: answer.token_ids for i, answer in answer_all(folder, tokenizer, prompts, params, 8, 8)}
+
+    whole, seen = said(), []
+    assert not capsys.readouterr().out
+    needed: list[int] = []
+    with monkeypatch.context() as noted:
+        noted.setattr(memory, "most_rows", lambda _, each, __: needed.append(each) or 8)
+        said()
+    leave(monkeypatch, 2.9 * needed[0])
+    monkeypatch.setattr(
+        "slm.generation._generate_batch", lambda m, t, p, rows, *rest: seen.append(len(rows)) or _generate_batch(m, t, p, rows, *rest)
+    )
+    assert said() == whole and set(seen) == {2}
+    assert "memory is short: 2 of 8 prompts at once" in capsys.readouterr().out
+    leave(monkeypatch, 0.5 * needed[0])
+    with pytest.raises(UserError, match=r"an answer to a prompt of \d+ tokens needs .* GB beside the model's weights"):
+        said()

@@ -43,7 +43,8 @@ def hub(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer), tie_word_embeddings=True, **sizes, **special))
     save_model(model, tokenizer, tmp_path / "hub" / "models--someone--other" / "snapshots" / REVISION)
     rewrite(
-        {"models": {"student": {"repo": REPO, "revision": REVISION, "license": "MIT"}}, "distill": {"layers": 2, "epochs": 40}}, project / "params.yaml"
+        {"models": {"student": {"repo": REPO, "revision": REVISION, "license": "MIT"}}, "distill": {"layers": 2, "epochs": 40}},
+        project / "params.yaml",
     )
     monkeypatch.chdir(project)
     return tmp_path / "hub"

@@ -3,6 +3,7 @@
 import copy
 import math
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,15 +11,16 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE, Unigram, WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from slm.chat import IGNORE, collate, use_short_template
+from slm.chat import IGNORE, collate, encode_example, use_short_template
 from slm.errors import UserError
 from slm.generation import generate, perplexity
-from slm.params import Rounding
+from slm.models import load_model, load_tokenizer
+from slm.params import Rounding, load_params
 from slm.phrases import add_phrases, learn_phrases
 from slm.pruning import choose_layers, keep_layers, keep_neurons
-from slm.records import Record
+from slm.records import TASK, Record, read_records
 from slm.rounding import RoundedLinear, round_in_training
-from slm.training import answer_loss
+from slm.training import answer_loss, train
 from slm.vocabulary import trim
 from tests.conftest import TEXTS
 
@@ -232,6 +234,21 @@ def test_a_model_trained_rounded_is_saved_unrounded_under_its_own_names(tiny):
     after = model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_in_bfloat16_the_lesson_is_the_same_but_for_its_rounding(project, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(project)
+    params, folder = load_params(), Path("models/teacher")
+    settings = params.distill.model_copy(update={"epochs": 2, "learning_rate": 1e-3, "rounding": None, "save_steps": 50, "patience": None})
+    tokenizer = load_tokenizer(folder)
+    examples = [encode_example(tokenizer, r) for r in read_records(TASK / "train.jsonl", True)]
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        model, changed = load_model(folder, params), params.model_copy(deep=True)
+        changed.compute.precision = precision
+        losses.append(train("distill", model, tokenizer, examples, settings, changed, {}, Path(f"{precision}.json"))["loss"])
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.03)
 
 
 def test_perplexity_is_that_of_the_answers_alone(tiny):
