@@ -49,6 +49,12 @@ def ask_local(records: list[Record], provenance: dict[str, Any], params: Params,
     return (store.get(key) for key in keys)
 
 
+def tags_of(invented: dict[str, Any]) -> list[str]:
+    """The tag whose weakness a new prompt was written for."""
+    kind, _, name = invented["provenance"].get("slice", "").partition(":")
+    return [name] if kind == "tag" else []
+
+
 @stage
 def main() -> None:
     params, task = load_params(), load_task()
@@ -70,7 +76,7 @@ def main() -> None:
         if any(settings.generate.model_dump().values()):
             judge = Sieve(task, settings.filters, settings.max_new_tokens, held_out)
             invented = rounds.invent(read_records(TASK / "train.jsonl", answered=True), prompts, judge)
-            prompts += [Record(row["id"], row["messages"]) for row in invented if row["dropped"] is None]
+            prompts += [Record(row["id"], row["messages"], tags_of(row)) for row in invented if row["dropped"] is None]
         answers = rounds.answer(prompts)
 
     sieve = Sieve(task, settings.filters, settings.max_new_tokens, held_out)
@@ -86,6 +92,7 @@ def main() -> None:
             {
                 "id": f"synthetic-{prompt.id}",
                 "messages": [*prompt.prompt, {"role": "assistant", "content": text}],
+                "tags": prompt.tags,
                 "dropped": dropped,
                 "provenance": provenance | {"prompt": prompt.id, "request_id": None, "usage": None} | said,
             }

@@ -34,7 +34,7 @@ def dropped(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     task = load_task()
     rows = read_jsonl(INPUT)
-    records = [Record(row["id"], row["messages"]) for row in rows]
+    records = [Record(row["id"], row["messages"], row["tags"]) for row in rows]
     held_out = Index(
         [(f"{TASK}/{name}.jsonl:{r.line}", r.asked) for name in ("validation", "test") for r in read_records(TASK / f"{name}.jsonl", True)]
     )

@@ -39,6 +39,7 @@ STEPS = {
     "contaminated": "decontaminate",
     "duplicate": "near_duplicates",
     "balance": "per_class",
+    "tag": "per_tag",
 }
 FOREIGN = 0.8  # probability from which a prompt counts as being in another language: short ones could be in several
 PERMUTATIONS = 128  # of a MinHash: 512 bytes a prompt; what it finds is compared exactly
@@ -112,13 +113,13 @@ def identifier() -> Any:
 
 
 class Sieve:
-    """Judges records one after the other; remembers prompts, for near-duplicates, and counts classes."""
+    """Judges records one after the other; remembers prompts, for near-duplicates, and counts classes and tags."""
 
     def __init__(self, task: Task, settings: Filters, limit: int, held_out: list[tuple[str, Record]]) -> None:
         """held_out: (file:line, record) of validation and test; limit: synthesize.max_new_tokens, for the message."""
         self._task, self._settings, self._limit = task, settings, limit
         self._rows: dict[int, str] = {}
-        self._kept: Counter[str | None] = Counter()
+        self._kept: Counter[str] = Counter()  # by class and by tag
         words = "|".join(re.escape(word) for word in settings.words)
         self._words = re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)
         if settings.decontaminate:
@@ -153,7 +154,12 @@ class Sieve:
                 continue
             if reason := getattr(self, f"_{name}")(prompt, answer, text):
                 return f"{name}: {reason}"
+        self._kept.update(self._slices(prompt, text))
         return None
+
+    def _slices(self, prompt: Record, text: str) -> list[str]:
+        name = class_of(self._task, text)
+        return [*([] if name is None else [f"class:{name}"]), *(f"tag:{tag}" for tag in prompt.tags)]
 
     def remember(self, prompt: Record) -> None:
         """A request that is there already: its copies are duplicates."""
@@ -249,8 +255,13 @@ class Sieve:
         return None
 
     def _balance(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
-        name, most = class_of(self._task, text), self._settings.per_class or 0
-        if name is not None and self._kept[name] >= most:
-            return f"{most} answers of class {name!r} are there already"
-        self._kept[name] += 1
+        return self._full("class", self._settings.per_class or 0, self._slices(prompt, text))
+
+    def _tag(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
+        return self._full("tag", self._settings.per_tag or 0, self._slices(prompt, text))
+
+    def _full(self, kind: str, most: int, slices: list[str]) -> str | None:
+        for name in slices:
+            if name.startswith(f"{kind}:") and self._kept[name] >= most:
+                return f"{most} answers of {kind} {name.partition(':')[2]!r} are there already"
         return None

@@ -190,9 +190,9 @@ def filtered(facts: Row) -> list[Row]:
     return [{"name": name, "n": n, "share": n / facts["asked"], "samples": facts["dropped_samples"][name]} for name, n in counts]
 
 
-def balance(before: dict[str, int], after: dict[str, int]) -> list[list[str]]:
+def balance(kind: str, before: dict[str, int], after: dict[str, int]) -> list[list[str]]:
     """Classes of the answers before and after the filters, the largest first: numbers, shares, and how much of each class was kept."""
-    rows = [["class", "before", "share", "after", "share", "kept"]]
+    rows = [[kind, "before", "share", "after", "share", "kept"]]
     for name in sorted(before, key=lambda n: (-before[n], n)) if sum(map(bool, before)) > 1 else []:
         had, has = before[name], after.get(name, 0)
         shares = (f"{part / max(1, sum(whole.values())):.1%}" for part, whole in ((had, before), (has, after)))
@@ -202,10 +202,11 @@ def balance(before: dict[str, int], after: dict[str, int]) -> list[list[str]]:
 
 def synthesized(facts: Row) -> Row:
     """The synthetic data, before and after its filters; the prompts that the teacher wrote itself, where there are any."""
-    classes = (facts[key]["classes"] for key in ("summary_before", "summary"))
+    before, after = facts["summary_before"], facts["summary"]
+    shares = {"classes": balance("class", before["classes"], after["classes"]), "tags": balance("tag", before["tags"], after["tags"])}
     mine = facts.get("invented")
     invented = mine and mine | {"filters": filtered(mine)}
-    return facts | {"suites": suites(facts["suites"]), "filters": filtered(facts), "balance": balance(*classes), "invented": invented}
+    return facts | {"suites": suites(facts["suites"]), "filters": filtered(facts), "balance": shares, "invented": invented}
 
 
 def layers(facts: Row) -> Row:

@@ -73,6 +73,7 @@ class Filters(Strict):
         None, gt=0, le=1, description="least probability of an answer's tokens by the teacher itself, geometric mean; null: off"
     )
     per_class: int | None = Field(None, ge=1, description="most answers of one class; null: off")
+    per_tag: int | None = Field(None, ge=1, description="most answers to prompts of one tag; null: off")
     agreement: float | None = Field(gt=0, le=1, description="least share of several answers that agree; null: off")
     decontaminate: int | None = Field(ge=3, le=100, description="words in a row shared with a held-out example; null: off")
     near_duplicates: float | None = Field(

@@ -18,6 +18,7 @@ ON = {
     "language": "en",
     "confidence": 0.6,
     "per_class": 1,
+    "per_tag": 1,
     "agreement": 0.5,
     "decontaminate": 13,
     "near_duplicates": 0.9,
@@ -118,6 +119,16 @@ def test_the_first_answers_of_a_class_stay_and_the_others_go(task: Task):
     sieve = Sieve(task, Filters.model_validate(ON | {"near_duplicates": None, "per_class": 2}), 50, [])
     said = [sieve.reason(prompt(f"do {i}", f"p{i}"), GOOD, f'{{"name":"{n}","arguments":{{}}}}') for i, n in enumerate("aabab")]
     assert said == [None, None, None, "balance: 2 answers of class 'a' are there already", None]
+
+
+def test_the_first_answers_to_prompts_of_a_tag_stay_and_what_was_dropped_does_not_count(task: Task):
+    switches = {"near_duplicates": None, "per_class": 3, "per_tag": 2}
+    sieve = Sieve(task, Filters.model_validate(ON | switches), 50, [])
+    tags = [["typo"], [], ["typo", "long"], ["typo"], ["long"], []]
+    asked = [Record(f"p{i}", prompt(f"do {i}").messages, own) for i, own in enumerate(tags)]
+    said = [sieve.reason(p, GOOD, f'{{"name":"{n}","arguments":{{}}}}') for p, n in zip(asked, "aaabba", strict=True)]
+    full = ["tag: 2 answers of tag 'typo' are there already", None, "balance: 3 answers of class 'a' are there already"]
+    assert said == [None, None, None, *full]
 
 
 def test_copies_are_looked_for_among_the_last_prompts_alone():
