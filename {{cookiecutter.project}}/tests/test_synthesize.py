@@ -15,7 +15,7 @@ from pipeline import evaluate, synthesize
 from slm.asking import requests_of
 from slm.errors import UserError
 from slm.files import read_jsonl, write_jsonl, write_text
-from slm.params import load_params
+from slm.params import edit, load_params
 from slm.store import Store
 from slm.task import load_task
 from slm.verify import question_of
@@ -176,6 +176,15 @@ def test_new_prompts_are_asked_once_and_say_where_they_come_from(project: Path, 
     point_to(server, generate=ALL, answers=2)
     assert run(capfd)[0] == rows
     assert [path.read_bytes() for path in (synthesize.RECORDS, synthesize.LOGPROBS, synthesize.INVENTED)] == before
+
+
+def test_tags_stay_with_the_record_and_a_prompt_for_a_weak_tag_has_it(project: Path, serve, capfd):
+    path = Path("task/prompts.jsonl")
+    write_jsonl(path, [row | ({"tags": ["plain"]} if i == 0 else {}) for i, row in enumerate(read_jsonl(path))])
+    point_to(serve(), generate={"weak_slices": 4})
+    edit(lambda params: params["synthesize"].update(slice_scores={"tag:job1": 0.1}))
+    rows, _ = run(capfd)
+    assert [row["tags"] for row in rows] == [["plain"]] + 11 * [[]] + 4 * [["job1"]]
 
 
 def test_what_must_not_be_asked_is_dropped_before_it_costs_answers(project: Path, serve, capfd):
