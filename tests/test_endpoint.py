@@ -171,6 +171,27 @@ def test_ctrl_c_keeps_what_is_paid(asked: Path, serve: Serve):
     assert synthesize(asked).returncode == 0 and server.stats()["answered"] == len(records(asked)) and paid >= 4
 
 
+def test_a_real_small_model_behind_an_endpoint_says_what_it_says_as_the_local_teacher(copy: Path):
+    """The whole way with nothing recorded: a server over the project's own teacher answers, one over its base model writes new prompts."""
+    local = {r["provenance"]["prompt"]: r["messages"][-1]["content"] for r in records(copy)}
+    command = [str(copy / ".venv" / "bin" / "python"), str(TEMPLATE / "benchmarks" / "teacher" / "model_server.py"), str(copy)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        point_to(copy, int(server.stdout.readline()), response_format="none", price={"input": 0, "output": 0}, timeout_s=600)
+        python(copy, "-c", "from slm.params import rewrite; rewrite({'synthesize': {'generate': {'self_instruct': 10}}})")
+        done = synthesize(copy)
+        server.kill()
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = {r["provenance"]["prompt"]: r for r in records(copy) if "invented" not in r["provenance"]}
+    assert set(said) == set(local)
+    # A batch of other requests sums in another order: a stub of a model is undecided often enough for one answer to change.
+    same = sum(said[name]["messages"][-1]["content"] == text for name, text in local.items())
+    assert same >= 0.9 * len(local)
+    assert all(r["provenance"]["usage"]["completion_tokens"] > 0 for r in said.values())
+    written = [json.loads(line) for line in (copy / "data" / "invented.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert written and all(row["provenance"]["usage"]["prompt_tokens"] > 100 for row in written)
+
+
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("extra", "tests"),

@@ -1,8 +1,10 @@
 """Which layers of the teacher, and which of their feed-forward neurons, the student keeps: by what each is worth on validation data."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import ModuleList, Parameter
 from transformers import PreTrainedModel
 
@@ -16,6 +18,27 @@ def loss_of(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> float:
     keep = batch["labels"].shape[1] + 1
     out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=keep, use_cache=False)
     return answer_loss(out.logits[:, :-1], batch, 0.0).item()
+
+
+class _Instead(nn.Module):
+    """In the place of a layer: passes on what is given, else what comes in."""
+
+    def __init__(self, given: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.given = given
+
+    def forward(self, hidden: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return hidden if self.given is None else self.given
+
+
+def _inputs_of(layers: list[nn.Module], run: Callable[[], float]) -> list[torch.Tensor]:
+    """What comes into each of the layers, [batch, tokens, width]."""
+    seen: list[torch.Tensor] = []
+    hooks = [layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for layer in layers]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return seen
 
 
 def choose_layers(model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: int, rounds: int) -> tuple[list[int], list[dict[str, Any]]]:
@@ -32,14 +55,23 @@ def choose_layers(model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: 
     rows: list[dict[str, Any]] = []
     remove = len(layers) - keep
     model.eval()
+
+    def loss_from(first: int, given: torch.Tensor | None = None) -> float:
+        """With the kept layers from `first` on; all keep their places, by which some families say what a layer attends to."""
+        places = [layer if i in kept and i >= first else _Instead() for i, layer in enumerate(layers)]
+        if given is not None:
+            places[first - 1] = _Instead(given)
+        model.model.layers = ModuleList(places)
+        return loss_of(model, batch)
+
     for number in range(rounds):
         quota = remove // rounds + (number < remove % rounds)
         if quota == 0:
             continue
+        inputs = _inputs_of([layers[i] for i in kept], lambda: loss_from(0))  # the layers before the one left out need not compute again
         losses = {}
-        for layer in track(kept, f"importance, round {number + 1} of {rounds}"):
-            model.model.layers = ModuleList(layers[i] for i in kept if i != layer)
-            losses[layer] = loss_of(model, batch)
+        for layer, given in zip(track(kept, f"importance, round {number + 1} of {rounds}"), inputs, strict=True):
+            losses[layer] = loss_from(layer + 1, given)
             rows.append({"round": number + 1, "layer": layer, "loss": losses[layer]})
         removed = sorted(losses, key=lambda i: losses[i])[:quota]
         kept = [i for i in kept if i not in removed]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import BPE, Unigram, WordLevel
+from torch.nn import ModuleList
 from transformers import PreTrainedTokenizerFast
 
 from slm.chat import IGNORE, collate, encode_example, use_short_template
@@ -17,7 +18,7 @@ from slm.generation import generate, perplexity
 from slm.models import load_model, load_tokenizer
 from slm.params import Rounding, load_params
 from slm.phrases import add_phrases, learn_phrases
-from slm.pruning import choose_layers, keep_layers, keep_neurons
+from slm.pruning import choose_layers, keep_layers, keep_neurons, loss_of
 from slm.records import TASK, Record, read_records
 from slm.rounding import RoundedLinear, round_in_training
 from slm.training import answer_loss, train
@@ -85,6 +86,21 @@ def test_least_important_layer_goes_first(tiny):
     keep_layers(model, kept)
     assert model.config.num_hidden_layers == 3
     assert [layer.self_attn.layer_idx for layer in model.model.layers] == [0, 1, 2]
+
+
+def test_a_layers_loss_is_that_of_the_model_without_it(tiny):
+    """What comes in before the one left out is not computed again; the figure is the same to the last bit."""
+    model = copy.deepcopy(tiny[0])
+    batch = collate([example([5, 6, 7], [8, 9, 10, 11]), example([5], [8, 9])], 0)
+    layers = list(model.model.layers)
+    _, rows = choose_layers(model, batch, keep=2, rounds=2)
+    assert list(model.model.layers) == layers
+    (first,) = {0, 1, 2, 3} - {row["layer"] for row in rows if row["round"] == 2}
+    assert len(rows) == 4 + 3
+    for row in rows:
+        gone = {row["layer"]} if row["round"] == 1 else {row["layer"], first}
+        model.model.layers = ModuleList(layer for i, layer in enumerate(layers) if i not in gone)
+        assert row["loss"] == loss_of(model, batch)
 
 
 def test_neurons_that_say_nothing_go_and_the_model_answers_as_before(tiny):
