@@ -166,7 +166,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.generation import generate
     from slm.models import load_model, load_tokenizer
     from slm.params import Augment, Rounding, load_params
-    from slm.pruning import keep_layers, keep_neurons
+    from slm.pruning import keep_head_groups, keep_layers, keep_neurons
     from slm.records import TASK, fixed_sample, read_prompts, read_records
     from slm.scoring import score_one
     from slm.synthetic import encode_synthetic, read_synthetic
@@ -175,7 +175,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.variation import vary
     from slm.vocabulary import prepare
     from torch import inference_mode
-    from tried import by_place, keep_groups, layers_of, losses_of, with_teacher
+    from tried import by_place, layers_of, losses_of, with_teacher
 
     params = load_params().model_copy(update={"seed": way.seed})
     rounding = Rounding(bits=4, group_size=way.group_size) if way.group_size else None
@@ -243,7 +243,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     if way.neurons:
         keep_neurons(model, probe, way.neurons)
     if way.groups:
-        keep_groups(model, probe, way.groups)
+        keep_head_groups(model, probe, way.groups)
     if way.method == "lora":
         model = get_peft_model(model, LoraConfig(r=32, lora_alpha=64, target_modules="all-linear", task_type="CAUSAL_LM"))
     if way.asked == "own":

@@ -68,12 +68,17 @@ def main() -> None:
     parser.add_argument("project", type=Path, help="a default project whose model is made")
     parser.add_argument("--steps", type=int, default=240, help="of the default batch size")
     steps = parser.parse_args().steps
-    asked = WORK / "asked.json"
+    from slm.files import folder_sha256, sha256_json
+
+    # Asked once for the same teacher and the same wishes; the students are made anew.
+    key = sha256_json([folder_sha256(PROJECT / "models" / "teacher"), WRITTEN, PROMPTS])
+    asked = WORK / f"asked-{key[:16]}.json"
     if not asked.exists():
         server = Path(__file__).parent / "teacher" / "model_server.py"
         process = subprocess.Popen([sys.executable, str(server), str(PROJECT), "--port", str(PORT)], stdout=subprocess.PIPE, text=True)
         try:
-            process.stdout.readline()
+            if not process.stdout.readline():
+                sys.exit(f"the server did not start; is port {PORT} taken?")
             found = {"all": synthesize(OFF), "filtered": synthesize({})}
         finally:
             process.kill()

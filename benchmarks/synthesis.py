@@ -23,7 +23,7 @@ from teacher.load import dedup, distilabel, memory, throughput
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("project")
-    parser.add_argument("--seconds", type=float, default=20, help="of each throughput run, at the ideal rate")
+    parser.add_argument("--seconds", type=float, default=40, help="of each throughput run, at the ideal rate")
     parser.add_argument("--places", type=int, nargs="*", default=[8, 32, 64], help="requests that the server allows at once, one run each")
     parser.add_argument("--million", type=int, default=0, help="requests of the large memory run; 0: none")
     parser.add_argument("--distilabel", type=int, default=3000, help="requests of the comparison")

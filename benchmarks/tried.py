@@ -1,4 +1,4 @@
-"""What the ablations try and the project does not do: other choices of layers, fewer heads, other losses. Part of benchmarks/ablations.py."""
+"""What the ablations try and the project does not do: other choices of layers, other losses. Part of benchmarks/ablations.py."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -119,34 +119,6 @@ def layers_of(model: Any, probe: dict[str, Any], keep: int, chosen: str) -> list
         "first": lambda: list(range(keep)),
     }
     return ways[chosen]()
-
-
-def keep_groups(model: Any, probe: dict[str, Any], keep: int) -> None:
-    """Leave the `keep` groups of heads of each layer that say most, in place (after Minitron, arXiv 2407.14679, as `slm.pruning.keep_neurons`)."""
-    from torch import no_grad
-    from torch.nn import Parameter
-
-    seen, said, config = probe["attention_mask"].bool(), {}, model.config
-    queries = config.num_attention_heads // config.num_key_value_heads
-
-    def listen(attention: Any) -> Any:
-        return lambda _, inputs: said.update({attention: inputs[0][seen].abs().mean(0) * attention.o_proj.weight.norm(dim=0)})
-
-    hooks = [layer.self_attn.o_proj.register_forward_pre_hook(listen(layer.self_attn)) for layer in model.model.layers]
-    with no_grad():
-        model.eval()(input_ids=probe["input_ids"], attention_mask=probe["attention_mask"], logits_to_keep=1, use_cache=False)
-    for hook in hooks:
-        hook.remove()
-    for attention, values in said.items():
-        kept = values.reshape(config.num_key_value_heads, -1).sum(1).topk(keep).indices.sort().values
-        for linear in (attention.q_proj, attention.k_proj, attention.v_proj):
-            rows = linear.weight.data.reshape(config.num_key_value_heads, -1, linear.in_features)[kept].reshape(-1, linear.in_features)
-            linear.weight, linear.out_features = Parameter(rows.clone()), len(rows)
-        out = attention.o_proj
-        columns = out.weight.data.reshape(out.out_features, config.num_key_value_heads, -1)[:, kept].reshape(out.out_features, -1)
-        out.weight, out.in_features = Parameter(columns.clone()), columns.shape[1]
-    config.head_dim = attention.head_dim
-    config.num_key_value_heads, config.num_attention_heads = keep, keep * queries
 
 
 def without_a_block(model: Any, probe: dict[str, Any], keep: int) -> list[int]:

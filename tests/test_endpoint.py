@@ -176,11 +176,13 @@ def test_a_real_small_model_behind_an_endpoint_says_what_it_says_as_the_local_te
     local = {r["provenance"]["prompt"]: r["messages"][-1]["content"] for r in records(copy)}
     command = [str(copy / ".venv" / "bin" / "python"), str(TEMPLATE / "benchmarks" / "teacher" / "model_server.py"), str(copy)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout
-        point_to(copy, int(server.stdout.readline()), response_format="none", price={"input": 0, "output": 0}, timeout_s=600)
-        python(copy, "-c", "from slm.params import rewrite; rewrite({'synthesize': {'generate': {'self_instruct': 10}}})")
-        done = synthesize(copy)
-        server.kill()
+        try:
+            assert server.stdout
+            point_to(copy, int(server.stdout.readline()), response_format="none", price={"input": 0, "output": 0}, timeout_s=600)
+            python(copy, "-c", "from slm.params import rewrite; rewrite({'synthesize': {'generate': {'self_instruct': 10}}})")
+            done = synthesize(copy)
+        finally:
+            server.kill()
     assert done.returncode == 0, done.stderr[-3000:]
     said = {r["provenance"]["prompt"]: r for r in records(copy) if "invented" not in r["provenance"]}
     assert set(said) == set(local)

@@ -23,7 +23,7 @@ class Asked:
     def __init__(self, request: dict[str, Any]) -> None:
         self.request, self.done = request, threading.Event()
         self.writes = bool(re.search(r"JSON list of \d+ texts", request["messages"][0]["content"]))
-        self.text, self.cut, self.usage = "", False, (0, 0)
+        self.text, self.cut, self.usage, self.failed = "", False, (0, 0), ""
 
 
 class Models:
@@ -47,7 +47,13 @@ class Models:
             for writes in (False, True):
                 kind = [a for a in all_of_it if a.writes == writes]
                 for start in range(0, len(kind), TOGETHER):
-                    (self._write if writes else self._answer)(kind[start : start + TOGETHER])
+                    together = kind[start : start + TOGETHER]
+                    try:
+                        (self._write if writes else self._answer)(together)
+                    except Exception as error:  # whatever it is: nobody may wait for ever
+                        for asked in together:
+                            asked.failed = repr(error)
+                            asked.done.set()
 
     def _answer(self, batch: list[Asked]) -> None:
         from slm.chat import encode_prompt
@@ -96,8 +102,8 @@ class Handler(BaseHTTPRequestHandler):
             "choices": [{"index": 0, "message": message, "finish_reason": "length" if asked.cut else "stop"}],
             "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written},
         }  # fmt: skip
-        content = json.dumps(body).encode()
-        self.send_response(200)
+        content = json.dumps({"error": {"message": asked.failed}} if asked.failed else body).encode()
+        self.send_response(500 if asked.failed else 200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

@@ -3,7 +3,6 @@
 import tempfile
 from pathlib import Path
 
-from slm.base import hub_snapshot
 from slm.chat import collate, encode_example
 from slm.early_stopping import validation_score
 from slm.errors import UserError, stage
@@ -12,15 +11,15 @@ from slm.models import load_model, load_tokenizer, parameters_m, save_model
 from slm.params import load_params
 from slm.processes import spread
 from slm.progress import print_closing_line
-from slm.pruning import choose_layers, keep_layers, keep_neurons
+from slm.pruning import choose_layers, keep_head_groups, keep_layers, keep_neurons
 from slm.records import TASK, fixed_sample, read_prompts, read_records
 from slm.synthetic import encode_synthetic, read_synthetic
 from slm.training import forget_checkpoints, train
 from slm.variation import vary
 from slm.vocabulary import prepare
 
-# With an endpoint as the teacher there is no local one: the student then starts from the base model, or from one of its own.
-TEACHER, BASE = Path("models/teacher"), Path("models/base")
+# With an endpoint as the teacher there is no local one: the student then starts from the base model. It may have one of its own.
+TEACHER, BASE, OWN = Path("models/teacher"), Path("models/base"), Path("models/own")
 RECORDS = Path("data/synthetic.jsonl")
 LOGPROBS = Path("data/logprobs.npz")
 OUTPUT = Path("models/distilled")
@@ -36,36 +35,48 @@ def main() -> None:
     settings = params.distill
     start = TEACHER if params.synthesize.teacher == "local" else BASE
     if params.models.student:
-        start = hub_snapshot(params.models.student, download=False, knob="models.student")
+        start = OWN
     synthetic = read_synthetic(RECORDS, LOGPROBS)
     labelled = read_records(TASK / "train.jsonl", answered=True)
     validation = read_records(TASK / "validation.jsonl", answered=True)
     files = (RECORDS, LOGPROBS, *(TASK / name for name in ("train.jsonl", "validation.jsonl", "prompts.jsonl", "task.yaml")))
-    inputs = {"start": folder_sha256(start)} | {path.as_posix(): sha256_file(path) for path in files}
-    inputs["augment"] = sha256_json(params.augment.model_dump())
+    inputs = {path.as_posix(): sha256_file(path) for path in files} | {"augment": sha256_json(params.augment.model_dump())}
 
     with tempfile.TemporaryDirectory() as scratch:
+        prepared = start
         if start != TEACHER:
             # Its tokens are others than the teacher's, whose distribution says nothing about them.
             synthetic = [(record, ids[:0], values[:0]) for record, ids, values in synthetic]
             said = [m["content"] for record, _, _ in synthetic for m in record.messages]
-            start = prepare(start, Path(scratch) / "base", params, said)
-        tokenizer, model = load_tokenizer(start), load_model(start, params)
+            prepared = prepare(start, Path(scratch) / "base", params, said)
+        inputs["start"] = folder_sha256(prepared)
+        tokenizer, model = load_tokenizer(prepared), load_model(prepared, params)
     if settings.layers > model.config.num_hidden_layers:
         raise UserError(
             f"params.yaml: distill.layers is {settings.layers}, but {start} has {model.config.num_hidden_layers} layers; lower it"
         )
+
+    if settings.head_groups:
+        groups, heads, width = model.config.num_key_value_heads, model.config.num_attention_heads, model.config.hidden_size
+        if settings.head_groups > groups or width % (settings.head_groups * (heads // groups)):
+            raise UserError(
+                f"params.yaml: distill.head_groups is {settings.head_groups}, but a layer of {start} has {groups} groups of {heads // groups} heads, "
+                f"and the heads that stay must divide its width, {width}; take another number, or null"
+            )
 
     if settings.neurons and settings.neurons > model.config.intermediate_size:
         raise UserError(
             f"params.yaml: distill.neurons is {settings.neurons}, but a layer of {start} has {model.config.intermediate_size}; lower it"
         )
 
-    # Which layers and neurons: by what each is worth on validation data.
+    # Which layers, heads and neurons: by what each is worth on validation data.
     probe = fixed_sample(validation, settings.probe_examples, params.seed)
     batch = collate([encode_example(tokenizer, r) for r in probe], tokenizer.pad_token_id)
+    batch = {name: value.to(model.device) for name, value in batch.items()}
     kept, importance = choose_layers(model, batch, settings.layers, settings.probe_rounds)
     keep_layers(model, kept)
+    if settings.head_groups:
+        keep_head_groups(model, batch, settings.head_groups)
     if settings.neurons:
         keep_neurons(model, batch, settings.neurons)
 

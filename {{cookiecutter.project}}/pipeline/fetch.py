@@ -1,4 +1,4 @@
-"""Base model, from the set-up's cache, as a Hugging Face folder."""
+"""Base model, and the student's own where it has one, from the set-up's cache, as Hugging Face folders."""
 
 import tempfile
 from pathlib import Path
@@ -8,14 +8,14 @@ from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from slm.base import hub_snapshot, unpack_wheel
-from slm.errors import stage
-from slm.files import write_json
+from slm.errors import UserError, stage
+from slm.files import replacing, write_json
 from slm.models import parameters_m, save_model
-from slm.params import Wheel, load_params
+from slm.params import Hub, Wheel, load_params
 from slm.progress import print_closing_line
-from slm.pruning import keep_layers
+from slm.pruning import check_family, keep_layers
 
-OUTPUT = Path("models/base")
+OUTPUT, OWN = Path("models/base"), Path("models/own")
 FACTS = Path("reports/fetch.json")
 
 
@@ -36,6 +36,21 @@ def read_gguf(wheel: Wheel):
     return model, tokenizer
 
 
+def read_hub(hub: Hub, knob: str):
+    """A model of the hub that the later stages can work with."""
+    folder, name = hub_snapshot(hub, download=False, knob=knob), f"params.yaml: {knob} {hub.repo}"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.chat_template is None:
+        raise UserError(
+            f"{name}: it has no chat template, by which requests and answers are told apart; take a model that is tuned to instructions"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    check_family(model, name)
+    return model, tokenizer
+
+
 @stage
 def main() -> None:
     params = load_params()
@@ -43,13 +58,17 @@ def main() -> None:
     if params.models.source == "wheel":
         model, tokenizer = read_gguf(params.models.wheel)
     else:
-        folder = hub_snapshot(params.models.hub, download=False)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model, tokenizer = read_hub(params.models.hub, "models.hub")
 
     if params.models.layers is not None:
         keep_layers(model, list(range(params.models.layers)))
     save_model(model, tokenizer, OUTPUT)
+    if params.models.student:
+        save_model(*read_hub(params.models.student, "models.student"), OWN)
+    else:  # a stage's outputs are always there
+        with replacing(OWN) as temporary:
+            temporary.mkdir()
+            (temporary / "none.json").write_text("{}\n")
     facts = {"parameters_m": parameters_m(model), "layers": model.config.num_hidden_layers}
     write_json(FACTS, facts)
     print_closing_line("fetch", facts)

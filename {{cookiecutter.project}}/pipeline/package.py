@@ -45,7 +45,7 @@ def main() -> None:
     (record,) = fixed_sample(read_records(TASK / "validation.jsonl", True), 1, params.seed)
     tried = {"prompt": record.shown, "answer": ask(model, record.prompt)}
 
-    base, license_name = base_of(params.models), params.models.shipped_license[1]
+    base, license_name = base_of(params.models), [*params.licences.values()][-1][1]
     with replacing(OUTPUT) as temporary:
         folder = temporary / name
         copy_model(model, folder / "model")

@@ -41,7 +41,7 @@ def ask_local(records: list[Record], provenance: dict[str, Any], params: Params,
         batch = {}
         for i, answer in track(answers, "answers", total=len(missing)):
             batch[keys[missing[i]]] = vars(answer)
-            # Whole batches only: a resumed run then cuts the same batches, and their sums round alike.
+            # Whole batches only: a resumed run then cuts the same batches, if it has the memory for them, and their sums round alike.
             if len(batch) == settings.batch_size:
                 store.put(batch)
                 batch = {}

@@ -43,11 +43,13 @@ def main() -> None:
         return note_endpoint(params)
 
     records = read_records(TASK / "train.jsonl", answered=True)
-    inputs = {"base": folder_sha256(BASE), "augment": sha256_json(params.augment.model_dump())}
-    inputs |= {name: sha256_file(TASK / name) for name in ("train.jsonl", "validation.jsonl", "task.yaml")}
+    inputs = {"augment": sha256_json(params.augment.model_dump())} | {
+        name: sha256_file(TASK / name) for name in ("train.jsonl", "validation.jsonl", "task.yaml")
+    }
 
     with tempfile.TemporaryDirectory() as scratch:
         start = prepare(BASE, Path(scratch) / "base", params)
+        inputs["base"] = folder_sha256(start)
         tokenizer = load_tokenizer(start)
         varied = vary(records, read_prompts(), params.augment, params.seed)
         examples = [encode_example(tokenizer, record) for record in [*records, *varied]]

@@ -54,7 +54,7 @@ def unpack_wheel(wheel: Wheel, folder: Path) -> Path:
 
 
 def hub_snapshot(hub: Hub, download: bool, knob: str = "models.hub") -> Path:
-    """The hub model's folder in the Hugging Face cache, at the pinned revision."""
+    """The hub model's folder in the cache, at the pinned revision."""
     import huggingface_hub
 
     try:
@@ -62,6 +62,7 @@ def hub_snapshot(hub: Hub, download: bool, knob: str = "models.hub") -> Path:
             huggingface_hub.snapshot_download(
                 hub.repo,
                 revision=hub.revision,
+                cache_dir=CACHE / "hub",
                 local_files_only=not download,
                 allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*"],
             )

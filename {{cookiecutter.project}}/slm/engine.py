@@ -56,7 +56,8 @@ class Worker:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         prompts = json.loads(row["prompts"])
-        found = generate(self._model, self._tokenizer, prompts, len(prompts), self._limit, self._top_k)
+        rows = rows_to_answer(self._model, max(map(len, prompts)), self._limit, len(prompts))
+        found = generate(self._model, self._tokenizer, prompts, rows, self._limit, self._top_k)
         return {"answers": json.dumps([(i, vars(answer)) for i, answer in found])}  # JSON keeps every bit of a float
 
 
@@ -82,6 +83,8 @@ def _on_ray(
     cpus, gpus = ([int(node.get(kind, 0)) for node in nodes] for kind in ("CPU", "GPU"))
     on_gpus = params.compute.device != "cpu" and sum(gpus) > 0
     threads = min(torch.get_num_threads(), max(cpus))  # as here: sums of two threads may round otherwise than those of one
+    if params.compute.device == "cuda" and not on_gpus:
+        raise UserError("params.yaml: compute.device is cuda, but no node of the Ray cluster has a GPU; set it to auto or cpu")
     workers = sum(gpus) if on_gpus else sum(count // threads for count in cpus)
     rows = ray.data.from_items([{"prompts": json.dumps([prompts[i] for i in batch])} for batch in cut], override_num_blocks=len(cut))
     answered = rows.map(
@@ -97,7 +100,8 @@ def _on_ray(
     except ray.exceptions.RayTaskError:
         raise
     except ray.exceptions.RayError as error:
-        raise UserError(f"the Ray cluster gave up ({str(error).splitlines()[0][:300]}); answers so far are kept: run again") from None
+        why = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        raise UserError(f"the Ray cluster gave up ({why}); answers so far are kept: run again") from None
 
 
 def _connect(ray: Any) -> None:
@@ -108,7 +112,7 @@ def _connect(ray: Any) -> None:
     runtime = {"py_modules": [str(Path(__file__).parent)], "env_vars": quiet}
     try:
         ray.init(runtime_env=runtime, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError) as error:
+    except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')}: no Ray cluster there ({error}); start it, or unset RAY_ADDRESS"
+            f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')}: no Ray cluster of this machine there ({error}); let it join (`ray start --address=HEAD:6379`), or unset RAY_ADDRESS"
         ) from None

@@ -140,7 +140,7 @@ def judge() -> dict[str, Any]:
     baselines = {name: predictions_of(released.get(name)) for name in ("released", "best")}
     baseline = released.get("released")
     data, synthetic = (read_json(path) if path.exists() else None for path in (REPORTS / "data.json", REPORTS / "synthetic.json"))
-    rows = [*judge_integrity(facts), judge_rounds(cost), *judge_licences(contract, params.models.shipped_license, task.license)]
+    rows = [*judge_integrity(facts), judge_rounds(cost), *judge_licences(contract, params.licences, task.license)]
     rows += judge_data(contract, data)
     rows += judge_claims(task, ladder, records, package.parent)
     made_from = data_figures(task, data, synthetic, baseline["revision"] if baseline else None) if data else {}

@@ -79,17 +79,17 @@ def judge_rounds(cost: dict[str, Any]) -> Row:
     return row(name, "block", False, value, SPREAD, why)
 
 
-def judge_licences(contract: Contract, model: tuple[str, str], data: str | None) -> list[Row]:
-    """Whether the licences of base model and data are ones that the contract allows, word for word; no row where it allows any.
+def judge_licences(contract: Contract, models: dict[str, tuple[str, str]], data: str | None) -> list[Row]:
+    """Whether the licences of models and data are ones that the contract allows, word for word; no row where it allows any.
 
     Args:
-        model: the knob of params.yaml, and what it says.
+        models: by what each is, the knob of params.yaml and what it says.
     """
     if contract.allowed_licences is None:
         return []
     allowed, rows = ", ".join(contract.allowed_licences), []
     for what, knob, file, licence in (
-        ("base model", model[0], "params.yaml", model[1]),
+        *((what, knob, "params.yaml", licence) for what, (knob, licence) in models.items()),
         ("data", "license", f"{TASK}/task.yaml", data),
     ):
         passed = licence in contract.allowed_licences

@@ -17,7 +17,7 @@ from anyio import CapacityLimiter
 
 from slm.errors import UserError
 
-START = 8
+START = 16
 DECREASE = 0.9
 BREAKER = 5  # requests in a row that were given up: the endpoint is broken, not a request
 

@@ -52,16 +52,13 @@ class Models(Strict):
     wheel: Wheel
     hub: Hub
     license: License = Field(description="of the base model, an SPDX expression")
-    student: OwnStudent | None = Field(None, description="a model of the hub that the student starts from; null: the teacher's layers")
+    student: OwnStudent | None = Field(
+        None, description="a model of the hub that the student starts from; null: none, the teacher's layers"
+    )
     vocabulary: Literal["task", "full"] = Field(description="of teacher and student: the tokens that the task's texts need, or all")
     phrases: int = Field(ge=0, le=4096, description="merges over the answers' tokens, with vocabulary: task; 0: none")
     context: int | None = Field(ge=64, description="longest request and answer together, tokens; null: as the base model")
     layers: int | None = Field(ge=1, description="keep only the first layers of the base model (tests); null: all")
-
-    @property
-    def shipped_license(self) -> tuple[str, str]:
-        """The knob, and what it says: the licence of the model that the shipped weights began as."""
-        return ("models.student.license", self.student.license) if self.student else ("models.license", self.license)
 
 
 class Rounding(Strict):
@@ -106,6 +103,9 @@ class Augment(Strict):
 class Distill(Training):
     layers: int = Field(ge=1, description="layers of the student")
     neurons: int | None = Field(ge=1, description="feed-forward neurons kept in each layer; null: all")
+    head_groups: int | None = Field(
+        None, ge=1, description="key and value heads kept in each layer, with the query heads that read them; null: all"
+    )
     probe_examples: int = Field(ge=1, description="validation examples on which a layer's importance is measured")
     probe_rounds: int = Field(ge=1, description="importance is measured again after each round of removals")
     kl_weight: float = Field(ge=0, le=1, description="weight of the teacher's distribution; the rest is cross-entropy")
@@ -171,6 +171,16 @@ class Params(Strict):
     evaluate: Evaluate
     measure: Measure
     package: Package
+
+    @property
+    def licences(self) -> dict[str, tuple[str, str]]:
+        """Of the models that the shipped one comes from, what it began as last: the knob, and what it says."""
+        found = {}
+        if self.synthesize.teacher == "local" or not self.models.student:
+            found["base model"] = ("models.license", self.models.license)
+        if self.models.student:
+            found["student's base model"] = ("models.student.license", self.models.student.license)
+        return found
 
 
 def load_params(path: Path = PARAMS) -> Params:

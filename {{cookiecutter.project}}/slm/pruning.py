@@ -1,4 +1,4 @@
-"""Which layers of the teacher, and which of their feed-forward neurons, the student keeps: by what each is worth on validation data."""
+"""Which layers of the teacher, and which of their heads and feed-forward neurons, the student keeps: by what each is worth on validation data."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,8 +8,24 @@ from torch import nn
 from torch.nn import ModuleList, Parameter
 from transformers import PreTrainedModel
 
+from slm.errors import UserError
 from slm.progress import track
 from slm.training import answer_loss
+
+
+def check_family(model: PreTrainedModel, name: str) -> None:
+    """Pruning and rounding know layers as Llama has them.
+
+    Raises:
+        UserError: this model's are others.
+    """
+    layer = next(iter(getattr(getattr(model, "model", None), "layers", [])), None)
+    parts = [getattr(getattr(layer, "mlp", None), part, None) for part in ("gate_proj", "up_proj", "down_proj")]
+    if not hasattr(layer, "self_attn") or not all(isinstance(part, nn.Linear) for part in parts):
+        raise UserError(
+            f"{name}: the layers of {type(model).__name__} are not built as Llama's are (self_attn, mlp.gate_proj, up_proj, down_proj); "
+            "take a model of such a family: Llama, Mistral, Qwen2, Qwen3, Gemma, SmolLM, ..."
+        )
 
 
 @torch.inference_mode()
@@ -89,25 +105,56 @@ def keep_layers(model: PreTrainedModel, kept: list[int]) -> None:
         model.config.layer_types = [model.config.layer_types[i] for i in kept]
 
 
-def keep_neurons(model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: int) -> None:
-    """Leave the `keep` feed-forward neurons of each layer that say most, in place.
-
-    What a neuron says: the mean size of its activation on real examples times the norm of its outgoing weights, after the
-    activation-based width pruning of Minitron (arXiv 2407.14679).
-    """
+def _heard(model: PreTrainedModel, batch: dict[str, torch.Tensor], outputs: list[nn.Linear]) -> list[torch.Tensor]:
+    """What comes into each of these layers says: [inputs], the mean size on real tokens times the norm of the outgoing weights."""
     seen, said = batch["attention_mask"].bool(), {}
 
-    def listen(mlp: Any) -> Any:
-        return lambda _, inputs: said.update({mlp: inputs[0][seen].abs().mean(0) * mlp.down_proj.weight.norm(dim=0)})
+    def listen(out: nn.Linear) -> Any:
+        return lambda _, inputs: said.update({out: inputs[0][seen].abs().mean(0) * out.weight.norm(dim=0)})
 
-    hooks = [layer.mlp.down_proj.register_forward_pre_hook(listen(layer.mlp)) for layer in model.model.layers]
+    hooks = [out.register_forward_pre_hook(listen(out)) for out in outputs]
     with torch.no_grad():  # no inference mode: a parameter that was made in it can be trained, but takes no checkpoint
         model.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=1, use_cache=False)
     for hook in hooks:
         hook.remove()
-    for mlp, values in said.items():
+    return [said[out] for out in outputs]
+
+
+def _keep_outputs(linear: nn.Linear, kept: torch.Tensor) -> None:
+    linear.weight, linear.out_features = Parameter(linear.weight.data[kept].clone()), len(kept)
+    if linear.bias is not None:
+        linear.bias = Parameter(linear.bias.data[kept].clone())
+
+
+def _keep_inputs(linear: nn.Linear, kept: torch.Tensor) -> None:
+    linear.weight, linear.in_features = Parameter(linear.weight.data[:, kept].clone()), len(kept)
+
+
+def keep_neurons(model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: int) -> None:
+    """Leave the `keep` feed-forward neurons of each layer that say most, in place: the activation-based width pruning of
+    Minitron (arXiv 2407.14679), with the size of the outgoing weights."""
+    parts = [layer.mlp for layer in model.model.layers]
+    for mlp, values in zip(parts, _heard(model, batch, [mlp.down_proj for mlp in parts]), strict=True):
         kept = values.topk(keep).indices.sort().values
-        for linear in (mlp.gate_proj, mlp.up_proj):
-            linear.weight, linear.out_features = Parameter(linear.weight.data[kept].clone()), keep
-        mlp.down_proj.weight, mlp.down_proj.in_features = Parameter(mlp.down_proj.weight.data[:, kept].clone()), keep
+        _keep_outputs(mlp.gate_proj, kept)
+        _keep_outputs(mlp.up_proj, kept)
+        _keep_inputs(mlp.down_proj, kept)
     model.config.intermediate_size = keep
+
+
+def keep_head_groups(model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: int) -> None:
+    """Leave the `keep` groups of attention heads of each layer that say most, in place, chosen as neurons are.
+
+    A group is a key and value head with the query heads that read it (grouped-query attention, arXiv 2305.13245).
+    """
+    parts, groups = [layer.self_attn for layer in model.model.layers], model.config.num_key_value_heads
+    queries = model.config.num_attention_heads // groups
+    for attention, values in zip(parts, _heard(model, batch, [attention.o_proj for attention in parts]), strict=True):
+        chosen = values.reshape(groups, -1).sum(1).topk(keep).indices.sort().values
+        for linear, sizes in ((attention.q_proj, queries), (attention.k_proj, 1), (attention.v_proj, 1)):
+            rows = torch.arange(linear.out_features, device=values.device).reshape(groups, sizes * attention.head_dim)
+            _keep_outputs(linear, rows[chosen].flatten())
+        inputs = torch.arange(attention.o_proj.in_features, device=values.device).reshape(groups, -1)
+        _keep_inputs(attention.o_proj, inputs[chosen].flatten())
+    model.config.head_dim = parts[0].head_dim
+    model.config.num_key_value_heads, model.config.num_attention_heads = keep, keep * queries

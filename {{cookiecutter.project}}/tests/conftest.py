@@ -130,6 +130,7 @@ def project(tiny, tmp_path: Path) -> Path:
     use_short_template(tokenizer)
     save_model(model, tokenizer, folder / "models/teacher")
     write_json(folder / "models/base/config.json", {})
+    write_json(folder / "models/own/none.json", {})
     synthetic = [row | {"dropped": None} for row in labelled("synthetic", 13)]
     write_jsonl(folder / "data/synthetic.jsonl", synthetic)
     write_jsonl(folder / "data/invented.jsonl", [])

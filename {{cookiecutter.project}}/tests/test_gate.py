@@ -114,12 +114,15 @@ STRICT = CONTRACT.model_copy(update={"allowed_licences": ["Apache-2.0", "MIT"], 
 
 def test_a_licence_that_the_contract_does_not_name_is_refused():
     for licence, passed in (("MIT", True), ("mit", False), ("MIT OR GPL-3.0-only", False), ("LicenseRef-of-the-base-model", False)):
-        model, data = judge_licences(STRICT, ("models.license", licence), "MIT")
+        model, data = judge_licences(STRICT, {"base model": ("models.license", licence)}, "MIT")
         assert (model["passed"], data["passed"]) == (passed, True), licence
-        model, data = judge_licences(STRICT, ("models.license", "MIT"), licence)
+        model, data = judge_licences(STRICT, {"base model": ("models.license", "MIT")}, licence)
         assert (model["passed"], data["passed"]) == (True, passed), licence
-    assert judge_licences(STRICT, ("models.license", "MIT"), None)[1]["passed"] is False
-    assert judge_licences(CONTRACT, ("models.license", "GPL-3.0-only"), None) == []
+    both = {"base model": ("models.license", "MIT"), "student's base model": ("models.student.license", "GPL-3.0-only")}
+    base, own, _ = judge_licences(STRICT, both, "MIT")
+    assert (base["passed"], own["passed"]) == (True, False) and "models.student.license of params.yaml is GPL-3.0-only" in own["why"]
+    assert judge_licences(STRICT, {"base model": ("models.license", "MIT")}, None)[1]["passed"] is False
+    assert judge_licences(CONTRACT, {"base model": ("models.license", "GPL-3.0-only")}, None) == []
 
 
 RUNGS = {"rungs": [*LADDER["rungs"], {"name": "data", "synthetic_share": 0.5}, {"name": "package", "mb": 12.0}]}
