@@ -33,41 +33,46 @@ def main() -> None:
     os.environ["PLANTED_KEY"] = KEY
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     figures: Figures = json.loads(OUTPUT.read_text())["figures"] if OUTPUT.exists() else {}
+
+    def note(found: Figures) -> None:
+        """Written at once: a later part that fails costs none of it."""
+        figures.update(found)
+        OUTPUT.write_text(json.dumps({"figures": figures}, indent=2) + "\n", encoding="utf-8")
+
     with tempfile.TemporaryDirectory(dir=OUTPUT.parent) as name:
         scratch = Path(name)
         if "throughput" in arguments.only:
             for places in arguments.places:
-                figures |= throughput(scratch, places, arguments.seconds)
-            shares = [figures.get(f"throughput_fraction_of_ideal_{c}", 0.0) for c in (8, 32, 64)]
-            figures["throughput_fraction_of_ideal"] = min(shares)
+                note(throughput(scratch, places, arguments.seconds))
+            note({"throughput_fraction_of_ideal": min(figures.get(f"throughput_fraction_of_ideal_{c}", 0.0) for c in (8, 32, 64))})
         if "memory" in arguments.only:
-            figures |= memory(scratch, 100_000)
+            note(memory(scratch, 100_000))
+            if arguments.million:
+                note(memory(scratch, arguments.million))
+                rss = figures[f"rss_mb_{arguments.million}"]
+                note({"rss_mb_1m": rss, "rss_growth": rss / figures["rss_mb_100000"] - 1})
         if "dedup" in arguments.only:
-            for count, among in (
-                (100_000, 100_000),
-                (100_000, 10_000),
-                *([(arguments.million, 100_000), (arguments.million, arguments.million)] if arguments.million else []),
-            ):
-                figures |= dedup(count, among)
-            if arguments.million:  # with the default memory
-                figures |= {
-                    f"dedup_{what}_1m": figures[f"dedup_{what}_{arguments.million}_among_{arguments.million}"]
-                    for what in ("minutes", "rss_mb")
-                }
-        if arguments.million and "memory" in arguments.only:
-            figures |= memory(scratch, arguments.million)
-            figures["rss_mb_1m"] = figures[f"rss_mb_{arguments.million}"]
-            figures["rss_growth"] = figures["rss_mb_1m"] / figures["rss_mb_100000"] - 1
+            note(dedup(100_000, 100_000))
+            note(dedup(100_000, 10_000))
+            if arguments.million:
+                note(dedup(arguments.million, 100_000))
+                found = dedup(arguments.million, arguments.million)  # with the default memory
+                note(
+                    found
+                    | {
+                        f"dedup_{what}_1m": found[f"dedup_{what}_{arguments.million}_among_{arguments.million}"]
+                        for what in ("minutes", "rss_mb")
+                    }
+                )
         if "kills" in arguments.only:
             (scratch / "kills").mkdir()
-            figures |= kills(scratch / "kills", arguments.kills)
+            note(kills(scratch / "kills", arguments.kills))
         if "hostile" in arguments.only:
-            figures |= hostile(scratch)
+            note(hostile(scratch))
         if "budgets" in arguments.only:
-            figures |= budgets(scratch)
+            note(budgets(scratch))
         if "distilabel" in arguments.only:
-            figures |= distilabel(scratch, arguments.distilabel)
-    OUTPUT.write_text(json.dumps({"figures": figures}, indent=2) + "\n", encoding="utf-8")
+            note(distilabel(scratch, arguments.distilabel))
     for name, value in figures.items():
         print(f"{name:48s}{value:14.4f}")
 
