@@ -16,7 +16,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from pipeline.package import base_of
-from slm.chat import encode_prompt
+from slm.chat import SHORT_CHATML, encode_prompt
 from slm.files import read_json, read_jsonl, weights_sha256, write_jsonl
 from slm.generation import generate
 from slm.models import load_model, load_tokenizer, save_model
@@ -25,7 +25,7 @@ from slm.records import TASK, read_records
 from slm.vocabulary import PREFIX
 
 REPO, REVISION = "someone/other", "0123456789abcdef0123456789abcdef01234567"
-TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}<|endoftext|>{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+TEMPLATE = SHORT_CHATML.read_text(encoding="utf-8").replace("<|im_start|>", "[user] ").replace("<|im_end|>", "<|endoftext|>")
 OWN, RARE = Path("models/own"), "zanzibar"
 
 
