@@ -106,7 +106,7 @@ def keep_layers(model: PreTrainedModel, kept: list[int]) -> None:
 
 
 def _heard(model: PreTrainedModel, batch: dict[str, torch.Tensor], outputs: list[nn.Linear]) -> list[torch.Tensor]:
-    """What comes into each of these layers says: [inputs], the mean size on real tokens times the norm of the outgoing weights."""
+    """How much each input of these linear layers says, [inputs] of each: its mean size on real tokens times the norm of its outgoing weights."""
     seen, said = batch["attention_mask"].bool(), {}
 
     def listen(out: nn.Linear) -> Any:

@@ -191,7 +191,7 @@ def filtered(facts: Row) -> list[Row]:
 
 
 def balance(kind: str, before: dict[str, int], after: dict[str, int]) -> list[list[str]]:
-    """Classes of the answers before and after the filters, the largest first: numbers, shares, and how much of each class was kept."""
+    """Classes of the answers, or tags, before and after the filters, the largest first: numbers, shares, and how much of each was kept."""
     rows = [[kind, "before", "share", "after", "share", "kept"]]
     for name in sorted(before, key=lambda n: (-before[n], n)) if sum(map(bool, before)) > 1 else []:
         had, has = before[name], after.get(name, 0)
