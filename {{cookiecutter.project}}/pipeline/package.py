@@ -23,7 +23,7 @@ def base_of(models: Models) -> dict[str, str]:
     if models.source == "wheel" and not models.student:
         return {"name": models.wheel.name, "version": models.wheel.version, "sha256": models.wheel.sha256}
     hub = models.student or models.hub
-    return {"name": hub.repo, "version": hub.revision, "sha256": hub.revision}
+    return {"name": hub.repo, "version": hub.revision}
 
 
 @stage
@@ -43,7 +43,7 @@ def main() -> None:
         raise UserError(f"{model}: its bytes are not those that `evaluate` scored; run `dvc repro`")
 
     (record,) = fixed_sample(read_records(TASK / "validation.jsonl", True), 1, params.seed)
-    tried = {"prompt": record.shown, "answer": ask(model, record.prompt)}
+    tried = {"prompt": record.shown, "answer": ask(model, record.prompt, params.evaluate.max_new_tokens)}
 
     base, license_name = base_of(params.models), [*params.licences.values()][-1][1]
     with replacing(OUTPUT) as temporary:

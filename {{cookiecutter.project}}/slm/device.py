@@ -26,13 +26,13 @@ ASSUMED = 0.05  # of the answers may differ, until devices were asked
 TIMED = 20
 
 
-def time_share(model: Path, reference: Path, rows: list[dict[str, Any]], threads: int) -> float:
-    """Median time of a request as a share of the reference's, both asked in turn."""
+def time_share(model: Path, reference: Path, rows: list[dict[str, Any]], longest: int, threads: int) -> float:
+    """Median time of a request as a share of the reference's, both asked in turn for at most `longest` tokens."""
     times: tuple[list[float], list[float]] = ([], [])
     runtimes = GenAI(model, threads), GenAI(reference, threads)
     for r in rows:
         for runtime, found in zip(runtimes, times, strict=True):
-            found.append(runtime.ask(runtime.encode(r["messages"]), 128).request_ms or 0.0)
+            found.append(runtime.ask(runtime.encode(r["messages"]), longest).request_ms or 0.0)
     return statistics.median(times[0][1:]) / statistics.median(times[1][1:])  # the first one warms up
 
 
@@ -53,13 +53,15 @@ def main() -> None:
             tar.extractall(scratch, filter="data")
         model = Path(scratch) / seal["name"] / "model"
         runtime = GenAI(model, arguments.threads)
-        replies = [runtime.ask(runtime.encode(r["messages"]), 128) for r in rows]
+        # What is longer than the longest answer is another one; the same text may be cut into a few tokens more.
+        longest = 8 + max(len(runtime.tokenizer.encode(r["answer"])) for r in rows)
+        replies = [runtime.ask(runtime.encode(r["messages"]), longest) for r in rows]
         del runtime
         share = None
         if seal.get("reference"):
             with tarfile.open(arguments.sealed / "reference.tar.gz") as tar:
                 tar.extractall(scratch, filter="data")
-            share = time_share(model, Path(scratch) / seal["reference"]["rung"], rows[:TIMED], arguments.threads)
+            share = time_share(model, Path(scratch) / seal["reference"]["rung"], rows[:TIMED], longest, arguments.threads)
     flipped = [r["id"] for r, reply in zip(rows, replies, strict=True) if reply.text != r["answer"]]
     facts = {
         "system": f"{platform.system()} {platform.machine()}",

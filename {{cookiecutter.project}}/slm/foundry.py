@@ -1,6 +1,6 @@
 """Ask a package through Foundry Local, as a user's application would. Works without a network.
 
-    python -m slm.foundry dist/home-assistant/model '[{"role": "user", "content": "turn off the kitchen light"}]'
+    python -m slm.foundry dist/home-assistant/model '[{"role": "user", "content": "turn off the kitchen light"}]' 72
 
 Foundry Local brings its own copy of the runtime, so it lives in a process of its own.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from slm.errors import UserError
 
 
-def ask(folder: Path, messages: list[dict[str, str]]) -> str:
+def ask(folder: Path, messages: list[dict[str, str]], max_new_tokens: int) -> str:
     """The model's answer to a conversation whose last message is the user's.
 
     Raises:
@@ -23,7 +23,7 @@ def ask(folder: Path, messages: list[dict[str, str]]) -> str:
     """
     with tempfile.TemporaryDirectory() as scratch:
         environment = os.environ | {"SLM_FOUNDRY_DATA": scratch}
-        command = [sys.executable, "-m", "slm.foundry", str(folder), json.dumps(messages)]
+        command = [sys.executable, "-m", "slm.foundry", str(folder), json.dumps(messages), str(max_new_tokens)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", check=False)
     if done.returncode or not done.stdout.strip():
         raise UserError(f"{folder}: Foundry Local cannot use it: {' / '.join(done.stderr.strip().splitlines()[-2:]) or 'no answer'}")
@@ -44,7 +44,7 @@ def main() -> None:
         TextItem,
     )
 
-    folder, messages = sys.argv[1], json.loads(sys.argv[2])
+    folder, messages, max_new_tokens = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
     data = os.environ.get("SLM_FOUNDRY_DATA")
     config = Configuration(app_name="slm", app_data_dir=data, model_cache_dir=data, logs_dir=data, disable_nonessential_telemetry=True)
     FoundryLocalManager.initialize(config)
@@ -54,7 +54,7 @@ def main() -> None:
         model = catalog.register_model(model_path=str(Path(folder).resolve()), model_id="slm-generic-cpu:1", metadata=metadata)
     model.load()
     with ChatSession(model) as session:
-        session.set_options(RequestOptions(search=SearchOptions(temperature=0.0, max_output_tokens=128)))
+        session.set_options(RequestOptions(search=SearchOptions(temperature=0.0, max_output_tokens=max_new_tokens)))
         request = Request()
         for message in messages:
             request.add_item(getattr(MessageItem, message["role"])(message["content"]))
