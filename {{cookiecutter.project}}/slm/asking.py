@@ -98,7 +98,7 @@ def ask_missing(settings: Synthesize, store: Store, requests: Requests, later: S
 async def _ask_all(settings: Synthesize, store: Store, requests: Requests, missing: int, model: str | None) -> dict[str, str]:
     # What was imported stays. Looking through all of it for garbage, as Python does every few hundred requests, keeps answers waiting for 0.1 s each time.
     gc.freeze()
-    budget = Budget(settings.endpoint, store.spent())
+    budget = Budget(settings.endpoint, store.spent(), store.unanswered())
     failures: dict[str, str] = {}
     stopped: list[UserError] = []
 
@@ -120,7 +120,8 @@ async def _ask_all(settings: Synthesize, store: Store, requests: Requests, missi
             stop(error)
         except Exception as error:
             # A fault of ours (or a full disk) must not cost what others of this run are waiting for.
-            stop(UserError(f"asking stopped ({type(error).__name__}: {error}); what was answered is kept, run again"))
+            said = teacher.credential.redacted(str(error))
+            stop(UserError(f"asking stopped ({type(error).__name__}: {said}); what was answered is kept, run again"))
 
     async with Teacher(settings, budget) as teacher, Writer(store, budget) as writer:
         with bar("answers", missing) as progress, interrupted(lambda: stop(UserError("stopped; what was answered is kept, run again"))):

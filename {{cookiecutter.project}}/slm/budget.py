@@ -53,17 +53,20 @@ def worst_case(settings: Endpoint, request: dict[str, Any]) -> Cost:
 
 
 class Budget:
-    def __init__(self, settings: Endpoint, before: Spent) -> None:
-        self._limits, self._before = settings.budget, before
+    def __init__(self, settings: Endpoint, before: Spent, earlier: Spent = NOTHING) -> None:
+        """before: by all runs; earlier: what of it the earlier rounds of this run asked and have no answer to."""
+        self._limits, self._before, self._earlier = settings.budget, before, earlier
         self.paid = Spent()  # in this run
         self.unanswered = Spent()  # asked, and no answer came: worst case
         self._under_way = Spent()
         self._changed = asyncio.Event()
 
     def lost(self) -> Spent:
-        """What a kill at this moment would leave unanswered."""
-        a, b = self.unanswered, self._under_way
-        return Spent(a.requests + b.requests, a.tokens + b.tokens, a.usd + b.usd)
+        """What a kill at this moment would leave unanswered of this run."""
+        lost = Spent()
+        for part in (self._earlier, self.unanswered, self._under_way):
+            _add(lost, part)
+        return lost
 
     def _total(self, field: str) -> float:
         return sum(getattr(s, field) for s in (self._before, self.paid, self.unanswered, self._under_way))

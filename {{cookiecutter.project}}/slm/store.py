@@ -104,17 +104,23 @@ class Store:
     def put(self, answers: dict[str, Any], unanswered: Spent | None = None, hits: int = 0) -> None:
         """Store some answers, all or none of them; they are on disk when this returns.
 
-        unanswered: what this run has asked and has no answer to, so that a budget counts it also after a kill.
+        unanswered: what this run has asked and has no answer to, so that a budget counts it also after a kill; None: as before.
         """
         with self._all_or_nothing() as writer:
             writer.executemany(INSERT, (self._row(key, value) for key, value in answers.items()))
             if unanswered or hits:
-                lost = unanswered or Spent()
                 writer.execute("INSERT OR IGNORE INTO runs (run, started) VALUES (?, ?)", (self.run, now()))
+                writer.execute("UPDATE runs SET hits = hits + ? WHERE run = ?", (hits, self.run))
+            if unanswered:
                 writer.execute(
-                    "UPDATE runs SET hits = hits + ?, unanswered = ?, unanswered_tokens = ?, unanswered_usd = ? WHERE run = ?",
-                    (hits, lost.requests, lost.tokens, lost.usd, self.run),
+                    "UPDATE runs SET unanswered = ?, unanswered_tokens = ?, unanswered_usd = ? WHERE run = ?",
+                    (unanswered.requests, unanswered.tokens, unanswered.usd, self.run),
                 )
+
+    def unanswered(self) -> Spent:
+        """What this run has asked and has no answer to, so far."""
+        query = "SELECT unanswered, unanswered_tokens, unanswered_usd FROM runs WHERE run = ?"
+        return Spent(*self._reader.execute(query, (self.run,)).fetchone() or ())
 
     def _row(self, key: str, value: dict[str, Any]) -> tuple[Any, ...]:
         usage = value.get("usage") or {}
