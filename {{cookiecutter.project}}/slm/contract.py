@@ -19,6 +19,7 @@ BUILT_IN = (
     "within margin of best",
     "rounds agree",
     "licence of the base model",
+    "licence of the student's base model",
     "licence of the data",
     "data expectations",
 )
