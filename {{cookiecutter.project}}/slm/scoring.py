@@ -24,15 +24,23 @@ from statsmodels.stats.proportion import proportion_confint
 from slm.task import SCORES, Task
 
 NOTHING = object()  # an answer that cannot be read
+DEEPEST = 64
 FINAL = "Answer:"  # what stands before a final answer
 NUMBER = re.compile(r"[-+]?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?")
 
 
 def parse(answer: str) -> Any:
     try:
-        return json.loads(answer)
-    except (json.JSONDecodeError, RecursionError):
+        value = json.loads(answer)
+    except (ValueError, RecursionError):  # ValueError: also of a number with thousands of digits
         return NOTHING
+    return NOTHING if deep(value) else value
+
+
+def deep(value: Any, levels: int = DEEPEST) -> bool:
+    """Whether lists and objects stand in one another deeper than anybody asks for: what reads them would not come to an end."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels == 0 or any(deep(part, levels - 1) for part in parts)
 
 
 def canonical(value: Any) -> Any:

@@ -144,6 +144,8 @@ BAD: dict[str, Any] = {
     "usage_huge": lambda r, a, n, k: json.dumps(completion(r, a, n, usage={"prompt_tokens": 10**30, "completion_tokens": 1})).encode(),
     "usage_text": lambda r, a, n, k: json.dumps(completion(r, a, n, usage={"prompt_tokens": "many", "completion_tokens": "few"})).encode(),
     "nan": lambda r, a, n, k: json.dumps(completion(r, '{"name":"set_light","arguments":{"room":"kitchen","brightness":NaN}}', n)).encode(),
+    "endless_number": lambda r, a, n, k: json.dumps(completion(r, '{"name":"set_light","arguments":' + "9" * 5000 + "}", n)).encode(),
+    "deep_answer": lambda r, a, n, k: json.dumps(completion(r, '{"name":"set_light","arguments":' + "[" * 600 + "]" * 600 + "}", n)).encode(),
     "wrong_schema": lambda r, a, n, k: json.dumps(completion(r, '{"name":"launch_missiles","arguments":{}}', n)).encode(),
     "extra_field": lambda r, a, n, k: json.dumps(completion(r, a[:-1] + ',"note":"x"}', n)).encode(),
     "truncated_answer": lambda r, a, n, k: json.dumps(completion(r, a[:-3], n)).encode(),

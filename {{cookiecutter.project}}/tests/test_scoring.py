@@ -17,6 +17,8 @@ EXPECTED = '{"name":"a","arguments":{"n":21,"t":"Hey Jude"}}'
         ('{"name":"a"', 0, False),
         ("", 0, False),
         ("[" * 100_000, 0, False),
+        ("[" * 600 + "]" * 600, 0, False),  # can be read; what walks through it would not come back
+        ('{"name":"a","arguments":{"n":' + "9" * 5000 + "}}", 0, False),
     ],
 )
 def test_exact_match_sees_meaning_only(task: Task, answer: str, score: float, valid: bool):
