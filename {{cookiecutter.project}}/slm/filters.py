@@ -130,7 +130,8 @@ class Sieve:
             self._near = Index([(name, record.asked) for name, record in held_out])
         if settings.near_duplicates:
             self._seen = MinHashLSH(threshold=settings.near_duplicates, num_perm=PERMUTATIONS)
-            self._said: dict[str, str] = {}  # what the prompts say, in the order in which they came
+            self._said: dict[int, tuple[str, str]] = {}  # names of the prompts and what they say, in the order in which they came
+            self._came = 0
 
     def _texts(self, answer: str) -> list[str]:
         if self._task.kind != "json":
@@ -242,16 +243,18 @@ class Sieve:
         mine = grams(said)
         sketch = MinHash(num_perm=PERMUTATIONS)
         sketch.update_batch([" ".join(gram).encode() for gram in mine])
-        for name in self._seen.query(sketch):
-            other = grams(self._said[str(name)])
+        for number in self._seen.query(sketch):
+            name, text = self._said[int(number)]
+            other = grams(text)
             if len(mine & other) / len(mine | other) >= (self._settings.near_duplicates or 1):
                 return f"a near copy of {name}"
         if len(self._said) == self._settings.near_duplicates_among:
             oldest = next(iter(self._said))
             self._seen.remove(oldest)
             del self._said[oldest]
-        self._seen.insert(prompt.id, sketch)
-        self._said[prompt.id] = said
+        self._came += 1
+        self._seen.insert(self._came, sketch)
+        self._said[self._came] = (prompt.id, said)
         return None
 
     def _balance(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:

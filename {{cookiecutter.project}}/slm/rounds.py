@@ -61,7 +61,7 @@ class Rounds:
         known = [*labelled, *prompts]
         for record in known:
             sieve.remember(record)
-        there = {normal(r.text) for r in known}
+        there, names = {normal(r.text) for r in known}, {r.id for r in prompts}
         left = wanted.model_dump()
         rows = []
         replies = self._replies([key for key, _ in keyed])
@@ -74,7 +74,10 @@ class Rounds:
             for i, text in enumerate(found, 1):
                 if not left[call.recipe]:
                     break
-                record = Record(f"{call.id}-{i}", [{"role": "user", "content": text}])
+                name = f"{call.id}-{i}"
+                while name in names:  # whoever takes new prompts over into task/prompts.jsonl keeps their names
+                    name += "-new"
+                record = Record(name, [{"role": "user", "content": text}])
                 same = normal(text) in there  # whatever the filters say: an example that is there twice fails `validate`
                 dropped = "duplicate: the same words as an earlier request" if same else sieve.prompt_reason(record)
                 there.add(normal(text))

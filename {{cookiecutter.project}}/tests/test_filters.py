@@ -138,6 +138,14 @@ def test_copies_are_looked_for_among_the_last_prompts_alone():
     assert said == [None, None, None, None, "duplicate: a near copy of 2"]  # the first was forgotten when the third came
 
 
+def test_requests_of_one_name_are_two_all_the_same():
+    """Names are unique within a file: a labelled example and a prompt may both be "1"."""
+    sieve = Sieve(TEXT, Filters.model_validate(ON), 50, [])
+    sieve.remember(prompt("open the garage door", "1"))
+    sieve.remember(prompt("play some old jazz", "1"))
+    assert sieve.prompt_reason(prompt("play some old jazz", "2")) == "duplicate: a near copy of 1"
+
+
 def test_no_answer_is_a_reason():
     assert Sieve(TEXT, Filters.model_validate(OFF), 50, []).reason(prompt("a"), None, "", "500: down") == "unanswered: 500: down"
 
