@@ -61,14 +61,17 @@ def main() -> None:
         model, tokenizer = read_hub(params.models.hub, "models.hub")
 
     if params.models.layers is not None:
+        if params.models.layers > model.config.num_hidden_layers:
+            raise UserError(
+                f"params.yaml: models.layers is {params.models.layers}, but the base model has {model.config.num_hidden_layers}; lower it"
+            )
         keep_layers(model, list(range(params.models.layers)))
     save_model(model, tokenizer, OUTPUT)
     if params.models.student:
         save_model(*read_hub(params.models.student, "models.student"), OWN)
     else:  # a stage's outputs are always there
         with replacing(OWN) as temporary:
-            temporary.mkdir()
-            (temporary / "none.json").write_text("{}\n")
+            write_json(temporary / "none.json", {})
     facts = {"parameters_m": parameters_m(model), "layers": model.config.num_hidden_layers}
     write_json(FACTS, facts)
     print_closing_line("fetch", facts)

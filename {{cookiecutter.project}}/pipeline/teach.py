@@ -1,6 +1,5 @@
 """The local teacher: the base model, adapted to the task with people's labels."""
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -26,9 +25,8 @@ CURVE = Path("reports/curves/teach.json")
 def note_endpoint(params: Params) -> None:
     """The teacher is elsewhere: leave a note in its place, which the later stages understand."""
     with replacing(OUTPUT) as temporary:
-        temporary.mkdir()
         endpoint = params.synthesize.endpoint
-        (temporary / "endpoint.json").write_text(json.dumps({"base_url": endpoint.base_url, "model": endpoint.model}) + "\n")
+        write_json(temporary / "endpoint.json", {"base_url": endpoint.base_url, "model": endpoint.model})
     write_json(CURVE, [])
     write_json(FACTS, {"parameters_m": None})
     print_closing_line("teach", {"skipped": "the teacher is an endpoint"})
@@ -44,7 +42,7 @@ def main() -> None:
 
     records = read_records(TASK / "train.jsonl", answered=True)
     inputs = {"augment": sha256_json(params.augment.model_dump())} | {
-        name: sha256_file(TASK / name) for name in ("train.jsonl", "validation.jsonl", "task.yaml")
+        name: sha256_file(TASK / name) for name in ("train.jsonl", "validation.jsonl", "prompts.jsonl", "task.yaml")
     }
 
     with tempfile.TemporaryDirectory() as scratch:

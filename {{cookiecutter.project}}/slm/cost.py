@@ -74,7 +74,7 @@ def run_once(folder: Path, prompts: Path, threads: int, max_new_tokens: int) -> 
     command = [sys.executable, "-m", "slm.bench", str(folder), str(prompts), "--threads", str(threads)]
     command += ["--max-new-tokens", str(max_new_tokens)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode:
         raise UserError(f"{folder}: cannot be measured: {done.stderr.strip().splitlines()[-1:]}")
     return json.loads(done.stdout.splitlines()[-1])

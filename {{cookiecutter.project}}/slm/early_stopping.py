@@ -7,6 +7,7 @@ from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase
 
 from slm.chat import encode_answer, encode_prompt
 from slm.generation import generate
+from slm.memory import rows_to_answer
 from slm.records import TASK, read_records
 from slm.scoring import score_one
 from slm.task import load_task
@@ -35,7 +36,8 @@ def validation_score(tokenizer: PreTrainedTokenizerBase) -> Callable[[Any], floa
     longest = LONGEST * max(len(encode_answer(tokenizer, r.answer)) for r in records)
 
     def score(model: Any) -> float:
-        answers = dict(generate(model, tokenizer, prompts, BATCH, longest))
+        rows = rows_to_answer(model, max(map(len, prompts)), longest, BATCH)
+        answers = dict(generate(model, tokenizer, prompts, rows, longest))
         return sum(score_one(task, r.answer, answers[i].text)["score"] for i, r in enumerate(records)) / len(records)
 
     return score

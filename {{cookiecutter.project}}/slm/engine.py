@@ -97,10 +97,13 @@ def _on_ray(
         for batch, row in zip(cut, answered.iter_rows(), strict=True):
             for i, answer in json.loads(row["answers"]):
                 yield batch[i], Answer(**answer)
-    except ray.exceptions.RayTaskError:
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
         raise
     except ray.exceptions.RayError as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        why = " … ".join(dict.fromkeys((lines[0], lines[-1])))[:400]  # what happened; of a worker that did not start, why
         raise UserError(f"the Ray cluster gave up ({why}); answers so far are kept: run again") from None
 
 
@@ -113,6 +116,11 @@ def _connect(ray: Any) -> None:
     try:
         ray.init(runtime_env=runtime, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError) as error:
+        where = os.environ.get("RAY_ADDRESS")
+        if not where:
+            raise UserError(
+                f"no Ray cluster of this machine's own could be started ({error}); set compute.engine: local, or run again"
+            ) from None
         raise UserError(
-            f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')}: no Ray cluster of this machine there ({error}); let it join (`ray start --address=HEAD:6379`), or unset RAY_ADDRESS"
+            f"RAY_ADDRESS={where}: no Ray cluster of this machine there ({error}); let it join (`ray start --address=HEAD:6379`), or unset RAY_ADDRESS"
         ) from None

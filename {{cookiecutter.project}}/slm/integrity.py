@@ -62,7 +62,7 @@ def judge_rounds(cost: dict[str, Any]) -> Row:
     ratios: dict[str, list[float]] = cost.get("ratios") or {}
     name = "rounds agree"
     if not ratios:
-        why = "the measurement does not state the ratios of its rounds; run `dvc repro --force --single-item measure`"
+        why = "the measurement does not state the ratios of its rounds; run `dvc repro --force --single-item measure && dvc repro`"
         return row(name, "block", False, None, SPREAD, why)
     worst = max(ratios, key=lambda n: spread(ratios[n]))
     found, first = spread(ratios[worst]), next(iter(ratios))

@@ -15,6 +15,7 @@ from slm.task import Task
 
 FOLDS = 3
 SHOWN = 40
+NONE: dict[str, Any] = {"looked_at": 0, "found": 0, "shown": []}
 
 
 def doubtful_labels(task: Task, splits: dict[str, list[Record]]) -> dict[str, Any]:
@@ -30,13 +31,16 @@ def doubtful_labels(task: Task, splits: dict[str, list[Record]]) -> dict[str, An
     rows = [(name, r, c) for name, r, c in named if c is not None and counts[c] >= FOLDS]
     classes = sorted({c for _, _, c in rows})
     if len(classes) < 2:
-        return {"looked_at": 0, "found": 0, "shown": []}
+        return NONE
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
     letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 4), sublinear_tf=True, min_df=3)
     model = make_pipeline(make_union(words, letters), LogisticRegression(C=10, max_iter=300))
     labels = [classes.index(c) for _, _, c in rows]
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    chances = cross_val_predict(model, [r.asked for _, r, _ in rows], labels, cv=folds, method="predict_proba")
+    try:
+        chances = cross_val_predict(model, [r.asked for _, r, _ in rows], labels, cv=folds, method="predict_proba")
+    except ValueError:  # so few or so unlike examples that no two share a word: nothing to judge by
+        return NONE
     found = find_label_issues(labels, chances, return_indices_ranked_by="self_confidence", n_jobs=1)
     shown = [
         {

@@ -1,5 +1,7 @@
 """How much of a batch is held at once, in training and in answering: all of it where that fits into memory, else parts."""
 
+import math
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -12,11 +14,22 @@ SHARE = 0.8  # of what is free; the rest is for what nobody counted
 ADAM = 12  # bytes of a trained fp32 weight beside itself: its gradient and Adam's two moments
 LOGITS = 5  # times that a row's logits are held: themselves, those of answers, their logarithms, and both gradients
 GB = 1e9
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def container_bytes() -> float:
+    """What a container's limit leaves (cgroup v2); files that are only cached make room. Infinite where there is no limit."""
+    try:
+        limit = int((CGROUP / "memory.max").read_text())
+        said = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        return limit - int((CGROUP / "memory.current").read_text()) + int(said["inactive_file"]) + int(said["active_file"])
+    except (OSError, ValueError, KeyError):  # ValueError: "max"
+        return math.inf
 
 
 def free_bytes(device: torch.device) -> int:
     if device.type != "cuda":
-        return psutil.virtual_memory().available
+        return int(min(psutil.virtual_memory().available, container_bytes()))
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for the next that asks
     return torch.cuda.mem_get_info(device)[0] + kept
 
@@ -42,7 +55,8 @@ def needs(model: Any, examples: list[dict[str, Any]], pad_id: int) -> tuple[int,
     """Bytes that training needs beside the weights: once, for each row of a batch, and for each row if activations are computed twice (gradient
     checkpointing, Chen et al., arXiv 1604.06174: of each layer only its input is kept)."""
     longest = max(examples, key=lambda e: len(e["prompt_ids"]) + len(e["answer_ids"]))
-    tokens, answer, config = len(longest["prompt_ids"]) + len(longest["answer_ids"]), len(longest["answer_ids"]), model.config
+    tokens, config = len(longest["prompt_ids"]) + len(longest["answer_ids"]), model.config
+    answer = max(len(e["answer_ids"]) for e in examples)  # the head computes as many columns for each row
     # What does not grow with the rows, such as weights that were rounded for this pass, is there with a single token too.
     once = kept_for_backward(model, collate([{"prompt_ids": longest["prompt_ids"][:1], "answer_ids": []}], pad_id))
     layers = kept_for_backward(model, collate([longest], pad_id)) - once

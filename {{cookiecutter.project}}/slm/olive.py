@@ -42,7 +42,14 @@ def run_recipe(recipe: Path, model: Path, output: Path) -> None:
         command += ["--config", str(recipe.resolve()), "-m", str(model.resolve()), "-o", str(built)]
         # In the scratch folder, where Olive also keeps its own cache.
         done = subprocess.run(
-            command, cwd=scratch, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            command,
+            cwd=scratch,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )
         found = next(iter(sorted(built.rglob("model.onnx"))), None)
         if done.returncode or not found:

@@ -70,7 +70,7 @@ class Pace:
             self._exact, self._refused_at = max(1.0, self._exact * DECREASE), now
         self._limiter.total_tokens = int(self._exact)
         if wait is None and self._exact < 2:  # even one at a time is too much: wait longer each time
-            wait, self._in_vain = min(30.0, 0.1 * 2**self._in_vain), self._in_vain + 1
+            wait, self._in_vain = min(30.0, 0.1 * 2**self._in_vain), min(self._in_vain + 1, 10)
         self._until = max(self._until, now + (wait or 0))
         if max(now, self._until) - self._answered_at > self._patience:
             raise UserError(

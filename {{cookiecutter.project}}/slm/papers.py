@@ -36,8 +36,8 @@ It runs with ONNX Runtime GenAI or Foundry Local from the folder `model/`, witho
 
 ## How good, how fast, how small
 
-Shipped is `{shipped}`. Score is the task's own, over the test set, with its 95% interval; time is one request on one
-thread of {ladder["machine"]["processor"]}; `time` and `size` are shares of the teacher's.
+Shipped is `{shipped}`. Score is the task's own, over the test set, with its 95% interval; time is one request on {ladder["threads"]}
+thread(s) of {ladder["machine"]["processor"]}; `time` and `size` are shares of the teacher's.
 
 {markdown(table(ladder))}
 ## Try it
@@ -93,7 +93,7 @@ def bill_of_materials(name: str, model: Path, weights_sha256: str, base: dict[st
             version=base["version"],
             type=ComponentType.MACHINE_LEARNING_MODEL,
             bom_ref="base-model",
-            properties=[Property(name="sha256", value=base["sha256"])],
+            properties=[Property(name="sha256", value=base["sha256"])] if "sha256" in base else [],
         )
     )
     for library in ("onnxruntime", "onnxruntime-genai", "olive-ai", "torch", "transformers"):

@@ -101,8 +101,9 @@ def keep_layers(model: PreTrainedModel, kept: list[int]) -> None:
     for index, layer in enumerate(model.model.layers):
         layer.self_attn.layer_idx = index
     model.config.num_hidden_layers = len(kept)
-    if getattr(model.config, "layer_types", None):
-        model.config.layer_types = [model.config.layer_types[i] for i in kept]
+    for name in ("layer_types", "no_rope_layers"):  # what some families say of each layer
+        if of_each := getattr(model.config, name, None):
+            setattr(model.config, name, [of_each[i] for i in kept])
 
 
 def _heard(model: PreTrainedModel, batch: dict[str, torch.Tensor], outputs: list[nn.Linear]) -> list[torch.Tensor]:
@@ -146,8 +147,14 @@ def keep_head_groups(model: PreTrainedModel, batch: dict[str, torch.Tensor], kee
     """Leave the `keep` groups of attention heads of each layer that say most, in place, chosen as neurons are.
 
     A group is a key and value head with the query heads that read it (grouped-query attention, arXiv 2305.13245).
+
+    Raises:
+        UserError: this family's heads cannot be taken apart.
     """
     parts, groups = [layer.self_attn for layer in model.model.layers], model.config.num_key_value_heads
+    beside = [p.numel() for n, p in parts[0].named_parameters() if n.partition(".")[0] not in ("q_proj", "k_proj", "v_proj", "o_proj")]
+    if not hasattr(parts[0], "q_proj") or any(size != parts[0].head_dim for size in beside):  # norms of one head are the same for all
+        raise UserError(f"params.yaml: distill.head_groups: the heads of {type(model).__name__} cannot be taken apart; set it to null")
     queries = model.config.num_attention_heads // groups
     for attention, values in zip(parts, _heard(model, batch, [attention.o_proj for attention in parts]), strict=True):
         chosen = values.reshape(groups, -1).sum(1).topk(keep).indices.sort().values

@@ -16,8 +16,8 @@ NEAR = 0.7  # word 3-gram Jaccard above which two requests count as the same
 
 
 def normal(text: str) -> str:
-    """Words only, lower case: what decides whether two requests are the same."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
+    """Words only, lower case: what decides whether two requests are the same. A text without any is what it is."""
+    return " ".join(re.findall(r"\w+", text.casefold())) or text.strip()
 
 
 def grams(text: str) -> set[tuple[str, ...]]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from slm.errors import UserError
 from slm.params import Rounding
 
 
@@ -50,5 +51,10 @@ def round_in_training(model: nn.Module, rounding: Rounding) -> None:
     for block in model.model.layers:
         for name, module in list(block.named_modules()):
             if isinstance(module, nn.Linear):
+                if module.in_features % rounding.group_size:
+                    raise UserError(
+                        f"params.yaml: rounding.group_size is {rounding.group_size}, which the {module.in_features} inputs of a layer's {name} are no multiple of; "
+                        "take one that divides it, in the recipe too, or rounding: null"
+                    )
                 parent, _, child = name.rpartition(".")
                 setattr(block.get_submodule(parent), child, RoundedLinear(module, rounding))

@@ -53,3 +53,13 @@ def test_right_labels_are_left_in_peace(task):
 def test_too_few_examples_and_answers_without_a_class_say_nothing(task):
     nothing = {"looked_at": 0, "found": 0, "shown": []}
     assert doubtful_labels(task, {"train": examples(task)[:4]}) == nothing
+
+
+def test_examples_that_share_no_word_say_nothing(task):
+    """Six requests, each one word of its own: a vectorizer that wants words seen twice has none left."""
+    texts = ["abcde", "fghij", "klmno", "pqrst", "uvwxy", "zäöüß"]
+    rows = [
+        Record(str(i), [{"role": "user", "content": text}, {"role": "assistant", "content": json.dumps({"name": name, "arguments": {}})}])
+        for i, (text, name) in enumerate(zip(texts, ["set_light", "lock_door"] * 3, strict=True))
+    ]
+    assert doubtful_labels(task, {"train": rows}) == {"looked_at": 0, "found": 0, "shown": []}

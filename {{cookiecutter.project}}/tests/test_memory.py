@@ -124,3 +124,14 @@ def test_answers_come_in_smaller_batches_where_memory_is_short(project: Path, mo
     leave(monkeypatch, 0.5 * needed[0])
     with pytest.raises(UserError, match=r"an answer to a prompt of \d+ tokens needs .* GB beside the model's weights"):
         said()
+
+
+def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    free = memory.free_bytes(torch.device("cpu"))
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.container_bytes() == float("inf")
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("700000\n")
+    (tmp_path / "memory.stat").write_text("anon 400000\nactive_file 100000\ninactive_file 200000\n")
+    assert memory.free_bytes(torch.device("cpu")) == 600_000 < free

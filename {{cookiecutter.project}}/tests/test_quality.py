@@ -2,7 +2,7 @@
 
 import pytest
 
-from slm.quality import NEAR, Index, frame, schema_error, typos
+from slm.quality import NEAR, Index, frame, normal, schema_error, typos
 from slm.records import Record
 from slm.task import Task
 
@@ -83,3 +83,7 @@ def test_conversations_that_end_in_the_same_words_are_not_the_same():
     rows = frame(task, [table, cut], Index([("test:1", cut.asked)]))
     assert rows["normal_text"].is_unique
     assert rows["leak"].isna().tolist() == [True, False]
+
+
+def test_requests_without_words_are_not_all_the_same():
+    assert normal("👍") != normal("?!") and normal(" ?! ") == normal("?!")

@@ -80,11 +80,12 @@ def test_least_important_layer_goes_first(tiny):
         model.model.layers[2].zero_grad()
         optimizer.step()
         optimizer.zero_grad()
+    model.config.no_rope_layers = [1, 1, 0, 1]  # as SmolLM3 says it of each layer
     kept, rows = choose_layers(model, batch, keep=3, rounds=1)
     assert kept == [0, 1, 3]
     assert len(rows) == 4
     keep_layers(model, kept)
-    assert model.config.num_hidden_layers == 3
+    assert model.config.num_hidden_layers == 3 and model.config.no_rope_layers == [1, 1, 1]
     assert [layer.self_attn.layer_idx for layer in model.model.layers] == [0, 1, 2]
 
 
@@ -236,6 +237,13 @@ def test_heads_that_say_nothing_go_and_the_model_answers_as_before(tiny, tmp_pat
     torch.testing.assert_close(said(again.eval()), before)
     keep_head_groups(model, batch, 2)  # and one that says something changes it
     assert not torch.allclose(said(model), before, atol=1e-4)
+
+
+def test_heads_that_cannot_be_taken_apart_are_refused(tiny):
+    model = copy.deepcopy(tiny[0])
+    model.model.layers[0].self_attn.q_norm = torch.nn.LayerNorm(2 * model.model.layers[0].self_attn.head_dim)  # over two heads at once
+    with pytest.raises(UserError, match="head_groups: the heads of LlamaForCausalLM cannot be taken apart"):
+        keep_head_groups(model, collate([example([5], [8, 9])], 0), 1)
 
 
 def test_generation_equals_the_library_and_leaves_no_row_waiting(tiny):
