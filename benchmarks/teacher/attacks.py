@@ -11,7 +11,8 @@ from pathlib import Path
 
 from slm.asking import stored_answers
 from slm.errors import UserError
-from slm.filters import Sieve, tidied
+from slm.filters import Sieve
+from slm.form import tidied
 from slm.records import Record
 from slm.store import Store
 from slm.task import load_task

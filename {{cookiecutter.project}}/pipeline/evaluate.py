@@ -46,7 +46,7 @@ def by_genai(rung: str, folder: Path, prompts: list[list[dict[str, str]]], param
 
 def by_endpoint(task: Task, prompts: list[list[dict[str, str]]], params: Params) -> Iterator[tuple[int, str, bool]]:
     from slm.asking import ask_missing, requests_of, stored_answers
-    from slm.filters import tidied
+    from slm.form import tidied
     from slm.rationale import apart
     from slm.store import Store
 

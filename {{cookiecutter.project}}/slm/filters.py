@@ -14,10 +14,11 @@ from typing import Any
 
 from datasketch import MinHash, MinHashLSH
 
+from slm.form import strict
 from slm.patterns import CONTROL, PERSONAL, REFUSALS, SECRETS, found
 from slm.quality import NEAR, Index, grams, normal, schema_error
 from slm.records import Record
-from slm.scoring import FINAL, class_of, final_answer
+from slm.scoring import class_of
 from slm.task import Task
 from slm.teacher_params import Filters
 
@@ -43,42 +44,6 @@ STEPS = {
 }
 FOREIGN = 0.8  # probability from which a prompt counts as being in another language: short ones could be in several
 PERMUTATIONS = 128  # of a MinHash: 512 bytes a prompt; what it finds is compared exactly
-
-
-def tidied(task: Task, text: str) -> str:
-    """An endpoint's answer in the form that the labelled answers have: JSON without a code fence around it, compact; no more than a final answer
-    where the task asks for no rationale."""
-    if task.kind in ("label", "answer"):
-        return text.strip()
-    if task.kind == "reasoning" and not task.rationale and (final := final_answer(text)):
-        return f"{FINAL} {final}"
-    if task.kind != "json":
-        return text
-    try:
-        return json.dumps(strict(unfenced(text)), ensure_ascii=False, separators=(",", ":"))
-    except (ValueError, RecursionError):
-        return text
-
-
-def unfenced(text: str) -> str:
-    fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", text, re.DOTALL)
-    return fenced[1] if fenced else text
-
-
-def strict(text: str) -> Any:
-    """JSON as others read it too: no NaN, no key twice, no lone surrogates."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len({key for key, _ in pairs}) < len(pairs):
-            raise ValueError("a key stands twice")
-        return dict(pairs)
-
-    def number(name: str) -> Any:
-        raise ValueError(f"{name} is no JSON")
-
-    value = json.loads(text, object_pairs_hook=once, parse_constant=number)
-    json.dumps(value, ensure_ascii=False).encode()
-    return value
 
 
 def schema(task: Task, asked: str, text: str) -> str | None:

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from slm.filters import strict, unfenced
+from slm.form import strict, unfenced
 from slm.task import Task
 from slm.teacher_params import Endpoint
 

@@ -11,7 +11,8 @@ from slm.agreement import agreed
 from slm.asking import ask_missing, one_model, requests_of, stored_answers
 from slm.budget import NOTHING, dollars, worst_case
 from slm.endpoint import Request, key_of, parameters_of
-from slm.filters import Sieve, tidied
+from slm.filters import Sieve
+from slm.form import tidied
 from slm.invent import calls_of, provenance_of, read_requests
 from slm.quality import normal
 from slm.rationale import apart

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from slm.filters import STEPS, Sieve, tidied
+from slm.filters import STEPS, Sieve
+from slm.form import tidied
 from slm.records import Record
 from slm.task import Task
 from slm.teacher_params import Filters
