@@ -21,7 +21,7 @@ from typing import Any
 
 from slm.endpoint import Request, parameters_of, text_request
 from slm.errors import UserError
-from slm.filters import unfenced
+from slm.form import unfenced
 from slm.patterns import REFUSALS
 from slm.records import TASK, Record
 from slm.scoring import class_of
