@@ -163,6 +163,7 @@ def test_ctrl_c_keeps_what_is_paid(asked: Path, serve: Serve):
     command = [str(asked / ".venv" / "bin" / "python"), "-m", "pipeline.synthesize"]
     process = subprocess.Popen(command, cwd=asked, env=environment() | {"PLANTED_KEY": KEY}, stderr=subprocess.PIPE, text=True)
     while server.stats()["answered"] < 4:
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     process.terminate()
     _, said = process.communicate()

@@ -210,6 +210,7 @@ def test_a_kill_while_waiting_leaves_the_batch_to_the_next_run(tmp_path: Path, s
     server = serve("--remember", "--batch-s", "8")
     process = child(tmp_path, server.url)
     while server.stats()["batches"] < 1 or spent(tmp_path).requests < 20:  # under way, at its worst
+        assert process.poll() is None
         time.sleep(0.05)
     time.sleep(0.3)
     process.kill()
@@ -230,6 +231,7 @@ def test_ctrl_c_leaves_the_batch_and_says_how_to_go_on(tmp_path: Path, serve):
     server = serve("--remember", "--batch-s", "4")
     process = child(tmp_path, server.url)
     while server.stats()["batches"] < 1:
+        assert process.poll() is None
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
