@@ -28,6 +28,7 @@ from tests.forge import Forge
 ACTIONS = TEMPLATE / "tests" / "actions"
 ADDRESS = "https://github.com/acme/slm"
 SECRET = "ghs_planted0123456789"
+LOCKED_S = 60
 AUTHOR = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
 Row = dict[str, Any]
 
@@ -226,17 +227,36 @@ class World:
         return rows[-1]["body"] if rows else ""
 
 
-def _watched(command: list[str], folder: Path, environment: Row, path: Path, stop: Callable[[str], bool] | None) -> tuple[str, bool]:
-    """The output of a command, and whether it was killed with all that it had started, as when a runner dies."""
-    stopped = False
+def _watched(
+    command: list[str], folder: Path, environment: Row, path: Path, stop: Callable[[str], bool] | None, again: bool = True
+) -> tuple[str, bool]:
+    """The output of a command, and whether it was killed with all that it had started, as when a runner dies.
+
+    act can lock itself up when a step's terminal is closed (seen once in some thousand runs): it has no child, and says nothing more. Then it
+    is killed and begins again, once.
+    """
+    stopped, said, heard = False, 0, time.monotonic()
     with path.open("wb") as stream, subprocess.Popen(command, cwd=folder, env=environment, stdout=stream, stderr=stream) as process:
-        while stop and not stopped and process.poll() is None:
+        runner = psutil.Process(process.pid)
+        while not stopped and process.poll() is None:
             time.sleep(0.1)
-            if stopped := stop(path.read_text(encoding="utf-8", errors="replace")):
-                runner = psutil.Process(process.pid)
+            size = path.stat().st_size
+            if size > said:
+                said, heard = size, time.monotonic()
+            elif time.monotonic() - heard > LOCKED_S:
+                if not runner.children():
+                    runner.kill()
+                    assert again, f"act locked itself up twice:\n{path.read_text(encoding='utf-8', errors='replace')[-2000:]}"
+                    break
+                heard = time.monotonic()
+            if stop and (stopped := stop(path.read_text(encoding="utf-8", errors="replace"))):
                 for one in (runner, *runner.children(recursive=True)):
                     with contextlib.suppress(psutil.NoSuchProcess):
                         one.kill()
+        else:
+            again = False
+    if again:
+        return _watched(command, folder, environment, path, stop, again=False)
     return path.read_text(encoding="utf-8", errors="replace"), stopped
 
 
