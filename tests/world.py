@@ -28,7 +28,7 @@ from tests.forge import Forge
 ACTIONS = TEMPLATE / "tests" / "actions"
 ADDRESS = "https://github.com/acme/slm"
 SECRET = "ghs_planted0123456789"
-LOCKED_S = 60
+LOCKED_S = 60  # of silence without a child
 AUTHOR = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
 Row = dict[str, Any]
 
@@ -235,29 +235,27 @@ def _watched(
     act can lock itself up when a step's terminal is closed (seen once in some thousand runs): it has no child, and says nothing more. Then it
     is killed and begins again, once.
     """
-    stopped, said, heard = False, 0, time.monotonic()
+    stopped, locked, said, heard = False, False, 0, time.monotonic()
     with path.open("wb") as stream, subprocess.Popen(command, cwd=folder, env=environment, stdout=stream, stderr=stream) as process:
         runner = psutil.Process(process.pid)
-        while not stopped and process.poll() is None:
+        while not (stopped or locked) and process.poll() is None:
             time.sleep(0.1)
             size = path.stat().st_size
             if size > said:
                 said, heard = size, time.monotonic()
             elif time.monotonic() - heard > LOCKED_S:
-                if not runner.children():
-                    runner.kill()
-                    assert again, f"act locked itself up twice:\n{path.read_text(encoding='utf-8', errors='replace')[-2000:]}"
-                    break
                 heard = time.monotonic()
+                if locked := not runner.children():
+                    runner.kill()
             if stop and (stopped := stop(path.read_text(encoding="utf-8", errors="replace"))):
                 for one in (runner, *runner.children(recursive=True)):
                     with contextlib.suppress(psutil.NoSuchProcess):
                         one.kill()
-        else:
-            again = False
-    if again:
+    log = path.read_text(encoding="utf-8", errors="replace")
+    if locked:
+        assert again, f"act locked itself up twice:\n{log[-2000:]}"
         return _watched(command, folder, environment, path, stop, again=False)
-    return path.read_text(encoding="utf-8", errors="replace"), stopped
+    return log, stopped
 
 
 def share(source: Path, target: Path) -> None:

@@ -15,7 +15,6 @@ from slm.task import Task
 
 FOLDS = 3
 SHOWN = 40
-NONE: dict[str, Any] = {"looked_at": 0, "found": 0, "shown": []}
 
 
 def doubtful_labels(task: Task, splits: dict[str, list[Record]]) -> dict[str, Any]:
@@ -26,12 +25,13 @@ def doubtful_labels(task: Task, splits: dict[str, list[Record]]) -> dict[str, An
     Returns:
         `looked_at` and `found`, numbers of examples; `shown`, at most 40 rows of file, line, text, answer, and the likelier class.
     """
+    nothing: dict[str, Any] = {"looked_at": 0, "found": 0, "shown": []}
     named = [(name, r, class_of(task, r.answer)) for name, records in splits.items() for r in records if r.answer]
     counts = Counter(c for _, _, c in named)
     rows = [(name, r, c) for name, r, c in named if c is not None and counts[c] >= FOLDS]
     classes = sorted({c for _, _, c in rows})
     if len(classes) < 2:
-        return NONE
+        return nothing
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
     letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 4), sublinear_tf=True, min_df=3)
     model = make_pipeline(make_union(words, letters), LogisticRegression(C=10, max_iter=300))
@@ -40,7 +40,7 @@ def doubtful_labels(task: Task, splits: dict[str, list[Record]]) -> dict[str, An
     try:
         chances = cross_val_predict(model, [r.asked for _, r, _ in rows], labels, cv=folds, method="predict_proba")
     except ValueError:  # so few or so unlike examples that no two share a word: nothing to judge by
-        return NONE
+        return nothing
     found = find_label_issues(labels, chances, return_indices_ranked_by="self_confidence", n_jobs=1)
     shown = [
         {

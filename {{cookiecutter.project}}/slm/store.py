@@ -120,7 +120,8 @@ class Store:
     def unanswered(self) -> Spent:
         """What this run has asked and has no answer to, so far."""
         query = "SELECT unanswered, unanswered_tokens, unanswered_usd FROM runs WHERE run = ?"
-        return Spent(*self._reader.execute(query, (self.run,)).fetchone() or ())
+        row = self._reader.execute(query, (self.run,)).fetchone()
+        return Spent(*row) if row else Spent()
 
     def _row(self, key: str, value: dict[str, Any]) -> tuple[Any, ...]:
         usage = value.get("usage") or {}

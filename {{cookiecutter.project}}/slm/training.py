@@ -216,9 +216,8 @@ def train(
         ddp_find_unused_parameters=False,
         **stopping,
     )
-    arguments._n_gpu = min(
-        1, arguments.n_gpu
-    )  # with several GPUs the library would take a batch for each: that is what compute.processes is for
+    # One process, one GPU: with several the library would take a batch for each, unasked. compute.processes is for that.
+    arguments._n_gpu = min(1, arguments.n_gpu)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path("logs") / stage)
 
     class _Trainer(AnswerTrainer):

@@ -325,6 +325,12 @@ def test_the_pace_finds_its_limit_and_returns():
     assert steps.limit == 64
 
 
+def test_however_often_in_vain_the_wait_has_an_end():
+    steps = pace.Pace(1, 1e9, "here")
+    for _ in range(1100):
+        steps.slow_down(time.monotonic(), None)
+
+
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [

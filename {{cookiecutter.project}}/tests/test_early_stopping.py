@@ -10,6 +10,7 @@ import torch
 from slm import training
 from slm.chat import encode_example
 from slm.early_stopping import validation_score
+from slm.errors import UserError
 from slm.files import read_json
 from slm.models import load_model, load_tokenizer
 from slm.params import load_params
@@ -105,6 +106,10 @@ def test_the_score_is_that_of_the_answers_to_the_validation_set(project: Path, m
     monkeypatch.setattr("slm.early_stopping.generate", lambda *_: [(i, Said(text)) for i, text in said.items()])
     model = load_model(Path("models/teacher"), load_params())
     assert validation_score(tokenizer)(model) == pytest.approx(1 - 1 / len(records))
+    # Where memory is short fewer are asked at once; here it is refused, since not even one fits.
+    monkeypatch.setattr("slm.memory.free_bytes", lambda _: 0)
+    with pytest.raises(UserError, match="an answer to a prompt of"):
+        validation_score(tokenizer)(model)
 
 
 def test_the_stage_keeps_what_the_score_chose(project: Path, monkeypatch: pytest.MonkeyPatch):

@@ -126,6 +126,10 @@ def test_what_the_later_stages_cannot_work_with_is_refused_at_once(cached: Path)
     save_model(model_of(plain), plain, cached)
     done = run("fetch")
     assert done.returncode and f"models.hub {REPO}: it has no chat template" in done.stderr and "Traceback" not in done.stderr
+    save_model(model_of(tokenizer_of()), tokenizer_of(), cached)
+    rewrite({"models": {"layers": 4}})
+    done = run("fetch")
+    assert done.returncode and "models.layers is 4, but the base model has 3; lower it" in done.stderr and "Traceback" not in done.stderr
     other = GPT2LMHeadModel(GPT2Config(vocab_size=400, n_embd=32, n_layer=2, n_head=2))
     save_model(other, tokenizer_of(), cached)
     done = run("fetch")

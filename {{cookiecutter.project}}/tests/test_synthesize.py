@@ -187,6 +187,20 @@ def test_tags_stay_with_the_record_and_a_prompt_for_a_weak_tag_has_it(project: P
     assert [row["tags"] for row in rows] == [["plain"]] + 11 * [[]] + 4 * [["job1"]]
 
 
+def test_a_new_prompt_that_was_taken_over_keeps_its_name(project: Path, serve, capfd):
+    """Reworded, it is another request than the one that the same call still gives."""
+    server = serve("--remember")
+    point_to(server, generate={"self_instruct": 2})
+    run(capfd)
+    taken = read_jsonl(synthesize.INVENTED)[0]
+    prompts = Path("task/prompts.jsonl")
+    write_jsonl(prompts, [*read_jsonl(prompts), {"id": taken["id"], "messages": chat("nothing like it")}])
+    point_to(server, generate={"self_instruct": 2})
+    rows, _ = run(capfd)
+    assert [r["id"] for r in rows[12:]] == [f"synthetic-{taken['id']}", f"synthetic-{taken['id']}-new", "synthetic-self_instruct-0001-2"]
+    assert ["invented" in r["provenance"] for r in rows[12:]] == [False, True, True]
+
+
 def test_what_must_not_be_asked_is_dropped_before_it_costs_answers(project: Path, serve, capfd):
     held_out, test = (f"please dim what hangs in the {place}" for place in PLACES[4:])
     bad = {
