@@ -45,6 +45,16 @@ def test_body_style(project: Path):
     run(project, "make", "lint")
 
 
+def test_types_are_checked(project: Path, tmp_path: Path):
+    for name in ("slm", "pipeline", "pyproject.toml"):
+        (shutil.copytree if (project / name).is_dir() else shutil.copy)(project / name, tmp_path / name)
+    wrong = tmp_path / "slm" / "tolerance.py"
+    wrong.write_text(wrong.read_text(encoding="utf-8") + "\nPLANTED: int = str(1)\n", encoding="utf-8")
+    done = run(tmp_path, str(project / ".venv" / "bin" / "python"), "-m", "mypy", check=False)
+    assert done.returncode == 1 and done.stdout.count("error:") == 1, done.stdout
+    assert 'Incompatible types in assignment (expression has type "str", variable has type "int")' in done.stdout
+
+
 def test_ladder_and_verdict_have_the_agreed_form(chain: Path):
     done = run(chain, "make", "gate", check=False)
     assert done.returncode != 0  # a stub of a model meets no quality floor

@@ -12,7 +12,7 @@ from typing import Any
 
 from slm.errors import UserError, stage
 from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, write_jsonl
-from slm.params import Params, load_params
+from slm.params import Params, Rung, load_params
 from slm.progress import print_closing_line, track
 from slm.records import TASK, Record, fixed_sample, prediction, read_records
 from slm.runtime import GenAI, ask_singly
@@ -73,7 +73,7 @@ def perplexity_of(folder: Path, records: list[Record], params: Params) -> float:
 
 
 @stage
-def main(rung: str, folder_name: str) -> None:
+def main(rung: Rung, folder_name: str) -> None:
     params, task, folder = load_params(), load_task(), Path(folder_name)
     records: list[Record] = fixed_sample(read_records(TEST, answered=True), params.evaluate.sample[rung], params.seed)
     prompts = [r.prompt for r in records]

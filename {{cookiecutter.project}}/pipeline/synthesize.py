@@ -1,7 +1,7 @@
 """The teacher's answers to unlabelled prompts, yours and its own, with provenance and, from a local teacher, its top-k log-probabilities."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ def main() -> None:
     prompts = read_records(TASK / "prompts.jsonl", answered=False)[: settings.prompts]
     held_out = [(f"{TASK}/{s}.jsonl:{r.line}", r) for s in ("validation", "test") for r in read_records(TASK / f"{s}.jsonl", answered=True)]
     invented: list[dict[str, Any]] = []
+    answers: Iterable[tuple[dict[str, Any] | None, str]]
+    license_name: str | None
     store = Store()
     if settings.teacher == "local":
         license_name = params.models.license
@@ -82,7 +84,8 @@ def main() -> None:
     sieve = Sieve(task, settings.filters, settings.max_new_tokens, held_out)
     provenance |= {"recipe": "answer", "license": license_name}
     origins = {row["id"]: {"invented": row["provenance"]} for row in invented}
-    rows, ids, logprobs, lengths = [], [], [], []
+    rows: list[dict[str, Any]] = []
+    ids, logprobs, lengths = [], [], []
     for prompt, (answer, why) in zip(prompts, answers, strict=True):
         known = answer or {}
         text = known.get("text", "")
@@ -102,8 +105,8 @@ def main() -> None:
         lengths.append(len(known.get("topk_ids", [])))
     if settings.filters.verify:
         left = [row for row in rows if row["dropped"] is None]
-        for row, (why, verdict) in zip(left, rounds.verify([Record(row["id"], row["messages"]) for row in left]), strict=True):
-            row["dropped"] = why
+        for row, (doubt, verdict) in zip(left, rounds.verify([Record(row["id"], row["messages"]) for row in left]), strict=True):
+            row["dropped"] = doubt
             row["provenance"]["verdict"] = verdict
     store.close()
 

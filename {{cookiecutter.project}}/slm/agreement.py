@@ -15,7 +15,8 @@ def agreed(task: Task, texts: list[str | None]) -> tuple[int, float]:
     """
     shares = []
     for i, mine in enumerate(texts):
-        alike = [score_one(task, mine, other)["score"] for j, other in enumerate(texts) if j != i and None not in (mine, other)]
+        others = [other for j, other in enumerate(texts) if j != i and other is not None]
+        alike = [score_one(task, mine, other)["score"] for other in others if mine is not None]
         if task.kind == "text":
             shares.append(sum(alike) / (len(texts) - 1))
         else:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from slm.batch import ask_in_batches
@@ -129,7 +130,7 @@ async def _ask_all(settings: Synthesize, store: Store, requests: Requests, missi
             places = asyncio.Semaphore(2 * settings.endpoint.concurrency)
             under_way: dict[str, asyncio.Task[None]] = {}
 
-            def home(key: str) -> None:
+            def home(key: str, _: object) -> None:
                 del under_way[key]
                 places.release()
 
@@ -140,7 +141,7 @@ async def _ask_all(settings: Synthesize, store: Store, requests: Requests, missi
                 if stopped:
                     break
                 under_way[key] = asyncio.create_task(one(key, request))
-                under_way[key].add_done_callback(lambda _, key=key: home(key))
+                under_way[key].add_done_callback(partial(home, key))
             while under_way:  # also after a stop: what is under way is paid for
                 await asyncio.wait(set(under_way.values()))
     if stopped:

@@ -1,6 +1,7 @@
 """Rates of false alarms and misses of the gate's comparisons, from candidates of known quality (slm/simulation.py), and limits to match."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -56,7 +57,7 @@ class Simulation:
     def by_pair(self, size: int, runs: int, drop: float = 0.0, share: float | None = None) -> dict[str, Evidence]:
         each = -(-runs // len(self.pairs))
         return {
-            name: self._blocks(size, each, lambda n, s=scores: pair(s, size, n, self.rng, drop, share))
+            name: self._blocks(size, each, partial(pair, scores, size, rng=self.rng, drop=drop, share=share))
             for name, scores in self.pairs.items()
         }
 
@@ -124,8 +125,8 @@ def stated(simulation: Simulation, released: Released, size: int, drop: float, t
         "false_alarm_after_releases": {str(n): rate(e.refused(released)) for n, e in releases.items()},
         "small_drops": {
             "last": rate(refused[-1]),
-            "by_the_last": rate(refused.any(axis=0)),
-            "by_the_last_or_warned": rate(seen.any(axis=0)),
+            "by_the_last": rate(np.logical_or.reduce(refused)),
+            "by_the_last_or_warned": rate(np.logical_or.reduce(seen)),
         },
     }
 

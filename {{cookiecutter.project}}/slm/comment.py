@@ -21,7 +21,7 @@ def inert(text: str, longest: int = 200) -> str:
 
 def comment(task: Task, result: Row, changes: Row | None, shown: Row) -> str:
     """Markdown: verdict, what was measured, gates, what changed, wins and losses."""
-    untouched = bool(changes) and not changes["model"]
+    untouched = changes is not None and not changes["model"]
     first = "This change does not touch the model." if untouched else headline(result)
     parts = [f"## {'✅' if result['passed'] else '❌'} {first}\n"]
     if changes and changes["judge"]:

@@ -84,7 +84,8 @@ def evidence(name: str, gate: Gate | None, contract: Contract, task: Task, shipp
     if figure in SCORES:
         answers = answers_of(rung)
         if over and over[1] in SCORES:
-            before, label = answers_of(over[0]), over[0]
+            before: list[dict[str, Any]] | None = answers_of(over[0])
+            label = over[0]
         else:
             entry = released.get("released") if rung == shipped else None
             before, label = predictions_of(entry), f"released ({entry['tag']})" if entry else ""
@@ -196,16 +197,16 @@ def again(name: str, gate: Gate | None, shipped: str) -> str:
     """The command that makes a gate's figure anew."""
     after = f'dvc repro && python -m slm.gate --explain "{name}"'
     if gate is None:
-        stages = {
+        makes = {
             "rounds agree": "measure",
             "data expectations": "check",
             "not worse": f"evaluate@{shipped}",
             "within margin": f"evaluate@{shipped}",
             "no slice": f"evaluate@{shipped}",
         }
-        stage = next((s for begin, s in stages.items() if name.startswith(begin)), None)
+        stage = next((s for begin, s in makes.items() if name.startswith(begin)), None)
         return f"dvc repro --force --single-item {stage} && {after}" if stage else after
-    stages = []
+    stages: list[str] = []
     for metric in filter(None, (gate.metric, gate.over)):
         rung, figure = metric.split(".")
         asked = f"evaluate@{shipped if rung == 'shipped' else rung}" if figure in SCORES or figure == "n" else "measure"

@@ -48,7 +48,9 @@ def main() -> None:
     data = os.environ.get("SLM_FOUNDRY_DATA")
     config = Configuration(app_name="slm", app_data_dir=data, model_cache_dir=data, logs_dir=data, disable_nonessential_telemetry=True)
     FoundryLocalManager.initialize(config)
-    catalog = FoundryLocalManager.instance.get_catalog(CatalogType.LOCAL)
+    manager = FoundryLocalManager.instance
+    assert manager is not None  # initialised above
+    catalog = manager.get_catalog(CatalogType.LOCAL)
     with ModelInfoBuilder() as metadata:
         metadata.set_string_property("task", "chat-completion")
         model = catalog.register_model(model_path=str(Path(folder).resolve()), model_id="slm-generic-cpu:1", metadata=metadata)

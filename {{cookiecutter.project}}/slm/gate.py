@@ -77,8 +77,8 @@ def how_sure(gate: Gate, cost: dict[str, Any], shipped: str) -> str:
     if gate.over is None:
         return ""
     (one, figure), (two, other) = (metric.replace("shipped.", f"{shipped}.").split(".") for metric in (gate.metric, gate.over))
-    measured = [cost["rungs"].get(rung, {}).get("by_threads", {}).get(str(cost["threads"]), {}) for rung in (one, two)]
-    return share_interval(*measured, figure) if figure == other else ""
+    mine, divisor = (cost["rungs"].get(rung, {}).get("by_threads", {}).get(str(cost["threads"]), {}) for rung in (one, two))
+    return share_interval(mine, divisor, figure) if figure == other else ""
 
 
 def _git(*arguments: str) -> str | None:

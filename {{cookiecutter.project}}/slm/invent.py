@@ -147,7 +147,8 @@ def read_requests(text: str, cut: bool) -> list[str]:
             except (ValueError, RecursionError):
                 break
             found.append(value)
-            at += len(re.match(r"[\s,]*", bare[at : at + 100])[0])
+            while at < len(bare) and (bare[at].isspace() or bare[at] == ","):
+                at += 1
         return [v.strip() for v in found if isinstance(v, str) and v.strip() and sendable(v)]
     if REFUSALS.match(bare) or bare.startswith(("{", "[")):
         return []

@@ -47,7 +47,8 @@ def parameters_m(model: PreTrainedModel) -> float:
 def map_rows(model: PreTrainedModel, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """Give a model another vocabulary, in place: `change` makes the new embedding [tokens, width] of the old one, and the head's likewise."""
     tied = model.config.tie_word_embeddings
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    embedding: Any = model.get_input_embeddings()
+    head: Any = model.get_output_embeddings()
     embedding.weight = torch.nn.Parameter(change(embedding.weight.data).clone())
     head.weight = embedding.weight if tied else torch.nn.Parameter(change(head.weight.data).clone())
     embedding.padding_idx = None

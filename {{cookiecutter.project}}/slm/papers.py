@@ -102,7 +102,7 @@ def bill_of_materials(name: str, model: Path, weights_sha256: str, base: dict[st
     for part in parts:
         bom.components.add(part)
     bom.register_dependency(root, parts)
-    bom.metadata.timestamp = None
+    bom.metadata.timestamp = None  # type: ignore[assignment]  # the same bytes whenever it is made
     return JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
 
 

@@ -20,6 +20,7 @@ from slm.teacher_params import Synthesize
 
 PARAMS = Path("params.yaml")
 PROFILES = Path("profiles")
+Rung = Literal["teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4"]
 
 
 class Wheel(Strict):
@@ -131,9 +132,7 @@ class Quantize(Strict):
 class Evaluate(Strict):
     batch_size: int = Field(ge=1, le=1024)
     max_new_tokens: int = Field(ge=1, le=4096)
-    sample: dict[Literal["teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4"], int | None] = Field(
-        description="test examples asked; null: all"
-    )
+    sample: dict[Rung, int | None] = Field(description="test examples asked; null: all")
 
 
 class Measure(Strict):

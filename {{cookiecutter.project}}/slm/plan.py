@@ -189,9 +189,9 @@ def main() -> None:
         need = f"about {total:.0f} minutes are needed, and this run has {arguments.budget:g}"
         if forgotten and not stale:
             raise UserError(f"{forgotten}; to make it again, {need}")
-        why = f"the DVC remote could not be read ({unread}); " if unread else ""
+        unreadable = f"the DVC remote could not be read ({unread}); " if unread else ""
         raise UserError(
-            f"{need}: {why}run `make repro && dvc push` at home and commit dvc.lock, or start the workflow `train` on this branch"
+            f"{need}: {unreadable}run `make repro && dvc push` at home and commit dvc.lock, or start the workflow `train` on this branch"
         )
     if forgotten:
         print(forgotten)

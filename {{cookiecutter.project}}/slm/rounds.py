@@ -64,7 +64,7 @@ class Rounds:
             sieve.remember(record)
         there, names = {normal(r.text) for r in known}, {r.id for r in prompts}
         left = wanted.model_dump()
-        rows = []
+        rows: list[dict[str, Any]] = []
         replies = self._replies([key for key, _ in keyed])
         for call, request, (key, _), reply in zip(calls, requests, keyed, replies, strict=True):
             provenance = provenance_of(call, request, reply or {})

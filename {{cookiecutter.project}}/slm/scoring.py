@@ -135,14 +135,14 @@ def _text(expected: str, answer: str) -> dict[str, Any]:
 def _answer(expected: str, answer: str) -> dict[str, Any]:
     from torchmetrics.functional.text import squad
 
-    target = {"id": "", "answers": {"text": [expected], "answer_start": [0]}}
+    target: Any = {"id": "", "answers": {"text": [expected], "answer_start": [0]}}
     found = squad({"id": "", "prediction_text": answer}, target)
     return {"token_f1": float(found["f1"]) / 100, "exact_match": float(found["exact_match"]) / 100}
 
 
 def _reasoning(expected: str, answer: str) -> dict[str, Any]:
     want, got = final_answer(expected), final_answer(answer)
-    return {"exact_match": float(None not in (want, got) and same_value(want, got))}
+    return {"exact_match": float(want is not None and got is not None and same_value(want, got))}
 
 
 FIGURES: dict[str, Callable[[str, str], dict[str, Any]]] = {
@@ -211,8 +211,8 @@ def _slices(task: Task, predictions: list[dict[str, Any]], scores: list[float]) 
 def class_f1(task: Task, predictions: list[dict[str, Any]]) -> dict[str, float]:
     from sklearn.metrics import f1_score
 
-    expected = [class_of(task, p["expected"]) for p in predictions]
-    if not expected or expected[0] is None:
+    expected = [name for p in predictions if (name := class_of(task, p["expected"])) is not None]
+    if not expected:
         return {}
     answered = [class_of(task, p["answer"]) for p in predictions]
     names = sorted(set(expected))

@@ -160,7 +160,7 @@ def said(knobs: dict[str, Any]) -> str:
 def ranked(study: Study) -> list[FrozenTrial]:
     """Whole trials that are small enough, the best first; of equally good ones the smaller."""
     whole = [t for t in study.get_trials(states=(TrialState.COMPLETE,)) if all(v <= 0 for v in t.constraints.values())]
-    return sorted(whole, key=lambda t: (-t.value, t.user_attrs["parameters_m"]))
+    return sorted(whole, key=lambda t: (-(t.value or 0.0), t.user_attrs["parameters_m"]))
 
 
 def table(study: Study, space: Space, teacher_m: float | None) -> str:

@@ -51,7 +51,7 @@ class Knob(Strict):
         if (self.choices is None) == (ends == [None, None]):
             raise ValueError("give either low and high, or choices")
         if self.choices is None:
-            if None in ends or self.low >= self.high:
+            if self.low is None or self.high is None or self.low >= self.high:
                 raise ValueError("low must be below high, and both must be given")
             self._whole = isinstance(now, int) and not isinstance(now, bool)
             if isinstance(now, bool | str | dict | None):
@@ -70,15 +70,23 @@ class Knob(Strict):
         return self
 
     def allows(self, value: Any) -> bool:
-        return value in self.choices if self.choices is not None else self.low <= value <= self.high
+        if self.choices is not None:
+            return value in self.choices
+        low, high = self._ends()
+        return low <= value <= high
 
     def suggest(self, trial: Trial) -> Any:
         if self.choices is not None:
             return trial.suggest_categorical(self.name, self.choices)
+        low, high = self._ends()
         if self._whole:
-            return trial.suggest_int(self.name, self.low, self.high, step=self.step or 1, log=self.log)
+            return trial.suggest_int(self.name, int(low), int(high), step=int(self.step or 1), log=self.log)
         # Three digits, as a person would write it: what is tried is what is applied.
-        return float(f"{trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log):.3g}")
+        return float(f"{trial.suggest_float(self.name, low, high, step=self.step, log=self.log):.3g}")
+
+    def _ends(self) -> tuple[float, float]:
+        assert self.low is not None and self.high is not None  # `fits` saw to it
+        return self.low, self.high
 
 
 class Space(Strict):

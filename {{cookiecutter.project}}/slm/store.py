@@ -97,7 +97,7 @@ class Store:
     def has(self, key: str) -> bool:
         return self._reader.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone() is not None
 
-    def get(self, key: str) -> Any | None:
+    def get(self, key: str) -> Any:
         row = self._reader.execute("SELECT value FROM answers WHERE key = ?", (key,)).fetchone()
         return unpack(row[0]) if row else None
 

@@ -98,7 +98,7 @@ class AnswerTrainer(Trainer):
         found = [self.score(self.model) if self.is_world_process_zero() else None]
         metrics = {"eval_score": broadcast_object_list(found)[0]}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
 
@@ -245,7 +245,8 @@ def train(
     # Keys in one order: a resumed run reads the older rows back from its checkpoint, sorted.
     figures = ("step", "epoch", "loss", "grad_norm", "learning_rate")
     # Resumed at its very end, a run takes one step more than it has, at a learning rate of zero.
-    log, steps, facts = trainer.state.log_history, min(trainer.state.global_step, trainer.state.max_steps), {}
+    log, steps = trainer.state.log_history, min(trainer.state.global_step, trainer.state.max_steps)
+    facts: dict[str, float] = {}
     if settings.patience:
         scored = [row for row in log if "eval_score" in row]
         best = max(scored, key=lambda row: row["eval_score"])

@@ -65,7 +65,7 @@ def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iter
     vocab: dict[str, int] = spec["model"]["vocab"]
     merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in spec["model"]["merges"]]
     token_of = {i: t for t, i in vocab.items()}
-    parts = {}
+    parts: dict[str, tuple[str, ...]] = {}
     for left, right in merges:
         parts.setdefault(left + right, (left, right))
 
