@@ -273,7 +273,8 @@ def test_search_finds_and_applies_on_validation_data(copy: Path):
     cached = sorted(p.name for p in (copy / ".dvc" / "cache").rglob("*"))
     first = run(copy, "make", "search", "TRIALS=2")
     assert "trial 0: distill.learning_rate 0.0004, distill.layers 2" in first.stdout  # what params.yaml says
-    assert first.stdout.count("Running stage 'distill'") == first.stdout.count("Running stage 'finetune'") == 4
+    # Two rungs of two trials, but for the whole lesson of params.yaml, which is in DVC's cache.
+    assert first.stdout.count("Running stage 'distill'") == first.stdout.count("Running stage 'finetune'") == 3
     again = run(copy, "make", "search", "TRIALS=2")
     assert "2 trials so far" in again.stdout and "Running stage" not in again.stdout
     assert (copy / "dvc.lock").read_bytes() == before[0] and sorted(p.name for p in (copy / ".dvc" / "cache").rglob("*")) == cached

@@ -198,14 +198,18 @@ def test_a_real_small_model_behind_an_endpoint_says_what_it_says_as_the_local_te
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("extra", "tests"),
-    [("entra", ["tests/test_asking.py", "-k", "entra or token or sign"]), ("ray", ["tests/test_engine.py"])],
-    ids=["entra", "ray"],
+    [
+        ("entra", ["tests/test_asking.py", "-k", "entra or token or sign"]),
+        ("ray", ["tests/test_engine.py"]),
+        ("deepspeed", ["tests/test_processes.py", "-m", "slow", "-k", "ZeRO"]),
+    ],
+    ids=["entra", "ray", "deepspeed"],
 )
 def test_what_needs_packages_of_its_own(asked: Path, tmp_path: Path, extra: str, tests: list[str]):
     """The body's tests of it, which are skipped where requirements/*.txt of it are not installed."""
     target, binaries = tmp_path / "extra", asked / ".venv" / "bin"
     install = [str(binaries / "uv"), "pip", "install", "--python", str(binaries / "python"), "--target", str(target), "--no-deps"]
-    run(asked, *install, "--require-hashes", "-r", f"requirements/{extra}.txt")
+    run(asked, *install, "--no-build-isolation", "--require-hashes", "-r", f"requirements/{extra}.txt")
     command = [str(binaries / "python"), "-m", "pytest", "-q", *tests]
     done = subprocess.run(command, cwd=asked, env=environment() | {"PYTHONPATH": str(target)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout[-3000:]

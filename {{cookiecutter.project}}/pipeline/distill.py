@@ -84,7 +84,7 @@ def main() -> None:
     # Of the teacher's answers too: where it copied wrongly, the request does not hold the value, and nothing is exchanged.
     varied = vary([*labelled, *(record for record, _, _ in synthetic)], read_prompts(), params.augment, params.seed)
     examples += [encode_example(tokenizer, record) for record in (*labelled, *varied)]
-    facts = train(
+    model, facts = train(
         "distill", model, tokenizer, examples, settings, params, inputs, CURVE, settings.kl_weight, score=validation_score(tokenizer)
     )
 

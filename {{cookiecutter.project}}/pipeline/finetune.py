@@ -34,7 +34,7 @@ def main() -> None:
     examples = [encode_example(tokenizer, record) for record in records]
 
     model = adapt(STUDENT, params.finetune, params)
-    facts = train("finetune", model, tokenizer, examples, params.finetune, params, inputs, CURVE, score=validation_score(tokenizer))
+    model, facts = train("finetune", model, tokenizer, examples, params.finetune, params, inputs, CURVE, score=validation_score(tokenizer))
     with replacing(ADAPTER) as temporary:
         temporary.mkdir()
         if params.finetune.method != "full":

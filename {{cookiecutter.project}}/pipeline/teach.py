@@ -53,7 +53,7 @@ def main() -> None:
         examples = [encode_example(tokenizer, record) for record in [*records, *varied]]
 
         model = adapt(start, params.teach, params)
-        facts = train("teach", model, tokenizer, examples, params.teach, params, inputs, CURVE, score=validation_score(tokenizer))
+        model, facts = train("teach", model, tokenizer, examples, params.teach, params, inputs, CURVE, score=validation_score(tokenizer))
         teacher = merged(model, start, params.teach, params)
 
     save_model(teacher, tokenizer, OUTPUT)

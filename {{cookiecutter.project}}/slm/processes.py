@@ -17,11 +17,8 @@ def spread(module: str, params: Params) -> bool:
         whether that was done, and this process has nothing left to do.
 
     Raises:
-        UserError: a process failed, and the launcher has stopped the others; or the weights would be sharded.
+        UserError: a process failed, and the launcher has stopped the others.
     """
-    for kind in ("FSDP", "DEEPSPEED"):
-        if os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true":
-            raise UserError(f"{module}: {kind} leaves each process a part of the weights, and a stage saves whole models; use DDP")
     count, config = params.compute.processes, params.compute.accelerate
     if count == 1 or "LOCAL_RANK" in os.environ:
         return False

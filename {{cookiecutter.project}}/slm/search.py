@@ -109,7 +109,8 @@ class Search:
             rung = round(1000 * share)
             if share < 1 and rung in climbed:
                 continue
-            rewrite(nested({"distill.epochs": epochs * share}), folder / "params.yaml")
+            # Whole, the number stays as it is: DVC knows what has been made with it.
+            rewrite(nested({"distill.epochs": epochs if share == 1 else epochs * share}), folder / "params.yaml")
             try:
                 for name in STAGES:  # nothing goes into DVC's cache; and a killed search may have left a stage running
                     dvc(folder, "--wait-for-lock", "repro", "--single-item", "--no-commit", name)

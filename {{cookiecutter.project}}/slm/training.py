@@ -21,6 +21,7 @@ from slm.memory import fit
 from slm.models import device_of
 from slm.params import Params, Training
 from slm.rounding import round_in_training
+from slm.shards import check_sharding, fill, hollow, sharding
 
 
 class Examples(Dataset[dict[str, Any]]):
@@ -101,6 +102,10 @@ class AnswerTrainer(Trainer):
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # each process has written its part: the state, which says so, comes after this
+
 
 class _StopOnNaN(TrainerCallback):
     """A loss that is no number stays none: stop at once rather than save a broken model."""
@@ -145,6 +150,16 @@ class _Sampler(torch.utils.data.Sampler[int]):
         yield from self.rest
 
 
+class _SetEpoch(TrainerCallback):
+    """The library's own call does not reach the sampler where many processes resume in the middle of an epoch."""
+
+    def __init__(self, sampler: _Sampler) -> None:
+        self.sampler, self.steps = sampler, math.ceil(len(sampler) / sampler.batch_size)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.sampler.set_epoch(state.global_step // self.steps)
+
+
 def train(
     stage: str,
     model: PreTrainedModel | Any,
@@ -156,8 +171,8 @@ def train(
     curve: Path,
     kl_weight: float = 0.0,
     score: Callable[[Any], float] | None = None,
-) -> dict[str, Any]:
-    """Train `model` in place. Killed and started again with the same inputs, it goes on from the last checkpoint.
+) -> tuple[Any, dict[str, Any]]:
+    """Train `model`. Killed and started again with the same inputs, it goes on from the last checkpoint.
 
     Args:
         examples: dicts of prompt_ids, answer_ids and perhaps the teacher's distribution.
@@ -166,15 +181,16 @@ def train(
         score: the model's score on validation data, see `slm.early_stopping`; asked only with `settings.patience`.
 
     Returns:
-        facts: steps, tokens, final loss; with `settings.patience` also validation_score, and the step from which the weights are.
+        the trained model, `model` itself but where each process held a part of it; facts: steps, tokens, final loss; with `settings.patience` also validation_score, and the step from which the weights are.
     """
-    key = sha256_json([inputs, settings.model_dump(), params.seed, params.compute.device, params.compute.precision, kl_weight])
+    key = sha256_json([inputs, settings.model_dump(), params.seed, params.compute.device, params.compute.precision, kl_weight, sharding()])
     folder = RESUME / f"{stage}-{key[:16]}"
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if settings.batch_size % processes:
         raise UserError(
             f"params.yaml: {stage}.batch_size is {settings.batch_size}, which {processes} processes cannot divide; change one of them"
         )
+    check_sharding(stage, settings)
     if settings.rounding:
         round_in_training(model, settings.rounding)
     rows, twice = settings.batch_size // processes, False
@@ -184,7 +200,9 @@ def train(
         print(
             f"{stage}: memory is short: {rows} of {settings.batch_size} examples at once{', activations computed twice' if twice else ''}"
         )
-    callbacks: list[TrainerCallback] = [_StopOnNaN()]
+    lengths = [len(e["prompt_ids"]) + len(e["answer_ids"]) for e in examples]
+    sampler = _Sampler(lengths, settings.batch_size, params.seed, fill=len(examples) if processes > 1 else None)
+    callbacks: list[TrainerCallback] = [_StopOnNaN(), _SetEpoch(sampler)]
     stopping: dict[str, Any] = {}
     if settings.patience:
         # Scored whenever a checkpoint is written, and at the end.
@@ -222,8 +240,7 @@ def train(
 
     class _Trainer(AnswerTrainer):
         def _get_train_sampler(self, *_: Any) -> Any:
-            lengths = [len(e["prompt_ids"]) + len(e["answer_ids"]) for e in examples]
-            return _Sampler(lengths, settings.batch_size, params.seed, fill=len(examples) if processes > 1 else None)
+            return sampler
 
     trainer = _Trainer(
         model=model,
@@ -234,14 +251,21 @@ def train(
         callbacks=callbacks,
     )
     trainer.kl_weight, trainer.score = kl_weight, score
+    whole = hollow(model) if sharding() else model
     # The state is written last: a checkpoint that has it is whole.
-    whole = sorted((p.parent for p in folder.glob("checkpoint-*/trainer_state.json")), key=lambda p: int(p.name.partition("-")[2]))
-    last = str(whole[-1]) if whole else None
+    checkpoints = sorted((p.parent for p in folder.glob("checkpoint-*/trainer_state.json")), key=lambda p: int(p.name.partition("-")[2]))
+    last = str(checkpoints[-1]) if checkpoints else None
     if last:
         print(f"{stage}: resuming from {last}")
     result = trainer.train(resume_from_checkpoint=last)
+    parts = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharding() else {}
+    if processes > 1:  # they part together: one that leaves while another talks to it can abort
+        trainer.accelerator.wait_for_everyone()
+        trainer.accelerator.end_training()
     if not trainer.is_world_process_zero():
         sys.exit()  # its part is done: one process writes
+    if parts:
+        fill(whole, parts)
     # Keys in one order: a resumed run reads the older rows back from its checkpoint, sorted.
     figures = ("step", "epoch", "loss", "grad_norm", "learning_rate")
     # Resumed at its very end, a run takes one step more than it has, at a learning rate of zero.
@@ -253,12 +277,10 @@ def train(
         steps, facts = scored[-1]["step"], {"validation_score": best["eval_score"], "best_step": best["step"]}
     history = [{name: row[name] for name in figures} for row in log if "loss" in row and row["step"] <= steps]
     write_json(curve, history)
-    return {
+    return whole, {
         "examples": len(examples),
         "steps": steps,
-        "tokens": int(
-            steps / trainer.state.max_steps * settings.epochs * sum(len(e["prompt_ids"]) + len(e["answer_ids"]) for e in examples)
-        ),
+        "tokens": int(steps / trainer.state.max_steps * settings.epochs * sum(lengths)),
         "loss": history[-1]["loss"] if history else result.training_loss,
     } | facts
 

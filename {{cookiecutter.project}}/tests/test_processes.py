@@ -1,38 +1,82 @@
 """More than one process: the same batches, the same curve, one set of outputs."""
 
+import contextlib
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from slm.chat import encode_example
 from slm.errors import UserError
-from slm.files import read_json, write_text
+from slm.files import read_json, sha256_file, write_json, write_text
 from slm.models import load_tokenizer
 from slm.params import load_params, rewrite
 from slm.processes import spread
 from slm.records import TASK, read_records
+from slm.shards import check_sharding
 from slm.training import _Sampler, train
 
 # As gradients are summed in another order, the last bits differ; a high learning rate would make more of them.
 TOLERANCE = 1e-4
+# What `accelerate config` writes, in short.
+COMMON = {"compute_environment": "LOCAL_MACHINE", "num_machines": 1, "num_processes": 2, "mixed_precision": "no", "main_process_port": 0}
+FSDP = {"fsdp_version": 2, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "fsdp_cpu_ram_efficient_loading": False}
+ZERO = {"gradient_accumulation_steps": 1, "gradient_clipping": 1.0, "zero3_init_flag": False, "zero3_save_16bit_model": True}
+CONFIGS = {
+    "DDP": None,
+    "FSDP": COMMON | {"distributed_type": "FSDP", "fsdp_config": FSDP},
+    "ZeRO-2": COMMON | {"distributed_type": "DEEPSPEED", "deepspeed_config": ZERO | {"zero_stage": 2}},
+    "ZeRO-3": COMMON | {"distributed_type": "DEEPSPEED", "deepspeed_config": ZERO | {"zero_stage": 3}},
+}
+# Accelerate divides weights on GPUs alone. Here its processes take the CPU for one, and talk by gloo; all else is as it is there.
+CPU_AS_GPU = """
+import os
+if "LOCAL_RANK" in os.environ and {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & set(os.environ):
+    import torch
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType
+    partial, whole = PartialState.__init__, AcceleratorState.__init__
+    PartialState.__init__ = lambda self, cpu=False, **options: partial(self, cpu=False, **options)
+    AcceleratorState.__init__ = lambda self, cpu=False, **options: whole(self, cpu=False, **options)
+    PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
+    PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu"))
+"""
+
+
+def shell(**environment: str) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")} | environment | {"OMP_NUM_THREADS": "1"}
+
+
+def run(project: Path, name: str = "distill", **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", f"pipeline.{name}"]
+    return subprocess.run(command, cwd=project, env=shell(**environment), capture_output=True, text=True, check=False)
 
 
 def distill(project: Path, processes: int, **environment: str) -> subprocess.CompletedProcess:
     rewrite({"compute": {"processes": processes, "device": "cpu"}}, project / "params.yaml")
-    shell = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")} | environment
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline.distill"],
-        cwd=project,
-        env=shell | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run(project, **environment)
+
+
+def divided(kind: str, project: Path) -> dict[str, str]:
+    """Let two processes train in the way of `kind`; what their environment needs for it."""
+    if kind.startswith("ZeRO") and find_spec("deepspeed") is None:
+        pytest.skip("requirements/deepspeed.txt is not installed")
+    config = CONFIGS[kind]
+    if config is not None:
+        write_json(project / "accelerate.json", config)
+    rewrite({"compute": {"processes": 2, "device": "cpu", "accelerate": config and "accelerate.json"}}, project / "params.yaml")
+    write_text(project / "planted/sitecustomize.py", CPU_AS_GPU)
+    path = os.pathsep.join(filter(None, (str(project / "planted"), os.environ.get("PYTHONPATH"))))
+    return {"PYTHONPATH": path, "DS_ACCELERATOR": "cpu"}
 
 
 def made(project: Path) -> list[str]:
@@ -40,14 +84,17 @@ def made(project: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_two_processes_draw_the_curve_of_one_and_write_once(project: Path):
-    rewrite({"distill": {"epochs": 3, "learning_rate": 1e-3}}, project / "params.yaml")  # 23 examples in batches of 4: the last is not full
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_two_processes_draw_the_curve_of_one_and_write_once(kind: str, project: Path):
+    rewrite(
+        {"distill": {"epochs": 3, "learning_rate": 1e-3, "save_steps": 50}}, project / "params.yaml"
+    )  # 23 examples in batches of 4: the last is not full
     one = distill(project, 1)
     assert one.returncode == 0, one.stderr[-3000:]
     files, curve = made(project), read_json(project / "reports/curves/distill.json")
     weights, facts = load_file(project / "models/distilled/model.safetensors"), read_json(project / "reports/distill.json")
 
-    two = distill(project, 2)
+    two = run(project, **divided(kind, project))
     assert two.returncode == 0, two.stderr[-3000:]
     assert two.stdout.count('{"stage": "distill"') == 1
     assert made(project) == files and not list((project / ".resume").iterdir())
@@ -57,6 +104,55 @@ def test_two_processes_draw_the_curve_of_one_and_write_once(project: Path):
         assert [row[name] for row in again] == pytest.approx([row[name] for row in curve], rel=TOLERANCE), name
     assert read_json(project / "reports/distill.json")["layers"] == facts["layers"]
     for name, value in load_file(project / "models/distilled/model.safetensors").items():
+        torch.testing.assert_close(value, weights[name], rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_killed_in_the_middle_of_an_epoch_they_go_on_to_the_same_bytes(kind: str, project: Path):
+    rewrite({"distill": {"epochs": 20, "learning_rate": 1e-3, "save_steps": 20}}, project / "params.yaml")  # six steps an epoch
+    environment = divided(kind, project)
+    done = run(project, **environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    curve, weights = read_json(project / "reports/curves/distill.json"), sha256_file(project / "models/distilled/model.safetensors")
+    shutil.rmtree(project / "models/distilled")
+
+    command, quiet = [sys.executable, "-m", "pipeline.distill"], subprocess.DEVNULL
+    victim = subprocess.Popen(command, cwd=project, env=shell(**environment), stdout=quiet, stderr=quiet, start_new_session=True)
+    while not list((project / ".resume").glob("*/checkpoint-20/trainer_state.json")):
+        assert victim.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    family = psutil.Process(victim.pid).children(recursive=True)
+    os.killpg(victim.pid, signal.SIGKILL)
+    for process in family:  # the launcher gave each of them a group of its own
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    victim.wait()
+    psutil.wait_procs(family)
+
+    again = run(project, **environment)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "distill: resuming from" in again.stdout
+    assert read_json(project / "reports/curves/distill.json") == curve
+    assert sha256_file(project / "models/distilled/model.safetensors") == weights
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in CONFIGS if kind != "DDP"])
+def test_adapters_of_divided_weights_are_merged_whole(kind: str, project: Path):
+    shutil.copytree(project / "models/teacher", project / "models/distilled")
+    rewrite(
+        {"finetune": {"method": "lora", "rank": 4, "epochs": 6, "save_steps": 50}, "compute": {"device": "cpu"}}, project / "params.yaml"
+    )
+    one = run(project, "finetune")
+    assert one.returncode == 0, one.stderr[-3000:]
+    weights = load_file(project / "models/finetuned/model.safetensors") | load_file(project / "models/adapter/adapter_model.safetensors")
+
+    two = run(project, "finetune", **divided(kind, project))
+    assert two.returncode == 0, two.stderr[-3000:]
+    again = load_file(project / "models/finetuned/model.safetensors") | load_file(project / "models/adapter/adapter_model.safetensors")
+    assert again.keys() == weights.keys()
+    for name, value in again.items():
         torch.testing.assert_close(value, weights[name], rtol=0, atol=TOLERANCE)
 
 
@@ -96,9 +192,19 @@ def test_what_would_go_wrong_with_many_is_refused(project: Path, tiny, monkeypat
     with pytest.raises(UserError, match=r"distill\.batch_size is 4, which 3 processes cannot divide"):
         train("distill", model, tokenizer, examples, params.distill, params, {}, Path("curve.json"))
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(UserError, match="FSDP leaves each process a part of the weights"):
-        spread("pipeline.distill", params)
+    with pytest.raises(UserError, match=r"set fsdp_version: 2 in the file that compute\.accelerate names"):
+        check_sharding("distill", params.distill)
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    check_sharding("distill", params.distill)
+    with pytest.raises(UserError, match=r"distill\.patience needs a whole model to ask, and FSDP leaves each process a part of it"):
+        check_sharding("distill", params.distill.model_copy(update={"patience": 3}))
+    with pytest.raises(UserError, match=r"finetune\.method is qlora, whose 4-bit weights FSDP does not divide"):
+        check_sharding("finetune", params.finetune.model_copy(update={"method": "qlora"}))
     monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(UserError, match="DEEPSPEED leaves each process a part of it"):
+        check_sharding("distill", params.distill.model_copy(update={"patience": 3}))
+    monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED")
     rewrite({"compute": {"processes": 2, "accelerate": "none.yaml"}})
     with pytest.raises(UserError, match=r"compute\.accelerate is none\.yaml, and there is no such file"):
         spread("pipeline.distill", load_params())

@@ -1,0 +1,42 @@
+"""Weights that lie in parts in many processes (FSDP, DeepSpeed's ZeRO), and how they become a whole model again."""
+
+import copy
+import os
+from typing import Any
+
+import torch
+
+from slm.errors import UserError
+from slm.params import Training
+
+
+def sharding() -> str | None:
+    """What Accelerate's launcher was asked for: FSDP, DEEPSPEED or neither."""
+    return next((kind for kind in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true"), None)
+
+
+def check_sharding(stage: str, settings: Training) -> None:
+    """Refuse what would go wrong in the middle or at the end."""
+    kind = sharding()
+    if kind == "FSDP" and os.environ.get("FSDP_VERSION", "1") == "1":
+        raise UserError("FSDP of version 1 is not supported: set fsdp_version: 2 in the file that compute.accelerate names")
+    if kind and settings.patience:
+        raise UserError(
+            f"params.yaml: {stage}.patience needs a whole model to ask, and {kind} leaves each process a part of it; set it to null"
+        )
+    if kind and getattr(settings, "method", None) == "qlora":
+        raise UserError(f"params.yaml: {stage}.method is qlora, whose 4-bit weights {kind} does not divide here; take lora")
+
+
+def hollow(model: Any) -> Any:
+    """A copy of the model's structure that holds none of its weights."""
+    empty = {id(p): torch.nn.Parameter(p.to("meta"), requires_grad=p.requires_grad) for p in model.parameters()}
+    return copy.deepcopy(model, memo=empty)
+
+
+def fill(model: Any, state: dict[str, torch.Tensor]) -> None:
+    """Put weights into a hollow model, in place; those that are tied may be there once."""
+    model.load_state_dict(state, strict=False, assign=True)
+    model.tie_weights()
+    missing = [name for name, weight in model.named_parameters() if weight.is_meta]
+    assert not missing, f"weights that no process gave: {missing}"
