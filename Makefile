@@ -11,7 +11,7 @@ DEMO := build/my-slm
 UV_VERSION := 0.13.9
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-find-links
 
-.PHONY: help setup tools demo test test-fast test-full lint lock bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict bench-synthesis bench-student bench-ablations bench-data
+.PHONY: help setup tools demo test test-fast test-full lint lock bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict bench-synthesis bench-student bench-ablations bench-adapters bench-data
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -81,6 +81,9 @@ STEPS := 160
 
 bench-ablations: ## what each step of making a student is worth (after make demo; three quarters of an hour, goes on where it was; STEPS=360: longer lessons)
 	$(DEMO)/$(BIN)/python benchmarks/ablations.py $(DEMO) --steps $(STEPS)
+
+bench-adapters: ## several jobs: an adapter each, or one lesson (after make demo; half an hour)
+	$(DEMO)/$(BIN)/python benchmarks/adapters.py $(DEMO)
 
 bench-data: ## does what a teacher writes and answers help (after make demo; half an hour, goes on where it was)
 	$(DEMO)/$(BIN)/python benchmarks/data.py $(DEMO)

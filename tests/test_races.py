@@ -117,7 +117,7 @@ def test_a_pull_request_is_checked_as_it_would_be_merged(world: World):
     pull = world.pull(touch_readme)
     world.push(say_yourself, "Another wording")
     run = world.check(pull)
-    assert run.jobs == {"Lint, tests, data, lock": False, "Candidate": True, "pass": False}, run.log[-4000:]
+    assert run.jobs == {"Lint, data, lock, tests": False, "Candidate": True, "pass": False}, run.log[-4000:]
     assert not run.stages, "words change no model, whatever main's lock says"
     assert "package: slm/papers.py (modified)" in run.log, "the lock that main lacks is named"
     world.judge(pull, run)
@@ -236,7 +236,7 @@ def test_the_lock_of_a_run_makes_the_next_run_green(world: World):
     """Who did not run the pipeline at home takes dvc.lock from the run's artifact `lock`: it is the one that this merge makes."""
     pull = world.pull(say_yourself)
     run = world.check(pull)
-    assert run.jobs == {"Lint, tests, data, lock": False, "Candidate": True, "pass": False}, run.log[-4000:]
+    assert run.jobs == {"Lint, data, lock, tests": False, "Candidate": True, "pass": False}, run.log[-4000:]
     assert "dvc.lock is not in sync with the files" in run.summary and "(or take the one that this run made)" in run.summary
     lock = world.lock(run)
     before = (world.clone("read") / "dvc.lock").read_bytes()
@@ -250,7 +250,7 @@ def test_the_lock_of_a_run_makes_the_next_run_green(world: World):
     world.git(world.origin, "update-ref", f"refs/pull/{pull['number']}/head", head)
     pull["head"]["sha"] = head
     run = world.check(pull)
-    assert run.jobs == {"Lint, tests, data, lock": True, "Candidate": True, "pass": True}, run.log[-4000:]
+    assert run.jobs == {"Lint, data, lock, tests": True, "Candidate": True, "pass": True}, run.log[-4000:]
     assert run.stages == {"package"}, "nobody has its bytes yet; they are made again"
     assert world.lock(run) == lock
     world.judge(pull, run)

@@ -123,7 +123,7 @@ def test_data_that_was_not_pushed_is_named_by_the_candidate(stored: World, s3: S
     lose_caches(stored)
     pull = stored.pull(append("params.yaml", "# words\n"))
     run = stored.check(pull, runner=keys(READER), PR_BUDGET_MINUTES="1")
-    assert run.jobs == {"Lint, tests, data, lock": True, "Candidate": False, "pass": False}, run.log[-4000:]
+    assert run.jobs == {"Lint, data, lock, tests": True, "Candidate": False, "pass": False}, run.log[-4000:]
     assert "dvc.lock is in sync with the files" in run.log
     assert re.search(
         r"error: dvc\.lock names what is neither in the cache nor in the DVC remote \(.*package.*\): run `dvc push`", run.summary

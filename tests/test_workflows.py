@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reas
 def test_docs_change_is_checked_and_passes_without_a_model(world: World):
     pull = world.pull(append("README.md", "\nMore words.\n"))
     run = world.check(pull)
-    assert run.jobs == {"Lint, tests, data, lock": True, "Candidate": True, "pass": True}, run.log[-4000:]
+    assert run.jobs == {"Lint, data, lock, tests": True, "Candidate": True, "pass": True}, run.log[-4000:]
     assert not list(world.artifacts.rglob("candidate.zip"))
     verdict = world.judge(pull, run)
     assert verdict.passed, verdict.log[-4000:]
@@ -50,7 +50,7 @@ def test_what_the_lock_does_not_know_is_refused_with_the_remedy(world: World):
 
     pull = world.pull(edit)
     run = world.check(pull, PR_BUDGET_MINUTES="1")
-    assert run.jobs == {"Lint, tests, data, lock": False, "Candidate": False, "pass": False}, run.log[-3000:]
+    assert run.jobs == {"Lint, data, lock, tests": False, "Candidate": False, "pass": False}, run.log[-3000:]
     assert "dvc.lock is not in sync with the files: run `make repro` and commit dvc.lock" in run.log
     assert re.search(r"minutes are needed, and this run has 1: run `make repro && dvc push` at home", run.log)
     verdict = world.judge(pull, run)
@@ -72,7 +72,7 @@ def test_faults_of_the_change_are_named(fault: str, world: World):
     }
     edit, said = faults[fault]
     run = world.check(world.pull(edit), "check")
-    assert run.jobs == {"Lint, tests, data, lock": False}
+    assert run.jobs == {"Lint, data, lock, tests": False}
     assert re.search(said, run.log), run.log[-3000:]
 
 

@@ -10,7 +10,6 @@ os.environ["GX_ANALYTICS_ENABLED"] = "false"
 
 import great_expectations as gx
 import pandas as pd
-from great_expectations.data_context.types.base import ProgressBarsConfig
 
 from slm.errors import UserError
 from slm.files import read_json
@@ -32,7 +31,7 @@ def validate(suite_path: Path, frames: dict[str, pd.DataFrame], lines: dict[str,
     try:
         spec = read_json(suite_path)
         context = gx.get_context(mode="ephemeral")
-        context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        context.variables.progress_bars = {"globally": False}
         suite = gx.ExpectationSuite(name=spec["name"], expectations=spec["expectations"])
     except (json.JSONDecodeError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"{suite_path}: not a suite: {str(error).splitlines()[0]}; see task/expectations for the form") from None

@@ -80,7 +80,7 @@ def _generate_batch(
             if ended[row] or step == max_new_tokens - 1:
                 answer = answers.pop(i)
                 answer.cut = not bool(ended[row])
-                answer.text = str(tokenizer.decode(answer.token_ids, skip_special_tokens=True))
+                answer.text = tokenizer.decode(answer.token_ids, skip_special_tokens=True)
                 yield i, answer
         if not answers:
             return

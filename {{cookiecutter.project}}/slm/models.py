@@ -47,8 +47,7 @@ def parameters_m(model: PreTrainedModel) -> float:
 def map_rows(model: PreTrainedModel, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """Give a model another vocabulary, in place: `change` makes the new embedding [tokens, width] of the old one, and the head's likewise."""
     tied = model.config.tie_word_embeddings
-    embedding: Any = model.get_input_embeddings()
-    head: Any = model.get_output_embeddings()
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     embedding.weight = torch.nn.Parameter(change(embedding.weight.data).clone())
     head.weight = embedding.weight if tied else torch.nn.Parameter(change(head.weight.data).clone())
     embedding.padding_idx = None
@@ -64,7 +63,9 @@ def adapt(folder: Path, settings: Adapted, params: Params) -> Any:
     options: dict[str, Any] = {}
     if settings.method == "qlora":
         if find_spec("bitsandbytes") is None:
-            raise UserError("params.yaml: method qlora needs bitsandbytes; run `uv pip install --require-hashes -r requirements/qlora.txt`")
+            raise UserError(
+                "params.yaml: method qlora needs bitsandbytes; run `uv pip install --no-deps --require-hashes -r requirements/qlora.txt`"
+            )
         options["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
     config = LoraConfig(
         r=settings.rank,

@@ -33,7 +33,7 @@ def learn_phrases(tokenizer: PreTrainedTokenizerBase, records: Iterable[Record],
     trainer = BpeTrainer(vocab_size=len({i for ids in answers for i in ids}) + merges, min_frequency=SEEN, show_progress=False)
     pairs = Tokenizer(BPE())
     pairs.train_from_iterator(["".join(chr(FIRST + i) for i in ids) for ids in answers], trainer)
-    found = [str(tokenizer.decode([ord(c) - FIRST for c in token])) for token in pairs.get_vocab() if len(token) > 1]
+    found = [tokenizer.decode([ord(c) - FIRST for c in token]) for token in pairs.get_vocab() if len(token) > 1]
 
     asked = "\n".join(m["content"] for r in records for m in r.prompt if m["role"] != "assistant")
     answered = "\n".join(r.answer for r in records)

@@ -27,8 +27,9 @@ def spread(module: str, params: Params) -> bool:
             f"params.yaml: compute.accelerate is {config}, and there is no such file; `accelerate config --config_file {config}` makes one"
         )
     # `--cpu` would start one process alone unless there is MPI; `--multi_gpu` names the launcher, and without a GPU they talk by gloo.
-    plain = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    plain = ["--multi_gpu", "--num_machines", "1", "--dynamo_backend", "no", "--main_process_port", "0"]
     options = ["--config_file", config] if config else plain
+    options += ["--mixed_precision", "bf16" if params.compute.precision == "bfloat16" else "no"]  # params.yaml decides
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))} if device_of(params) == "cpu" else {}
     command = [sys.executable, "-m", "accelerate.commands.launch", *options, "--num_processes", str(count), "-m", module]
     if subprocess.run(command, env=threads | os.environ, check=False).returncode:

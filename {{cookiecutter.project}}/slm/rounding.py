@@ -43,7 +43,7 @@ class RoundedLinear(nn.Linear):
         return nn.functional.linear(x, weight, self.bias)
 
 
-def round_in_training(model: Any, rounding: Rounding) -> None:
+def round_in_training(model: nn.Module, rounding: Rounding) -> None:
     """Let every linear layer of the model's blocks compute rounded, in place; names and weights stay.
 
     Embedding and head stay as they are: recipes give them more bits.

@@ -27,7 +27,7 @@ from slm.copies import GIVEN, copy, dvc
 from slm.errors import UserError, stage
 from slm.files import read_json, sha256_file, sha256_json
 from slm.ladder import plain
-from slm.params import Params, load_params, merge, rewrite
+from slm.params import PARAMS, Params, load_params, merge, rewrite
 from slm.plan import dvc_status, out_of_lock
 from slm.records import TASK, prediction, read_records
 from slm.space import STAGES, Space, nested, value_of
@@ -94,7 +94,8 @@ class Search:
             raise
 
     def climb(self, trial: Trial, knobs: dict[str, Any], folder: Path, climbed: dict[int, float]) -> float:
-        epochs = knobs.get("distill.epochs", self.params.distill.epochs)
+        # As it is written there, 2 and not 2.0: DVC knows what has been made with it.
+        epochs = knobs.get("distill.epochs", YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))["distill"]["epochs"])
         copy(folder, nested(knobs), without=TEST)
         rewrite(nested({**knobs, "distill.epochs": epochs}), folder / "params.yaml")
         if made_from(folder, self.space) != self.key:
@@ -109,7 +110,6 @@ class Search:
             rung = round(1000 * share)
             if share < 1 and rung in climbed:
                 continue
-            # Whole, the number stays as it is: DVC knows what has been made with it.
             rewrite(nested({"distill.epochs": epochs if share == 1 else epochs * share}), folder / "params.yaml")
             try:
                 for name in STAGES:  # nothing goes into DVC's cache; and a killed search may have left a stage running
@@ -161,7 +161,7 @@ def said(knobs: dict[str, Any]) -> str:
 def ranked(study: Study) -> list[FrozenTrial]:
     """Whole trials that are small enough, the best first; of equally good ones the smaller."""
     whole = [t for t in study.get_trials(states=(TrialState.COMPLETE,)) if all(v <= 0 for v in t.constraints.values())]
-    return sorted(whole, key=lambda t: (-(t.value or 0.0), t.user_attrs["parameters_m"]))
+    return sorted(whole, key=lambda t: (-t.value, t.user_attrs["parameters_m"]))
 
 
 def table(study: Study, space: Space, teacher_m: float | None) -> str:

@@ -15,9 +15,21 @@ def sharding() -> str | None:
     return next((kind for kind in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true"), None)
 
 
-def check_sharding(stage: str, settings: Training) -> None:
+def checkpoint_form() -> list[str | None]:
+    """What must be the same for a checkpoint to be read: DeepSpeed's are of one stage and so many processes, FSDP's can be divided anew."""
+    kind = sharding()
+    return [kind, os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE"), os.environ.get("WORLD_SIZE")] if kind == "DEEPSPEED" else [kind]
+
+
+def check_sharding(stage: str, settings: Training, precision: str) -> None:
     """Refuse what would go wrong in the middle or at the end."""
     kind = sharding()
+    # Off unless asked for, and without it there is nothing to save at the end. It saves what it has: here fp32.
+    os.environ["ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"] = "true"
+    if kind == "DEEPSPEED" and precision != "float32":
+        raise UserError(
+            f"params.yaml: compute.precision is {precision}, in which DeepSpeed would hold the weights too; take float32, or FSDP"
+        )
     if kind == "FSDP" and os.environ.get("FSDP_VERSION", "1") == "1":
         raise UserError("FSDP of version 1 is not supported: set fsdp_version: 2 in the file that compute.accelerate names")
     if kind and settings.patience:

@@ -21,7 +21,7 @@ from slm.memory import fit
 from slm.models import device_of
 from slm.params import Params, Training
 from slm.rounding import round_in_training
-from slm.shards import check_sharding, fill, hollow, sharding
+from slm.shards import check_sharding, checkpoint_form, fill, hollow, sharding
 
 
 class Examples(Dataset[dict[str, Any]]):
@@ -183,14 +183,16 @@ def train(
     Returns:
         the trained model, `model` itself but where each process held a part of it; facts: steps, tokens, final loss; with `settings.patience` also validation_score, and the step from which the weights are.
     """
-    key = sha256_json([inputs, settings.model_dump(), params.seed, params.compute.device, params.compute.precision, kl_weight, sharding()])
+    key = sha256_json(
+        [inputs, settings.model_dump(), params.seed, params.compute.device, params.compute.precision, kl_weight, checkpoint_form()]
+    )
     folder = RESUME / f"{stage}-{key[:16]}"
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if settings.batch_size % processes:
         raise UserError(
             f"params.yaml: {stage}.batch_size is {settings.batch_size}, which {processes} processes cannot divide; change one of them"
         )
-    check_sharding(stage, settings)
+    check_sharding(stage, settings, params.compute.precision)
     if settings.rounding:
         round_in_training(model, settings.rounding)
     rows, twice = settings.batch_size // processes, False
@@ -251,10 +253,14 @@ def train(
         callbacks=callbacks,
     )
     trainer.kl_weight, trainer.score = kl_weight, score
+    if sharding() not in (None, trainer.accelerator.distributed_type.value):
+        raise UserError(
+            f"{stage}: {sharding()} divides weights among GPUs, and this training has none; take it out of the file that compute.accelerate names"
+        )
     whole = hollow(model) if sharding() else model
     # The state is written last: a checkpoint that has it is whole.
     checkpoints = sorted((p.parent for p in folder.glob("checkpoint-*/trainer_state.json")), key=lambda p: int(p.name.partition("-")[2]))
-    last = str(checkpoints[-1]) if checkpoints else None
+    last = broadcast_object_list([str(checkpoints[-1]) if checkpoints else None])[0]  # all of them from the same
     if last:
         print(f"{stage}: resuming from {last}")
     result = trainer.train(resume_from_checkpoint=last)

@@ -37,8 +37,10 @@ def lesson(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
             return scores[len(seen) - 1]
 
         changed = settings.model_copy(update={"patience": patience})
-        facts = training.train("distill", model, tokenizer, examples, changed, params, {"run": name}, Path(f"{name}.json"), score=score)
-        return facts, model, seen
+        made, facts = training.train(
+            "distill", model, tokenizer, examples, changed, params, {"run": name}, Path(f"{name}.json"), score=score
+        )
+        return facts, made, seen
 
     yield run
 

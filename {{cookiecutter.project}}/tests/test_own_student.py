@@ -83,6 +83,7 @@ def test_it_learns_the_teachers_answers_in_its_own_tokens(own: Path):
     assert [said[i].text for i in range(len(asked))] == [r.answer for r in asked]
 
 
+@pytest.mark.slow
 def test_the_teachers_distribution_over_its_own_tokens_is_not_taken_for_the_students(own: Path):
     """Every answer has as many of the teacher's tokens as the student cuts it into: by their number alone they could be the same ones."""
     written = []
@@ -106,6 +107,7 @@ def cached(own: Path) -> Path:
     return Path(".cache/hub/models--someone--other/snapshots") / REVISION
 
 
+@pytest.mark.slow
 def test_fetch_takes_both_from_the_cache_ready_to_be_taught(cached: Path):
     tokenizer = tokenizer_of()
     assert tokenizer.pad_token is None
@@ -119,6 +121,7 @@ def test_fetch_takes_both_from_the_cache_ready_to_be_taught(cached: Path):
     assert run("fetch").returncode == 0 and [p.name for p in OWN.iterdir()] == ["none.json"]
 
 
+@pytest.mark.slow
 def test_what_the_later_stages_cannot_work_with_is_refused_at_once(cached: Path):
     done = run("fetch")
     assert done.returncode and f"models.hub {REPO}@{REVISION} cannot be had" in done.stderr and "make setup" in done.stderr

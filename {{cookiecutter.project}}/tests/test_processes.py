@@ -30,7 +30,7 @@ TOLERANCE = 1e-4
 # What `accelerate config` writes, in short.
 COMMON = {"compute_environment": "LOCAL_MACHINE", "num_machines": 1, "num_processes": 2, "mixed_precision": "no", "main_process_port": 0}
 FSDP = {"fsdp_version": 2, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "fsdp_cpu_ram_efficient_loading": False}
-ZERO = {"gradient_accumulation_steps": 1, "gradient_clipping": 1.0, "zero3_init_flag": False, "zero3_save_16bit_model": True}
+ZERO = {"gradient_accumulation_steps": 1, "gradient_clipping": 1.0, "zero3_init_flag": False, "zero3_save_16bit_model": False}
 CONFIGS = {
     "DDP": None,
     "FSDP": COMMON | {"distributed_type": "FSDP", "fsdp_config": FSDP},
@@ -49,6 +49,14 @@ if "LOCAL_RANK" in os.environ and {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSP
     AcceleratorState.__init__ = lambda self, cpu=False, **options: whole(self, cpu=False, **options)
     PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
     PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu"))
+"""
+# The second process is late to write its part of a checkpoint.
+SLOW = """
+if os.environ.get("RANK") == "1":
+    import time
+    from transformers import Trainer
+    write = Trainer._save_rng_state
+    Trainer._save_rng_state = lambda self, folder: (time.sleep(0.5), write(self, folder))
 """
 
 
@@ -110,8 +118,12 @@ def test_two_processes_draw_the_curve_of_one_and_write_once(kind: str, project: 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_killed_in_the_middle_of_an_epoch_they_go_on_to_the_same_bytes(kind: str, project: Path):
-    rewrite({"distill": {"epochs": 20, "learning_rate": 1e-3, "save_steps": 20}}, project / "params.yaml")  # six steps an epoch
+    rounding = {"bits": 4, "group_size": 32}
+    lesson = {"epochs": 20, "learning_rate": 1e-3, "save_steps": 20, "rounding": rounding}  # six steps an epoch
+    rewrite({"distill": lesson}, project / "params.yaml")
     environment = divided(kind, project)
+    with (project / "planted/sitecustomize.py").open("a", encoding="utf-8") as stream:
+        stream.write(SLOW)
     done = run(project, **environment)
     assert done.returncode == 0, done.stderr[-3000:]
     curve, weights = read_json(project / "reports/curves/distill.json"), sha256_file(project / "models/distilled/model.safetensors")
@@ -119,9 +131,11 @@ def test_killed_in_the_middle_of_an_epoch_they_go_on_to_the_same_bytes(kind: str
 
     command, quiet = [sys.executable, "-m", "pipeline.distill"], subprocess.DEVNULL
     victim = subprocess.Popen(command, cwd=project, env=shell(**environment), stdout=quiet, stderr=quiet, start_new_session=True)
-    while not list((project / ".resume").glob("*/checkpoint-20/trainer_state.json")):
-        assert victim.poll() is None, "it ended before it could be killed"
+    deadline = time.monotonic() + 300
+    while not (whole := list((project / ".resume").glob("*/checkpoint-20/trainer_state.json"))):
+        assert victim.poll() is None and time.monotonic() < deadline, "it ended, or stands still, before it could be killed"
         time.sleep(0.01)
+    assert len(list(whole[0].parent.glob("rng_state_*.pth"))) == 2  # the slow one has written its part too
     family = psutil.Process(victim.pid).children(recursive=True)
     os.killpg(victim.pid, signal.SIGKILL)
     for process in family:  # the launcher gave each of them a group of its own
@@ -154,6 +168,13 @@ def test_adapters_of_divided_weights_are_merged_whole(kind: str, project: Path):
     assert again.keys() == weights.keys()
     for name, value in again.items():
         torch.testing.assert_close(value, weights[name], rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_without_a_gpu_to_divide_among_it_says_so(project: Path):
+    divided("FSDP", project)
+    done = run(project)  # with a CPU that is one
+    assert done.returncode == 2 and "distill: FSDP divides weights among GPUs, and this training has none" in done.stderr
 
 
 @pytest.mark.slow
@@ -193,17 +214,19 @@ def test_what_would_go_wrong_with_many_is_refused(project: Path, tiny, monkeypat
         train("distill", model, tokenizer, examples, params.distill, params, {}, Path("curve.json"))
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(UserError, match=r"set fsdp_version: 2 in the file that compute\.accelerate names"):
-        check_sharding("distill", params.distill)
+        check_sharding("distill", params.distill, "float32")
     monkeypatch.setenv("FSDP_VERSION", "2")
-    check_sharding("distill", params.distill)
+    check_sharding("distill", params.distill, "float32")
     with pytest.raises(UserError, match=r"distill\.patience needs a whole model to ask, and FSDP leaves each process a part of it"):
-        check_sharding("distill", params.distill.model_copy(update={"patience": 3}))
+        check_sharding("distill", params.distill.model_copy(update={"patience": 3}), "float32")
     with pytest.raises(UserError, match=r"finetune\.method is qlora, whose 4-bit weights FSDP does not divide"):
-        check_sharding("finetune", params.finetune.model_copy(update={"method": "qlora"}))
+        check_sharding("finetune", params.finetune.model_copy(update={"method": "qlora"}), "float32")
     monkeypatch.delenv("ACCELERATE_USE_FSDP")
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(UserError, match="DEEPSPEED leaves each process a part of it"):
-        check_sharding("distill", params.distill.model_copy(update={"patience": 3}))
+        check_sharding("distill", params.distill.model_copy(update={"patience": 3}), "float32")
+    with pytest.raises(UserError, match=r"compute\.precision is bfloat16, in which DeepSpeed would hold the weights too"):
+        check_sharding("distill", params.distill, "bfloat16")
     monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED")
     rewrite({"compute": {"processes": 2, "accelerate": "none.yaml"}})
     with pytest.raises(UserError, match=r"compute\.accelerate is none\.yaml, and there is no such file"):

@@ -295,9 +295,11 @@ def test_in_bfloat16_the_lesson_is_the_same_but_for_its_rounding(project, monkey
     examples = [encode_example(tokenizer, r) for r in read_records(TASK / "train.jsonl", True)]
     losses = []
     for precision in ("float32", "bfloat16"):
-        model, changed = load_model(folder, params), params.model_copy(deep=True)
+        changed = params.model_copy(deep=True)
         changed.compute.precision = precision
-        losses.append(train("distill", model, tokenizer, examples, settings, changed, {}, Path(f"{precision}.json"))["loss"])
+        start = load_model(folder, params)
+        model, facts = train("distill", start, tokenizer, examples, settings, changed, {}, Path(f"{precision}.json"))
+        losses.append(facts["loss"])
         assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.03)
 

@@ -1,0 +1,136 @@
+"""Several jobs, one model: an adapter for each job, these merged into one, or one lesson for all of them?
+
+    PROJECT/.venv/bin/python benchmarks/adapters.py PROJECT          (make bench-adapters; after make demo; half an hour)
+
+The base model with the task's vocabulary learns the default task's functions as four jobs, from people's labels. All ways take as many steps in all and
+the same LoRA settings. Prints loss (cross-entropy of an answer's tokens, nats, the mean over requests) and exact match over the validation set. With an adapter each,
+every request goes to the adapter of its own job, which nobody tells a device: it is the most that such a router could reach.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+TEMPLATE = Path(__file__).parent.parent
+PROJECT = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else TEMPLATE
+sys.path.insert(0, str(PROJECT))
+OUTPUT = TEMPLATE / "build" / "bench" / "adapters.json"
+JOBS = {
+    "home": ("set_light", "set_blinds", "set_temperature", "set_lock", "run_appliance"),
+    "time": ("set_timer", "set_alarm", "set_reminder", "get_weather"),
+    "media": ("play_media", "control_media", "set_volume"),
+    "words": ("add_to_list", "send_message", "get_status", "none"),
+}
+# Of PEFT: sums; TIES (arXiv 2306.01708) and DARE (arXiv 2311.03099) keep a part of each and settle what contradicts.
+MERGES: dict[str, dict[str, Any]] = {
+    "sum": {"combination_type": "cat"},
+    "mean": {"combination_type": "cat", "weight": 1 / len(JOBS)},
+    "TIES": {"combination_type": "ties_svd", "density": 0.5, "svd_rank": 128, "svd_full_matrices": False},
+    "DARE and TIES": {"combination_type": "dare_ties_svd", "density": 0.5, "svd_rank": 128, "svd_full_matrices": False},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("project", type=Path, help="a default project whose model is made")
+    parser.add_argument("--steps", type=int, default=160, help="of the default batch size, in all")
+    steps = parser.parse_args().steps
+    with tempfile.TemporaryDirectory() as scratch:  # checkpoints and curves stay out of the project
+        for name in ("task", "models", "params.yaml"):
+            os.symlink(PROJECT / name, Path(scratch) / name)
+        os.chdir(scratch)
+        figures = compared(steps)
+        os.chdir(TEMPLATE)
+    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    OUTPUT.write_text(json.dumps({"figures": figures}, indent=2) + "\n", encoding="utf-8")
+
+
+def compared(steps: int) -> dict[str, float]:
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from slm.chat import collate, encode_example, encode_prompt
+    from slm.generation import generate
+    from slm.models import load_model, load_tokenizer
+    from slm.params import load_params
+    from slm.records import TASK, fixed_sample, read_records
+    from slm.scoring import class_of, score_one
+    from slm.task import load_task
+    from slm.training import answer_loss, train
+    from slm.vocabulary import prepare
+    from torch import inference_mode, manual_seed
+
+    params, task = load_params(), load_task()
+    settings = params.distill.model_copy(
+        update={"rounding": None, "learning_rate": 2.0e-3, "epochs": 1.0, "save_steps": 10**6, "patience": None}
+    )
+    job_of = {name: job for job, names in JOBS.items() for name in names}
+    labelled, validation = (read_records(TASK / f"{split}.jsonl", answered=True) for split in ("train", "validation"))
+    jobs = {job: [r for r in labelled if job_of[class_of(task, r.answer) or ""] == job] for job in JOBS}
+    asked = {job: [r for r in validation if job_of[class_of(task, r.answer) or ""] == job] for job in JOBS}
+    if any(len(records) < steps // len(JOBS) * settings.batch_size for records in jobs.values()):
+        raise SystemExit(f"the smallest job has {min(map(len, jobs.values()))} labels: take fewer --steps")
+    start = prepare(Path("models/base"), Path("base").resolve(), params)
+    tokenizer = load_tokenizer(start)
+
+    def lesson(name: str, records: list[Any], count: int) -> float:
+        examples = [encode_example(tokenizer, r) for r in fixed_sample(records, count * settings.batch_size, params.seed)]
+        manual_seed(params.seed)
+        config = LoraConfig(r=32, lora_alpha=64, target_modules="all-linear", task_type="CAUSAL_LM")
+        began = time.perf_counter()
+        model, _ = train("adapters", get_peft_model(load_model(start, params), config), tokenizer, examples, settings, params,
+                         {"job": name}, Path("curve.json"))  # fmt: skip
+        model.save_pretrained(name)
+        return time.perf_counter() - began
+
+    @inference_mode()
+    def judged(model: Any, records: list[Any]) -> tuple[list[float], list[float]]:
+        """Of each record: whether its answer is right, and the mean loss of its answer's tokens."""
+        model.eval()
+        said = dict(generate(model, tokenizer, [encode_prompt(tokenizer, r.prompt) for r in records], params.evaluate.batch_size,
+                             params.evaluate.max_new_tokens))  # fmt: skip
+        losses = []
+        for record in records:
+            batch = {n: v.to(model.device) for n, v in collate([encode_example(tokenizer, record)], tokenizer.pad_token_id).items()}
+            keep = batch["labels"].shape[1] + 1
+            out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=keep, use_cache=False)
+            losses.append(answer_loss(out.logits[:, :-1], batch, 0.0).item())
+        return [score_one(task, r.answer, said[i].text)["score"] for i, r in enumerate(records)], losses
+
+    figures: dict[str, float] = {"steps": steps}
+    print(f"{'':44s}{'loss':>8s}{'exact':>8s}{'seconds':>9s}")
+
+    def say(name: str, found: list[tuple[list[float], list[float]]], seconds: float) -> None:
+        exact, loss = (statistics.mean(v for part in found for v in part[i]) for i in (0, 1))
+        figures.update({f"{name}, loss": loss, f"{name}, exact": exact, f"{name}, seconds": seconds})
+        print(f"{name:44s}{loss:8.3f}{exact:8.3f}{seconds:9.0f}", flush=True)
+
+    took = lesson("all", labelled, steps)
+    together = PeftModel.from_pretrained(load_model(start, params), "all")
+    say("one adapter for all jobs", [judged(together, asked[job]) for job in JOBS], took)
+
+    took = sum(lesson(job, records, steps // len(JOBS)) for job, records in jobs.items())
+    first, *others = JOBS
+    model = PeftModel.from_pretrained(load_model(start, params), first, adapter_name=first)
+    for job in others:
+        model.load_adapter(job, adapter_name=job)
+    found = []
+    for job in JOBS:
+        model.set_adapter(job)
+        found.append(judged(model, asked[job]))
+    say("an adapter for each job, asked its own", found, took)
+    for name, options in MERGES.items():
+        weight = options.get("weight", 1.0)
+        given = {k: v for k, v in options.items() if k != "weight"}
+        model.add_weighted_adapter(list(JOBS), [weight] * len(JOBS), name, **given)
+        model.set_adapter(name)
+        say(f"these merged into one: {name}", [judged(model, asked[job]) for job in JOBS], took)
+    return figures
+
+
+if __name__ == "__main__":
+    main()
