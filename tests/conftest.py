@@ -53,6 +53,12 @@ def python(project: Path, *arguments: str, check: bool = True) -> subprocess.Com
     return run(project, str(project / ".venv" / folder / "python"), *arguments, check=check)
 
 
+def install_extra(name: str, project: Path, target: Path) -> None:
+    """What `make extra` would run, into a folder of its own: the project's environment is that of all tests."""
+    command = run(project, "make", "-n", "extra", f"NAME={name}").stdout.splitlines()[-1].split()
+    run(project, str(project / ".venv" / "bin" / command[0]), *command[1:], "--target", str(target))
+
+
 def shrink(project: Path) -> None:
     for name, count in SIZES.items():
         path = project / "task" / f"{name}.jsonl"

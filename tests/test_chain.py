@@ -15,7 +15,7 @@ import openai
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.conftest import QUICK, can_isolate, environment, python, read_json, run
+from tests.conftest import QUICK, can_isolate, environment, install_extra, python, read_json, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("alone")]
 RUNGS = ["teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4"]
@@ -196,8 +196,7 @@ def test_adapters_are_trained_and_merged(method: str, copy: Path, tmp_path: Path
     binaries = copy / ".venv" / "bin"
     if method == "qlora":
         assert "needs bitsandbytes" in python(copy, "-m", "pipeline.finetune", check=False).stderr
-        install = [str(binaries / "uv"), "pip", "install", "--python", str(binaries / "python"), "--target", str(extra), "--no-deps"]
-        run(copy, *install, "--require-hashes", "-r", "requirements/qlora.txt")
+        install_extra("qlora", copy, extra)
     command = [str(binaries / "python"), "-m", "pipeline.finetune"]
     done = subprocess.run(command, cwd=copy, env=environment() | {"PYTHONPATH": str(extra)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

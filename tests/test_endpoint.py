@@ -15,7 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.bake import TEMPLATE
-from tests.conftest import copy_of, environment, python, run
+from tests.conftest import copy_of, environment, install_extra, python, run
 
 pytestmark = pytest.mark.slow
 KEY = "sk-planted-by-the-template"
@@ -207,9 +207,8 @@ def test_a_real_small_model_behind_an_endpoint_says_what_it_says_as_the_local_te
 )
 def test_what_needs_packages_of_its_own(asked: Path, tmp_path: Path, extra: str, tests: list[str]):
     """The body's tests of it, which are skipped where requirements/*.txt of it are not installed."""
-    target, binaries = tmp_path / "extra", asked / ".venv" / "bin"
-    install = [str(binaries / "uv"), "pip", "install", "--python", str(binaries / "python"), "--target", str(target), "--no-deps"]
-    run(asked, *install, "--no-build-isolation", "--require-hashes", "-r", f"requirements/{extra}.txt")
-    command = [str(binaries / "python"), "-m", "pytest", "-q", *tests]
+    target = tmp_path / "extra"
+    install_extra(extra, asked, target)
+    command = [str(asked / ".venv" / "bin" / "python"), "-m", "pytest", "-q", *tests]
     done = subprocess.run(command, cwd=asked, env=environment() | {"PYTHONPATH": str(target)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout[-3000:]

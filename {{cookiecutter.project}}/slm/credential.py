@@ -29,9 +29,7 @@ class Credential:
             from azure.core.exceptions import AzureError
             from azure.identity.aio import DefaultAzureCredential, get_bearer_token_provider
         except ImportError:
-            raise UserError(
-                "params.yaml: synthesize.endpoint.auth: entra needs azure-identity; run `uv pip install --require-hashes -r requirements/entra.txt`"
-            ) from None
+            raise UserError("params.yaml: synthesize.endpoint.auth: entra needs azure-identity; run `make extra NAME=entra`") from None
         self._faults = (AzureError, ValueError)
         self._azure = DefaultAzureCredential()
         self._token = get_bearer_token_provider(self._azure, SCOPE)

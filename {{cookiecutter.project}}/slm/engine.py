@@ -69,9 +69,7 @@ def _on_ray(
         import ray
         import ray.data
     except ImportError:
-        raise UserError(
-            "params.yaml: compute.engine: ray needs Ray; run `uv pip install --require-hashes -r requirements/ray.txt`, on each machine of the cluster"
-        ) from None
+        raise UserError("params.yaml: compute.engine: ray needs Ray; run `make extra NAME=ray`, on each machine of the cluster") from None
     _connect(ray)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True

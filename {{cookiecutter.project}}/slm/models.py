@@ -63,9 +63,7 @@ def adapt(folder: Path, settings: Adapted, params: Params) -> Any:
     options: dict[str, Any] = {}
     if settings.method == "qlora":
         if find_spec("bitsandbytes") is None:
-            raise UserError(
-                "params.yaml: method qlora needs bitsandbytes; run `uv pip install --no-deps --require-hashes -r requirements/qlora.txt`"
-            )
+            raise UserError("params.yaml: method qlora needs bitsandbytes; run `make extra NAME=qlora`")
         options["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
     config = LoraConfig(
         r=settings.rank,

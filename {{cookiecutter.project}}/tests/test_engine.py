@@ -1,4 +1,4 @@
-"""A cluster's answers are those of this process, byte for byte, also when a worker is killed in the middle (needs requirements/ray.txt)."""
+"""A cluster's answers are those of this process, byte for byte, also when a worker is killed in the middle (needs `make extra NAME=ray`)."""
 
 import os
 import signal
@@ -44,7 +44,7 @@ def project(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Two nodes on this machine, each with room for one worker; found by RAY_ADDRESS, as any other cluster is."""
-    ray = pytest.importorskip("ray", reason="requirements/ray.txt is not installed")
+    ray = pytest.importorskip("ray", reason="`make extra NAME=ray` was not run")
     from ray.cluster_utils import Cluster
 
     threads = torch.get_num_threads()
@@ -134,4 +134,4 @@ list(answer_all(Path("models/teacher"), None, [[1]], params, 1, 1))
 """
     root = str(Path(__file__).parent.parent)
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode and "UserError" in done.stderr and "requirements/ray.txt" in done.stderr
+    assert done.returncode and "UserError" in done.stderr and "`make extra NAME=ray`" in done.stderr
