@@ -74,7 +74,9 @@ def compared(steps: int) -> dict[str, float]:
     asked = {job: [r for r in validation if job_of[class_of(task, r.answer) or ""] == job] for job in JOBS}
     if any(len(records) < steps // len(JOBS) * settings.batch_size for records in jobs.values()):
         raise SystemExit(f"the smallest job has {min(map(len, jobs.values()))} labels: take fewer --steps")
-    start = prepare(Path("models/base"), Path("base").resolve(), params)
+    # No phrases: adapters do not train the rows of new tokens.
+    plain = params.model_copy(update={"models": params.models.model_copy(update={"phrases": 0})})
+    start = prepare(Path("models/base"), Path("base").resolve(), plain)
     tokenizer = load_tokenizer(start)
 
     def lesson(name: str, records: list[Any], count: int) -> float:
