@@ -22,10 +22,10 @@ def checkpoint_form() -> list[str | None]:
 
 
 def check_sharding(stage: str, settings: Training, precision: str) -> None:
-    """Refuse what would go wrong in the middle or at the end."""
+    """Refuse what would go wrong in the middle or at the end, and let ZeRO-3 give its weights back, which it does not unless asked."""
     kind = sharding()
-    # Off unless asked for, and without it there is nothing to save at the end. It saves what it has: here fp32.
-    os.environ["ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"] = "true"
+    if kind == "DEEPSPEED":
+        os.environ["ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"] = "true"  # whatever its name says: here they are fp32
     if kind == "DEEPSPEED" and precision != "float32":
         raise UserError(
             f"params.yaml: compute.precision is {precision}, in which DeepSpeed would hold the weights too; take float32, or FSDP"
