@@ -160,11 +160,10 @@ def main() -> None:
 
 
 def student(way: Way, steps: int) -> dict[str, Any]:
-    from peft import LoraConfig, get_peft_model
     from slm.chat import collate, encode_example, encode_prompt
     from slm.files import RESUME, sha256_json
     from slm.generation import generate
-    from slm.models import load_model, load_tokenizer
+    from slm.models import load_model, load_tokenizer, with_adapters
     from slm.params import Augment, Rounding, load_params
     from slm.pruning import keep_head_groups, keep_layers, keep_neurons
     from slm.records import TASK, fixed_sample, read_prompts, read_records
@@ -245,7 +244,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     if way.groups:
         keep_head_groups(model, probe, way.groups)
     if way.method == "lora":
-        model = get_peft_model(model, LoraConfig(r=32, lora_alpha=64, target_modules="all-linear", task_type="CAUSAL_LM"))
+        model = with_adapters(model, params.teach.model_copy(update={"method": "lora", "rank": 32}))
     if way.asked == "own":
         half = (steps // 2) * settings.batch_size
         lesson("ablation", examples[:half])

@@ -184,6 +184,17 @@ def test_openai_client_talks_to_the_server(server: str, chain: Path):
         client.chat.completions.create(model=model.id, messages=[{"role": "user", "content": "x" * 2_000_000}])
 
 
+PHRASES_ALONE_MOVED = """
+from pathlib import Path
+from slm.models import load_model
+from slm.params import load_params
+before, after = (load_model(Path("models") / name, load_params()) for name in ("distilled", "finetuned"))
+rows, phrases = after.model.embed_tokens.weight, after.config.phrases
+moved = (rows - before.model.embed_tokens.weight).abs().sum(-1).nonzero().flatten().tolist()
+assert phrases and moved == list(range(len(rows) - phrases, len(rows))), (phrases, moved)
+"""
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("method", ["dora", "qlora"])
 def test_adapters_are_trained_and_merged(method: str, copy: Path, tmp_path: Path):
@@ -203,6 +214,7 @@ def test_adapters_are_trained_and_merged(method: str, copy: Path, tmp_path: Path
     assert (copy / "models" / "adapter" / "adapter_model.safetensors").exists()
     merged, before = (copy / "models" / name / "model.safetensors" for name in ("finetuned", "distilled"))
     assert merged.stat().st_size == before.stat().st_size and merged.read_bytes() != before.read_bytes()
+    python(copy, "-c", PHRASES_ALONE_MOVED)
 
 
 OTHER_FAMILY = """

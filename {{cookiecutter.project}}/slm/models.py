@@ -55,24 +55,32 @@ def map_rows(model: PreTrainedModel, change: Callable[[torch.Tensor], torch.Tens
 
 
 def adapt(folder: Path, settings: Adapted, params: Params) -> Any:
-    """Load a model for training: all of it, or adapters on every linear layer (LoRA, arXiv 2106.09685; DoRA, arXiv
-    2402.09353; QLoRA, arXiv 2305.14314, whose frozen weights are held in 4 bits)."""
+    """Load a model for training: all of it, or adapters, for QLoRA (arXiv 2305.14314) on weights that are held in 4 bits."""
     set_seed(params.seed)
-    if settings.method == "full":
-        return load_model(folder, params)
     options: dict[str, Any] = {}
     if settings.method == "qlora":
         if find_spec("bitsandbytes") is None:
             raise UserError("params.yaml: method qlora needs bitsandbytes; run `make extra NAME=qlora`")
         options["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    model = load_model(folder, params, **options)
+    return model if settings.method == "full" else with_adapters(model, settings)
+
+
+def with_adapters(model: PreTrainedModel, settings: Adapted) -> Any:
+    """Adapters on every linear layer (LoRA, arXiv 2106.09685; DoRA, arXiv 2402.09353), and the rows of phrases: the base
+    model never saw these tokens, and no linear layer holds their rows."""
+    tokens, phrases = model.config.vocab_size, getattr(model.config, "phrases", 0)
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    rows = {name: list(range(tokens - phrases, tokens)) for name, module in model.named_modules() if module in ends}
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=2 * settings.rank,
         target_modules="all-linear",
+        trainable_token_indices=rows if phrases else None,
         use_dora=settings.method == "dora",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(load_model(folder, params, **options), config)
+    return get_peft_model(model, config)
 
 
 def merged(model: Any, folder: Path, settings: Adapted, params: Params) -> PreTrainedModel:

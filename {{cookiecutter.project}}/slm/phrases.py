@@ -54,3 +54,4 @@ def add_phrases(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, phra
     pieces = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in phrases]
     tokenizer._tokenizer = _with(tokenizer, phrases)
     map_rows(model, lambda weight: torch.cat([weight, *(weight[ids].mean(0, keepdim=True) for ids in pieces)]))
+    model.config.phrases = len(phrases)  # the last rows: adapters train them too

@@ -21,7 +21,7 @@ def checkpoint_form() -> list[str | None]:
     return [kind, os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE"), os.environ.get("WORLD_SIZE")] if kind == "DEEPSPEED" else [kind]
 
 
-def check_sharding(stage: str, settings: Training, precision: str) -> None:
+def check_sharding(stage: str, settings: Training, precision: str, model: Any) -> None:
     """Refuse what would go wrong in the middle or at the end, and let ZeRO-3 give its weights back, which it does not unless asked."""
     kind = sharding()
     if kind == "DEEPSPEED":
@@ -29,6 +29,11 @@ def check_sharding(stage: str, settings: Training, precision: str) -> None:
     if kind == "DEEPSPEED" and precision != "float32":
         raise UserError(
             f"params.yaml: compute.precision is {precision}, in which DeepSpeed would hold the weights too; take float32, or FSDP"
+        )
+    if kind == "DEEPSPEED" and os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE"):
+        raise UserError(
+            "a file of DeepSpeed's own (deepspeed_config_file) is not supported: write zero_stage and the rest into the file that "
+            "compute.accelerate names, under deepspeed_config"
         )
     if kind == "FSDP" and os.environ.get("FSDP_VERSION", "1") == "1":
         raise UserError("FSDP of version 1 is not supported: set fsdp_version: 2 in the file that compute.accelerate names")
@@ -38,6 +43,11 @@ def check_sharding(stage: str, settings: Training, precision: str) -> None:
         )
     if kind and getattr(settings, "method", None) == "qlora":
         raise UserError(f"params.yaml: {stage}.method is qlora, whose 4-bit weights {kind} does not divide here; take lora")
+    if kind == "FSDP" and any("trainable_tokens" in name for name, _ in model.named_parameters()):
+        raise UserError(
+            f"params.yaml: {stage}.method is {getattr(settings, 'method', None)}, and FSDP does not divide an embedding of which only the "
+            "phrases' rows are trained; take method: full, DeepSpeed, or models.phrases: 0"
+        )
 
 
 def hollow(model: Any) -> Any:
@@ -46,9 +56,10 @@ def hollow(model: Any) -> Any:
     return copy.deepcopy(model, memo=empty)
 
 
-def fill(model: Any, state: dict[str, torch.Tensor]) -> None:
-    """Put weights into a hollow model, in place; those that are tied may be there once."""
-    model.load_state_dict(state, strict=False, assign=True)
-    model.tie_weights()
-    missing = [name for name, weight in model.named_parameters() if weight.is_meta]
+def filled(model: Any, state: dict[str, torch.Tensor]) -> Any:
+    """A hollow model with weights; those that are tied may be there once."""
+    named = list(model.named_parameters(remove_duplicate=False))
+    weights = {id(p): torch.nn.Parameter(state[name], requires_grad=p.requires_grad) for name, p in named if name in state}
+    missing = [name for name, p in named if id(p) not in weights]
     assert not missing, f"weights that no process gave: {missing}"
+    return copy.deepcopy(model, memo=weights)

@@ -21,7 +21,7 @@ from slm.memory import fit
 from slm.models import device_of
 from slm.params import Params, Training
 from slm.rounding import round_in_training
-from slm.shards import check_sharding, checkpoint_form, fill, hollow, sharding
+from slm.shards import check_sharding, checkpoint_form, filled, hollow, sharding
 
 
 class Examples(Dataset[dict[str, Any]]):
@@ -192,7 +192,7 @@ def train(
         raise UserError(
             f"params.yaml: {stage}.batch_size is {settings.batch_size}, which {processes} processes cannot divide; change one of them"
         )
-    check_sharding(stage, settings, params.compute.precision)
+    check_sharding(stage, settings, params.compute.precision, model)
     if settings.rounding:
         round_in_training(model, settings.rounding)
     rows, twice = settings.batch_size // processes, False
@@ -271,7 +271,7 @@ def train(
     if not trainer.is_world_process_zero():
         sys.exit()  # its part is done: one process writes
     if parts:
-        fill(whole, parts)
+        whole = filled(whole, parts)
     # Keys in one order: a resumed run reads the older rows back from its checkpoint, sorted.
     figures = ("step", "epoch", "loss", "grad_norm", "learning_rate")
     # Resumed at its very end, a run takes one step more than it has, at a learning rate of zero.

@@ -1,6 +1,7 @@
 """More than one process: the same batches, the same curve, one set of outputs."""
 
 import contextlib
+import copy
 import os
 import shutil
 import signal
@@ -18,8 +19,9 @@ from safetensors.torch import load_file
 from slm.chat import encode_example
 from slm.errors import UserError
 from slm.files import read_json, sha256_file, write_json, write_text
-from slm.models import load_tokenizer
+from slm.models import adapt, load_tokenizer, save_model
 from slm.params import load_params, rewrite
+from slm.phrases import add_phrases
 from slm.processes import spread
 from slm.records import TASK, read_records
 from slm.shards import check_sharding
@@ -153,8 +155,11 @@ def test_killed_in_the_middle_of_an_epoch_they_go_on_to_the_same_bytes(kind: str
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in CONFIGS if kind != "DDP"])
-def test_adapters_of_divided_weights_are_merged_whole(kind: str, project: Path):
-    shutil.copytree(project / "models/teacher", project / "models/distilled")
+def test_adapters_of_divided_weights_are_merged_whole(kind: str, project: Path, tiny):
+    model, tokenizer = copy.deepcopy(tiny[0]), load_tokenizer(project / "models/teacher")
+    # So many that ZeRO-3 divides the embedding too: what is smaller than 100,000 weights each process keeps whole.
+    add_phrases(model, tokenizer, [] if kind == "FSDP" else ["timer", *(f"<{i}>" for i in range(3200))])
+    save_model(model, tokenizer, project / "models/distilled")
     rewrite(
         {"finetune": {"method": "lora", "rank": 4, "epochs": 6, "save_steps": 50}, "compute": {"device": "cpu"}}, project / "params.yaml"
     )
@@ -214,19 +219,29 @@ def test_what_would_go_wrong_with_many_is_refused(project: Path, tiny, monkeypat
         train("distill", model, tokenizer, examples, params.distill, params, {}, Path("curve.json"))
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(UserError, match=r"set fsdp_version: 2 in the file that compute\.accelerate names"):
-        check_sharding("distill", params.distill, "float32")
+        check_sharding("distill", params.distill, "float32", model)
     monkeypatch.setenv("FSDP_VERSION", "2")
-    check_sharding("distill", params.distill, "float32")
+    check_sharding("distill", params.distill, "float32", model)
     with pytest.raises(UserError, match=r"distill\.patience needs a whole model to ask, and FSDP leaves each process a part of it"):
-        check_sharding("distill", params.distill.model_copy(update={"patience": 3}), "float32")
+        check_sharding("distill", params.distill.model_copy(update={"patience": 3}), "float32", model)
     with pytest.raises(UserError, match=r"finetune\.method is qlora, whose 4-bit weights FSDP does not divide"):
-        check_sharding("finetune", params.finetune.model_copy(update={"method": "qlora"}), "float32")
+        check_sharding("finetune", params.finetune.model_copy(update={"method": "qlora"}), "float32", model)
+    phrased = copy.deepcopy(model)
+    add_phrases(phrased, tokenizer, ["timer"])
+    save_model(phrased, tokenizer, start := Path("phrased"))
+    settings = params.finetune.model_copy(update={"method": "lora"})
+    with pytest.raises(UserError, match="FSDP does not divide an embedding of which only the phrases' rows are trained"):
+        check_sharding("finetune", settings, "float32", adapt(start, settings, params))
     monkeypatch.delenv("ACCELERATE_USE_FSDP")
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(UserError, match="DEEPSPEED leaves each process a part of it"):
-        check_sharding("distill", params.distill.model_copy(update={"patience": 3}), "float32")
+        check_sharding("distill", params.distill.model_copy(update={"patience": 3}), "float32", model)
+    with monkeypatch.context() as set_by_launcher:
+        set_by_launcher.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", "zero.json")
+        with pytest.raises(UserError, match=r"deepspeed_config_file\) is not supported: write zero_stage"):
+            check_sharding("distill", params.distill, "float32", model)
     with pytest.raises(UserError, match=r"compute\.precision is bfloat16, in which DeepSpeed would hold the weights too"):
-        check_sharding("distill", params.distill, "bfloat16")
+        check_sharding("distill", params.distill, "bfloat16", model)
     monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED")
     rewrite({"compute": {"processes": 2, "accelerate": "none.yaml"}})
     with pytest.raises(UserError, match=r"compute\.accelerate is none\.yaml, and there is no such file"):

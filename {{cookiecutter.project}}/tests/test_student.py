@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from slm.chat import IGNORE, collate, encode_example, use_short_template
 from slm.errors import UserError
 from slm.generation import generate, perplexity
-from slm.models import load_model, load_tokenizer
+from slm.models import adapt, load_model, load_tokenizer, map_rows, merged, save_model, with_adapters
 from slm.params import Rounding, load_params
 from slm.phrases import add_phrases, learn_phrases
 from slm.pruning import choose_layers, keep_head_groups, keep_layers, keep_neurons, loss_of
@@ -182,6 +182,46 @@ def test_what_answers_repeat_becomes_one_token_and_requests_stay_as_they_were(ti
     torch.testing.assert_close(embedding[new], embedding[pieces].mean(0))
     assert embedding is model.get_output_embeddings().weight
     assert model(torch.tensor([[new]])).logits.shape[-1] == len(tokenizer)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_adapters_teach_phrases_too(tied: bool, method: str, tiny, project: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(project)
+    params = load_params()
+    settings = params.finetune.model_copy(update={"method": method, "rank": 4})
+    model, tokenizer = copy.deepcopy(tiny[0]), load_tokenizer(Path("models/teacher"))
+    tokenizer.add_tokens("<tool>")  # many families have tokens of their own that are not special: they were trained with the rest
+    map_rows(model, lambda weight: torch.cat([weight, weight[:1]]))
+    if not tied:
+        model.config.tie_word_embeddings = False
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+    assert not any("trainable_tokens" in name for name, _ in with_adapters(copy.deepcopy(model), settings).named_parameters())
+    add_phrases(model, tokenizer, ["timer"])
+    save_model(model, tokenizer, start := Path("start"))
+    before = load_model(start, params)
+    (new,) = tokenizer("timer")["input_ids"]
+    assert new == len(before.get_input_embeddings().weight) - 1
+
+    adapted = adapt(start, settings, params)
+    train(
+        "finetune",
+        adapted,
+        tokenizer,
+        [encode_example(tokenizer, r) for r in read_records(TASK / "train.jsonl", True)],
+        settings,
+        params,
+        {},
+        Path("curve.json"),
+    )
+    batch = torch.tensor([[5, 6, new, 7]])
+    said = adapted.eval()(input_ids=batch).logits
+    plain = merged(adapted, start, settings, params)
+    torch.testing.assert_close(plain(input_ids=batch).logits, said)
+    assert (plain.get_input_embeddings().weight is plain.get_output_embeddings().weight) == tied
+    for end in ("get_input_embeddings", "get_output_embeddings"):
+        moved = (getattr(plain, end)().weight - getattr(before, end)().weight).abs().sum(-1)
+        assert moved.nonzero().flatten().tolist() == [new]
 
 
 def test_what_an_assistant_said_before_is_no_request(tiny):
