@@ -82,7 +82,7 @@ STEPS := 160
 bench-ablations: ## what each step of making a student is worth (after make demo; three quarters of an hour, goes on where it was; STEPS=360: longer lessons)
 	$(DEMO)/$(BIN)/python benchmarks/ablations.py $(DEMO) --steps $(STEPS)
 
-bench-adapters: ## several jobs: an adapter each, or one lesson (after make demo; half an hour)
+bench-adapters: ## several jobs: an adapter each, or one lesson (after make demo; twenty minutes)
 	$(DEMO)/$(BIN)/python benchmarks/adapters.py $(DEMO)
 
 bench-data: ## does what a teacher writes and answers help (after make demo; half an hour, goes on where it was)

@@ -1,10 +1,13 @@
 """Several jobs, one model: an adapter for each job, these merged into one, or one lesson for all of them?
 
-    PROJECT/.venv/bin/python benchmarks/adapters.py PROJECT          (make bench-adapters; after make demo; half an hour)
+    PROJECT/.venv/bin/python benchmarks/adapters.py PROJECT          (make bench-adapters; after make demo; twenty minutes)
 
-The base model with the task's vocabulary learns the default task's functions as four jobs, from people's labels. All ways take as many steps in all and
-the same LoRA settings. Prints loss (cross-entropy of an answer's tokens, nats, the mean over requests) and exact match over the validation set. With an adapter each,
-every request goes to the adapter of its own job, which nobody tells a device: it is the most that such a router could reach.
+The base model with the task's vocabulary learns the default task's functions as four jobs, from people's labels; all ways take as many steps in all. Prints
+loss (cross-entropy of an answer's tokens, nats, the mean over requests) and exact match over the validation set. With an adapter each, every request goes to
+the adapter of its own job, which nobody tells a device: it is the most that such a router could reach.
+
+Before that, one lesson with phrases as tokens: for all weights, by an adapter that trains the phrases' rows too, and by one that does not. A token says more there, so
+that loss compares only among these three. The jobs' adapters go without phrases: what to do with rows that each has trained, no way of merging says.
 """
 
 import argparse
@@ -52,46 +55,46 @@ def main() -> None:
 
 
 def compared(steps: int) -> dict[str, float]:
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import PeftModel
     from slm.chat import collate, encode_example, encode_prompt
     from slm.generation import generate
-    from slm.models import load_model, load_tokenizer
+    from slm.models import adapt, load_model, load_tokenizer
     from slm.params import load_params
     from slm.records import TASK, fixed_sample, read_records
     from slm.scoring import class_of, score_one
     from slm.task import load_task
     from slm.training import answer_loss, train
     from slm.vocabulary import prepare
-    from torch import inference_mode, manual_seed
+    from torch import inference_mode
 
     params, task = load_params(), load_task()
-    settings = params.distill.model_copy(
-        update={"rounding": None, "learning_rate": 2.0e-3, "epochs": 1.0, "save_steps": 10**6, "patience": None}
-    )
+    whole = params.teach.model_copy(update={"epochs": 1.0, "save_steps": 10**6, "patience": None})
+    lora = whole.model_copy(update={"method": "lora", "rank": 32, "learning_rate": 5 * whole.learning_rate})
     job_of = {name: job for job, names in JOBS.items() for name in names}
     labelled, validation = (read_records(TASK / f"{split}.jsonl", answered=True) for split in ("train", "validation"))
     jobs = {job: [r for r in labelled if job_of[class_of(task, r.answer) or ""] == job] for job in JOBS}
     asked = {job: [r for r in validation if job_of[class_of(task, r.answer) or ""] == job] for job in JOBS}
-    if any(len(records) < steps // len(JOBS) * settings.batch_size for records in jobs.values()):
+    if any(len(records) < steps // len(JOBS) * whole.batch_size for records in jobs.values()):
         raise SystemExit(f"the smallest job has {min(map(len, jobs.values()))} labels: take fewer --steps")
-    # No phrases: adapters do not train the rows of new tokens.
-    plain = params.model_copy(update={"models": params.models.model_copy(update={"phrases": 0})})
-    start = prepare(Path("models/base"), Path("base").resolve(), plain)
-    tokenizer = load_tokenizer(start)
+    phrased = prepare(Path("models/base"), Path("phrased").resolve(), params)
+    start = prepare(Path("models/base"), Path("base").resolve(),
+                    params.model_copy(update={"models": params.models.model_copy(update={"phrases": 0})}))  # fmt: skip
 
-    def lesson(name: str, records: list[Any], count: int) -> float:
+    def lesson(name: str, start: Path, settings: Any, records: list[Any], count: int, rows: bool = True) -> tuple[Any, float]:
+        """The taught model, and the seconds it took; rows: the phrases' rows are trained too."""
+        tokenizer = load_tokenizer(start)
         examples = [encode_example(tokenizer, r) for r in fixed_sample(records, count * settings.batch_size, params.seed)]
-        manual_seed(params.seed)
-        config = LoraConfig(r=32, lora_alpha=64, target_modules="all-linear", task_type="CAUSAL_LM")
+        model = adapt(start, settings, params)
+        for weight in [] if rows else [w for n, w in model.named_parameters() if "trainable_tokens" in n]:
+            weight.requires_grad = False
         began = time.perf_counter()
-        model, _ = train("adapters", get_peft_model(load_model(start, params), config), tokenizer, examples, settings, params,
-                         {"job": name}, Path("curve.json"))  # fmt: skip
-        model.save_pretrained(name)
-        return time.perf_counter() - began
+        model, _ = train("adapters", model, tokenizer, examples, settings, params, {"job": name}, Path("curve.json"))
+        return model, time.perf_counter() - began
 
     @inference_mode()
-    def judged(model: Any, records: list[Any]) -> tuple[list[float], list[float]]:
+    def judged(model: Any, records: list[Any], start: Path = start) -> tuple[list[float], list[float]]:
         """Of each record: whether its answer is right, and the mean loss of its answer's tokens."""
+        tokenizer = load_tokenizer(start)
         model.eval()
         said = dict(generate(model, tokenizer, [encode_prompt(tokenizer, r.prompt) for r in records], params.evaluate.batch_size,
                              params.evaluate.max_new_tokens))  # fmt: skip
@@ -111,11 +114,23 @@ def compared(steps: int) -> dict[str, float]:
         figures.update({f"{name}, loss": loss, f"{name}, exact": exact, f"{name}, seconds": seconds})
         print(f"{name:44s}{loss:8.3f}{exact:8.3f}{seconds:9.0f}", flush=True)
 
-    took = lesson("all", labelled, steps)
-    together = PeftModel.from_pretrained(load_model(start, params), "all")
-    say("one adapter for all jobs", [judged(together, asked[job]) for job in JOBS], took)
+    for name, settings, rows in (
+        ("phrases as tokens: all weights", whole, True),
+        ("phrases as tokens: one adapter", lora, True),
+        ("the same, the phrases' rows as they began", lora, False),
+    ):
+        model, took = lesson(name, phrased, settings, labelled, steps, rows)
+        say(name, [judged(model, validation, phrased)], took)
 
-    took = sum(lesson(job, records, steps // len(JOBS)) for job, records in jobs.items())
+    print()
+    model, took = lesson("all", start, lora, labelled, steps)
+    say("one adapter for all jobs", [judged(model, validation)], took)
+
+    took = 0.0
+    for job, records in jobs.items():
+        model, seconds = lesson(job, start, lora, records, steps // len(JOBS))
+        model.save_pretrained(job)
+        took += seconds
     first, *others = JOBS
     model = PeftModel.from_pretrained(load_model(start, params), first, adapter_name=first)
     for job in others:
@@ -130,7 +145,7 @@ def compared(steps: int) -> dict[str, float]:
         given = {k: v for k, v in options.items() if k != "weight"}
         model.add_weighted_adapter(list(JOBS), [weight] * len(JOBS), name, **given)
         model.set_adapter(name)
-        say(f"these merged into one: {name}", [judged(model, asked[job]) for job in JOBS], took)
+        say(f"these merged into one: {name}", [judged(model, validation)], took)
     return figures
 
 
