@@ -51,14 +51,15 @@ def prepare(base: Path, output: Path, params: Params, more: Iterable[str] = ()) 
 def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> None:
     """Keep the tokens of `texts`, their merge ancestors, all bytes and specials, and the commonest merges; in place.
 
-    All bytes stay, so any text still round-trips; texts made of kept tokens are cut exactly as before.
+    Texts made of kept tokens are cut exactly as before. Bytes that the tokenizer lacks, and so drops in silence (SmolLM2's lacks
+    21 of 256: most of Cyrillic among them), are added, each with the mean of the other bytes' rows: any text round-trips.
 
     Raises:
         UserError: for a tokenizer that is not byte-level BPE.
     """
     spec: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     kind = spec["model"]["type"] + (" with byte fallback" if spec["model"].get("byte_fallback") else "")
-    if kind != "BPE":
+    if kind != "BPE" or '"ByteLevel"' not in json.dumps(spec["decoder"]):
         raise UserError(
             f"params.yaml: models.vocabulary is 'task', but this model's tokenizer is {kind}, not byte-level BPE; set it to 'full'"
         )
@@ -70,7 +71,8 @@ def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iter
         parts.setdefault(left + right, (left, right))
 
     wanted = used_ids(tokenizer, texts) | {i for i in range(PREFIX) if i in token_of}
-    wanted |= {vocab[c] for c in ByteLevel.alphabet() if c in vocab} | {t["id"] for t in spec["added_tokens"]}
+    bytes_there = [vocab[c] for c in ByteLevel.alphabet() if c in vocab]
+    wanted |= {*bytes_there} | {t["id"] for t in spec["added_tokens"]}
     pending = list(wanted)
     while pending:
         for part in parts.get(token_of.get(pending.pop(), ""), ()):
@@ -80,14 +82,19 @@ def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iter
 
     # Ascending old ids keep the merge ranks in order.
     new_id = {old: new for new, old in enumerate(sorted(wanted))}
-    spec["model"]["vocab"] = {t: new_id[i] for t, i in vocab.items() if i in new_id}
+    missing = sorted({*ByteLevel.alphabet()} - {*vocab})
+    spec["model"]["vocab"] = {t: new_id[i] for t, i in vocab.items() if i in new_id} | {c: len(new_id) + n for n, c in enumerate(missing)}
     spec["model"]["merges"] = [list(m) for m in merges if all(t in spec["model"]["vocab"] for t in (*m, m[0] + m[1]))]
     for token in spec["added_tokens"]:
         token["id"] = new_id[token["id"]]
+    processor = spec["post_processor"] or {}
+    for part in [processor, *processor.get("processors", [])]:
+        for token in part.get("special_tokens", {}).values():  # what some families put before every text
+            token["ids"] = [new_id[i] for i in token["ids"]]
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(spec))
 
     rows = torch.tensor(sorted(wanted))
-    map_rows(model, lambda weight: weight[rows])
+    map_rows(model, lambda weight: torch.cat([weight[rows], weight[bytes_there].mean(0).expand(len(missing), -1)]))
     for config in (model.config, model.generation_config):
         for name in ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id"):
             value = getattr(config, name, None)

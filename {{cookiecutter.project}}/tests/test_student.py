@@ -1,6 +1,7 @@
 """How a student is made: loss, layers, vocabulary, generation, on a model of a few thousand weights."""
 
 import copy
+import json
 import math
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import BPE, Unigram, WordLevel
+from tokenizers.pre_tokenizers import ByteLevel
 from torch.nn import ModuleList
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -143,18 +145,47 @@ def test_trimmed_vocabulary_cuts_task_texts_alike_and_loses_no_text(tiny):
     assert tokenizer.convert_ids_to_tokens(tokenizer(TEXTS[0])["input_ids"]) == words[0]
     for text in [*TEXTS, "unseen Ωmega\t\n\x00 𝔘nicode"]:
         assert tokenizer.decode(tokenizer(text)["input_ids"], clean_up_tokenization_spaces=False) == text
-    # All of Unicode but the surrogates, which are no text; and no text becomes longer than its bytes.
+    # All of Unicode but the surrogates, which are no text.
     everything = [chr(i) for i in range(sys.maxunicode + 1) if not 0xD800 <= i < 0xE000]
     for start in range(0, len(everything), 1 << 14):
         text = "".join(everything[start : start + (1 << 14)])
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text and len(ids) <= len(text.encode())
+        assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
     with torch.no_grad():
         after = model(torch.tensor([tokenizer(TEXTS[0])["input_ids"]])).logits
     common = torch.tensor(before[0])
     new = torch.tensor(tokenizer(TEXTS[0])["input_ids"])
     torch.testing.assert_close(logits[..., common], after[..., new])
     assert model.config.eos_token_id == tokenizer.eos_token_id
+
+
+def test_bytes_that_a_tokenizer_lacks_are_added_and_what_it_puts_before_a_text_stays(tiny):
+    model, tokenizer = copy.deepcopy(tiny[0]), copy.deepcopy(tiny[1])
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    lost = [spec["model"]["vocab"].pop(c) for c in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("П")[0][0]]
+    assert len(lost) == 2
+    # Ids without a gap, and every text begins with a token of its own.
+    spec["model"]["vocab"] = {t: n for n, t in enumerate(sorted(spec["model"]["vocab"], key=spec["model"]["vocab"].get))}
+    for token in spec["added_tokens"]:
+        token["id"] = spec["model"]["vocab"][token["content"]]
+    begin, id = "<|im_start|>", spec["model"]["vocab"]["<|im_start|>"]
+    before_each = [{"SpecialToken": {"id": begin, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    spec["post_processor"] = {"type": "TemplateProcessing", "single": before_each, "pair": [*before_each, {"Sequence": {"id": "B", "type_id": 1}}],
+                              "special_tokens": {begin: {"id": begin, "ids": [id], "tokens": [begin]}}}  # fmt: skip
+    spec["model"]["merges"] = [m for m in spec["model"]["merges"] if {*m} <= {*spec["model"]["vocab"]}]
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(spec))
+    assert tokenizer.decode(tokenizer("П", add_special_tokens=False)["input_ids"]) == ""
+    size = len(tokenizer)
+    map_rows(model, lambda weight: weight[:size])
+
+    trim(model, tokenizer, TEXTS)
+    ids = tokenizer("П")["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids)[0] == begin and tokenizer.decode(ids[1:]) == "П"
+    assert len(model.get_input_embeddings().weight) == len(tokenizer)
+    alphabet = [tokenizer.get_vocab()[c] for c in ByteLevel.alphabet()]
+    torch.testing.assert_close(
+        model.get_input_embeddings().weight[ids[1]], model.get_input_embeddings().weight[[i for i in alphabet if i not in ids]].mean(0)
+    )
 
 
 def test_what_answers_repeat_becomes_one_token_and_requests_stay_as_they_were(tiny):
@@ -243,8 +274,9 @@ def test_what_an_assistant_said_before_is_no_request(tiny):
         (WordLevel({"a": 0, "b": 1}, unk_token="a"), "WordLevel, not byte-level BPE"),
         (Unigram([("a", 0.0), ("b", -1.0)], unk_id=0), "Unigram, not byte-level BPE"),  # SentencePiece's
         (BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")], unk_token="a", byte_fallback=True), "BPE with byte fallback, not byte-level BPE"),
+        (BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")], unk_token="a"), "BPE, not byte-level BPE"),
     ],
-    ids=["words", "unigram", "fallback"],
+    ids=["words", "unigram", "fallback", "characters"],
 )
 def test_other_tokenizers_are_refused(tiny, model: object, said: str):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model))
