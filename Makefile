@@ -79,8 +79,9 @@ bench-synthesis: ## the endpoint teacher under load and under fire (after make d
 
 STEPS := 160
 
-bench-ablations: ## what each step of making a student is worth (after make demo; three quarters of an hour, goes on where it was; STEPS=360: longer lessons)
+bench-ablations: ## what each step of making a student is worth (after make demo; an hour and a half, goes on where it was; STEPS=360: longer lessons)
 	$(DEMO)/$(BIN)/python benchmarks/ablations.py $(DEMO) --steps $(STEPS)
+	$(DEMO)/$(BIN)/python benchmarks/ablations.py $(DEMO) --only "whole lesson" --steps 960
 
 bench-adapters: ## several jobs: an adapter each, or one lesson (after make demo; twenty minutes)
 	$(DEMO)/$(BIN)/python benchmarks/adapters.py $(DEMO)

@@ -1,7 +1,7 @@
 """What each step of making a student is worth: one is changed, the rest and the number of training steps stay, and validation data judges.
 
     PROJECT/.venv/bin/python benchmarks/ablations.py PROJECT               (make bench-ablations; after make demo, whose teacher and answers it uses)
-    PROJECT/.venv/bin/python benchmarks/ablations.py PROJECT --only shape --steps 240
+    PROJECT/.venv/bin/python benchmarks/ablations.py PROJECT --only "whole lesson" --steps 960      (as many as the default profile's student takes)
 
 Every student is trained by the project's own code, short and from the same teacher, so that the table says which of two ways learns more from the
 same steps, not how good a student can be. Prints loss (cross-entropy of an answer token, nats) and exact match on validation data, weights rounded
@@ -22,7 +22,7 @@ from typing import Any
 TEMPLATE = Path(__file__).parent.parent
 PROJECT = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else TEMPLATE
 sys.path.insert(0, str(PROJECT))
-OUTPUT, KEPT = TEMPLATE / "build" / "bench" / "ablations.json", TEMPLATE / "build" / "ablations.json"
+OUTPUT, KEPT = TEMPLATE / "build" / "bench", TEMPLATE / "build" / "ablations.json"
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Way:
     chosen: rounds (loss without a layer, measured again after each round), once, similarity (ShortGPT), block (the block in a row whose loss
         counts least goes, as in arXiv 2403.17887, but chosen by loss), even (every nth), first.
     probe, drawn: so many validation examples say which layers count, drawn by this seed.
+    phrases: what answers repeat is single tokens, where the vocabulary is cut here.
     healed: of the steps, the share spent before the last half of the layers goes; 0: all go at once.
     loss: what kl_weight weighs. forward (ours), reverse (the teacher's and the student's places exchanged, as in MiniLLM, arXiv 2306.08543), skewed
         (the student's distribution mixed with a tenth of the teacher's, DistiLLM, arXiv 2402.03898), hidden (forward, and the layers' outputs are drawn
@@ -41,6 +42,7 @@ class Way:
         others: ULD, arXiv 2402.12030).
     asked: for which examples the teacher's distribution is known. synthetic (ours); all: on people's labels and variations too; own: on the answers
         that the student itself gives after half of the steps (GKD, arXiv 2306.13649).
+    afterwards: weights are rounded in groups of so many only when all lessons are over.
     """
 
     layers: int = 14
@@ -52,17 +54,20 @@ class Way:
     healed: float = 0.0
     start: str = "teacher"
     vocabulary: str = "task"
+    phrases: bool = True
     data: tuple[str, ...] = ("labelled", "synthetic")
     kl_weight: float = 0.7
     loss: str = "forward"
     asked: str = "synthetic"
     group_size: int | None = 64
+    afterwards: int | None = None
     method: str = "full"
     learning_rate: float = 4.0e-4
     seed: int = 0
 
 
 OURS = Way()
+OWN_TOKENS = replace(OURS, start="base", kl_weight=0.0, chosen="similarity")
 CHOSEN: dict[
     tuple[Any, ...], list[int]
 ] = {}  # many ways take the same layers of the same model, which takes as long as a lesson to find out
@@ -88,8 +93,6 @@ GROUPS: dict[str, dict[str, Way]] = {
         "12 others": replace(OURS, drawn=1),
         "12 others again": replace(OURS, drawn=2),
         "48": replace(OURS, probe=48),
-        "48 others": replace(OURS, probe=48, drawn=1),
-        "48 others again": replace(OURS, probe=48, drawn=2),
     },
     "one step or two": {
         "all layers at once": OURS,
@@ -115,20 +118,32 @@ GROUPS: dict[str, dict[str, Way]] = {
         ),
     },
     "start": {"the taught teacher's layers": OURS, "the base model's layers": replace(OURS, start="base")},
-    "vocabulary": {  # from the base model and by cross-entropy: the teacher's tokens are the task's
-        "the task's, with phrases": replace(OURS, start="base", kl_weight=0.0),
-        "the base model's": replace(OURS, start="base", kl_weight=0.0, vocabulary="full"),
-        "the base model's, and the teacher's probabilities by size": replace(
-            OURS, start="base", kl_weight=0.0, vocabulary="full", loss="sizes"
-        ),
+    "vocabulary": {  # from the base model and by cross-entropy: the teacher's tokens are the task's. Similarity chooses the same layers for all
+        "the task's, with phrases": OWN_TOKENS,
+        "the task's": replace(OWN_TOKENS, phrases=False),
+        "the base model's": replace(OWN_TOKENS, vocabulary="full"),
+        "the base model's, and the teacher's probabilities by size": replace(OWN_TOKENS, vocabulary="full", loss="sizes"),
     },
     "rounding": {
         "4 bits, groups of 64": OURS,
         "4 bits, groups of 32": replace(OURS, group_size=32),
         "none": replace(OURS, group_size=None),
+        "none, and 4 bits, groups of 64, afterwards": replace(OURS, group_size=None, afterwards=64),
     },
-    "weights": {"all": OURS, "LoRA, rank 32, at five times the rate": replace(OURS, method="lora", group_size=None, learning_rate=2.0e-3)},
+    "weights": {
+        "all, no rounding": replace(OURS, group_size=None),
+        "LoRA, rank 32, at five times the rate": replace(OURS, method="lora", group_size=None, learning_rate=2.0e-3),
+    },
     "seed": {"0": OURS, "1": replace(OURS, seed=1), "2": replace(OURS, seed=2)},
+    "whole lesson": {
+        "ours": OURS,
+        "another seed": replace(OURS, seed=1),
+        "layers by similarity of input and output": replace(OURS, chosen="similarity"),
+        "16 layers with two of three groups of heads": replace(OURS, layers=16, groups=2),
+        "cross-entropy alone": replace(OURS, kl_weight=0.0),
+        "labels alone": replace(OURS, data=("labelled",)),
+        "no rounding, and 4 bits, groups of 64, afterwards": replace(OURS, group_size=None, afterwards=64),
+    },
 }
 
 
@@ -155,8 +170,8 @@ def main() -> None:
             row = made[key]
             figures |= {f"{group}: {name}, {figure}": row[figure] for figure in ("loss", "exact", "seconds")}
             print(f"  {name:58s}{row['loss']:8.3f}{row['exact']:8.3f}{row['seconds']:9.0f}", flush=True)
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps({"figures": figures}, indent=2) + "\n", encoding="utf-8")
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    (OUTPUT / f"ablations-{arguments.steps}.json").write_text(json.dumps({"figures": figures}, indent=2) + "\n", encoding="utf-8")
 
 
 def student(way: Way, steps: int) -> dict[str, Any]:
@@ -167,6 +182,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.params import Augment, Rounding, load_params
     from slm.pruning import keep_head_groups, keep_layers, keep_neurons
     from slm.records import TASK, fixed_sample, read_prompts, read_records
+    from slm.rounding import round_in_training
     from slm.scoring import score_one
     from slm.synthetic import encode_synthetic, read_synthetic
     from slm.task import load_task
@@ -185,7 +201,8 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     validation = read_records(TASK / "validation.jsonl", answered=True)
     teacher = load_model(folder, params).eval()
     with tempfile.TemporaryDirectory() as scratch:
-        cut = params.model_copy(update={"models": params.models.model_copy(update={"vocabulary": way.vocabulary})})
+        named = {"vocabulary": way.vocabulary} | ({} if way.phrases else {"phrases": 0})
+        cut = params.model_copy(update={"models": params.models.model_copy(update=named)})
         start = folder if way.start == "teacher" else prepare(Path("models/base"), Path(scratch) / "base", cut)
         tokenizer, model = load_tokenizer(start), load_model(start, params)
 
@@ -236,7 +253,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     if first:
         keep_layers(model, layers_of(model, probe, (depth + way.layers) // 2, way.chosen))
         lesson("healing", examples[:first])
-    key = (way.start, way.vocabulary, way.healed, way.layers, way.chosen, way.probe, way.drawn)
+    key = (way.start, way.vocabulary, way.phrases, way.healed, way.layers, way.chosen, way.probe, way.drawn)
     kept = CHOSEN[key] = CHOSEN.get(key) or layers_of(model, probe, way.layers, way.chosen)
     keep_layers(model, kept)
     if way.neurons:
@@ -258,6 +275,8 @@ def student(way: Way, steps: int) -> dict[str, Any]:
         lesson("ablation", examples[first:])
 
     model.eval()
+    if way.afterwards:
+        round_in_training(model, Rounding(bits=4, group_size=way.afterwards))
     with inference_mode():
         losses = []
         for i in range(0, len(validation), 43):

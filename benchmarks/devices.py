@@ -4,7 +4,7 @@
 
 No other processor is at hand, and ONNX Runtime chooses its kernels by the processor alone. So what can be varied here is: the number of threads, the
 graph's optimizations, and the arithmetic of the quantized products (sums of 8-bit integers, or of floats), in which processors differ most. Each
-variant answers the same test requests as the package did when it was judged. Writes build/bench/devices.json and prints the same as a table.
+variant answers the same test requests as the package did when it was judged; Foundry Local, which brings a runtime of its own, a part of them. Writes build/bench/devices.json and prints the same as a table.
 """
 
 import os
@@ -19,12 +19,14 @@ OUTPUT = Path("build/bench/devices.json").resolve()
 sys.path.insert(0, str(PROJECT))
 
 import onnx  # noqa: E402
+from slm import foundry  # noqa: E402
 from slm.files import read_json, read_jsonl, write_json  # noqa: E402
 from slm.params import load_params  # noqa: E402
 from slm.runtime import GenAI  # noqa: E402
 from statsmodels.stats.proportion import proportion_confint  # noqa: E402
 
 EXAMPLES = 200
+FOUNDRY = 50  # each in a process of its own
 
 
 def unoptimized(folder: Path) -> None:
@@ -65,6 +67,13 @@ def main() -> None:
     rows = [r for r in read_jsonl(Path("predictions") / f"{params.package.variant}.jsonl")[1:] if not r["cut"]]
     rows = rows[:: max(1, len(rows) // EXAMPLES)][:EXAMPLES]
     figures: dict[str, float] = {"examples": len(rows)}
+
+    def say(name: str, answers: list[str]) -> None:
+        flipped, asked = sum(a != r["answer"] for a, r in zip(answers, rows, strict=False)), len(answers)
+        high = float(proportion_confint(flipped, asked, alpha=0.10, method="beta")[1])
+        figures.update({f"{name}: flipped": flipped / asked, f"{name}: at most": high})
+        print(f"{name:32s}{flipped:4d} of {asked} answers differ: {flipped / asked:.3f} (<= {high:.3f})", flush=True)
+
     with tempfile.TemporaryDirectory() as scratch:
         for name, (threads, edit) in VARIANTS.items():
             folder = Path(scratch) / "model"
@@ -73,12 +82,9 @@ def main() -> None:
             if edit:
                 edit(folder)
             runtime = GenAI(folder, threads)
-            answers = [runtime.ask(runtime.encode(r["messages"]), params.evaluate.max_new_tokens).text for r in rows]
+            say(name, [runtime.ask(runtime.encode(r["messages"]), params.evaluate.max_new_tokens).text for r in rows])
             del runtime
-            flipped = sum(a != r["answer"] for a, r in zip(answers, rows, strict=True))
-            high = float(proportion_confint(flipped, len(rows), alpha=0.10, method="beta")[1])
-            figures |= {f"{name}: flipped": flipped / len(rows), f"{name}: at most": high}
-            print(f"{name:32s}{flipped:4d} of {len(rows)} answers differ: {flipped / len(rows):.3f} (<= {high:.3f})", flush=True)
+    say("Foundry Local", [foundry.ask(package, r["messages"], params.evaluate.max_new_tokens) for r in rows[:FOUNDRY]])
     write_json(OUTPUT, {"figures": figures})
 
 

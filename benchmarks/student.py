@@ -60,11 +60,17 @@ def make() -> None:
         raise SystemExit("the full profile did not pass its gates, or did not get so far, see above; run the same command again to go on")
 
 
+def machine() -> dict[str, Any]:
+    return json.loads((PROJECT / "reports" / "ladder.json").read_text(encoding="utf-8"))["machine"]
+
+
 def figures(seeds: int) -> dict[str, float]:
     """Of the ladder of the first seed, and of the answers of all of them, by the project's own code."""
     read: dict[str, Any] = json.loads((PROJECT / "reports" / "ladder.json").read_text(encoding="utf-8"))
     rungs = {r["name"]: r for r in read["rungs"]}
     teacher, int4, onnx = rungs["teacher"], rungs["int4"], rungs["onnx"]
+    asked = {(PROJECT / "models" / name / "chat_template.jinja").read_text(encoding="utf-8") for name in ("teacher-onnx", "int4")}
+    assert len(asked) == 1, "teacher and student are asked in other words: time them with the same ones too"
     time_share = int4["request_ms_p50"] / teacher["request_ms_p50"]
     found = {
         "full_minutes": json.loads(CLOCK.read_text()) / 60,
@@ -72,7 +78,7 @@ def figures(seeds: int) -> dict[str, float]:
         "full_teacher_score": teacher["score"],
         "full_int4_score": int4["score"],
         "full_time_share": time_share,
-        "full_time_share_same_prompt": time_share,  # teacher and student are asked in the same words
+        "full_time_share_same_prompt": time_share,
         "full_weights_share": int4["weights_mb"] / teacher["weights_mb"],
         "full_parameters_m": int4["parameters_m"],
         "full_rss_share": int4["rss_mb"] / teacher["rss_mb"],
@@ -94,7 +100,9 @@ def main() -> None:
     result = figures(arguments.seeds)
     result |= {name if name == "trainer_ratio" else f"full_{name}": value for name, value in compare(PROJECT).items()}
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps({"figures": result}, indent=2) + "\n", encoding="utf-8")
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=TEMPLATE, stdout=subprocess.PIPE, text=True, check=True).stdout
+    made_by = {"command": "make bench-student", "seeds": arguments.seeds, "commit": commit.strip(), "machine": machine()}
+    OUTPUT.write_text(json.dumps({"figures": result, "made_by": made_by}, indent=2) + "\n", encoding="utf-8")
     for name, value in result.items():
         print(f"{name:36s}{value:10.3f}")
 

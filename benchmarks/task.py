@@ -15,6 +15,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 PROJECT = Path(sys.argv[1])
 sys.path.insert(0, str(PROJECT))
 
+from slm.models import load_tokenizer  # noqa: E402
 from slm.quality import NEAR, Index, normal  # noqa: E402
 from slm.records import Record, read_records  # noqa: E402
 from slm.scoring import canonical, parse, score_one  # noqa: E402
@@ -60,6 +61,16 @@ def main() -> None:
         figures[f"{path.stem}_labelled_twice"] = len(pairs)
         figures[f"{path.stem}_agreement"] = sum(a == b for a, b in pairs) / len(pairs)
         figures[f"{path.stem}_agreement_on_function"] = sum(a["name"] == b["name"] for a, b in pairs) / len(pairs)
+
+    # What the vocabulary was not cut for: the test's requests, and English prose.
+    base, cut = (load_tokenizer(PROJECT / "models" / name) for name in ("base", "teacher"))
+    figures["vocabulary"] = len(cut)
+    for name, texts in (
+        ("test_requests", [r.text for r in splits["test"]]),
+        ("readme", [(PROJECT / "README.md").read_text(encoding="utf-8")]),
+    ):
+        before, after = (sum(len(t(text, add_special_tokens=False)["input_ids"]) for text in texts) for t in (base, cut))
+        figures[f"{name}_tokens_of_base"] = after / before
 
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     OUTPUT.write_text(json.dumps({"figures": figures}, indent=2) + "\n", encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -137,17 +136,16 @@ def without_a_block(model: Any, probe: dict[str, Any], keep: int) -> list[int]:
 
 def least_similar(model: Any, probe: dict[str, Any], keep: int) -> list[int]:
     """Layers whose output differs most from their input: block influence (ShortGPT, arXiv 2403.03853)."""
-    from torch import inference_mode
+    from slm.pruning import loss_of
     from torch.nn.functional import cosine_similarity
 
-    with inference_mode():
-        states = model(
-            input_ids=probe["input_ids"],
-            attention_mask=probe["attention_mask"],
-            logits_to_keep=1,
-            output_hidden_states=True,
-            use_cache=False,
-        ).hidden_states
-    seen = probe["attention_mask"].bool()
-    alike = [cosine_similarity(a[seen], b[seen], dim=-1).mean().item() for a, b in pairwise(states)]
+    seen, alike = probe["attention_mask"].bool(), []
+
+    def note(_: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        alike.append(cosine_similarity(inputs[0][seen], output[seen], dim=-1).mean().item())
+
+    hooks = [layer.register_forward_hook(note) for layer in model.model.layers]
+    loss_of(model.eval(), probe)
+    for hook in hooks:
+        hook.remove()
     return sorted(sorted(range(len(alike)), key=lambda i: alike[i])[:keep])

@@ -80,6 +80,38 @@ def test_onnx_says_what_the_checkpoint_says(chain: Path):
         assert facts["largest_logit_difference"] < 1e-2
 
 
+TOKENIZERS_AGREE = """
+import sys
+from pathlib import Path
+import onnxruntime_genai as og
+from slm.models import load_tokenizer
+from slm.records import TASK, read_prompts, read_records
+base, cut = (load_tokenizer(Path("models") / name) for name in ("base", "finetuned"))
+runtime = og.Tokenizer(og.Model("models/int4"))
+
+def ids(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+requests = {r.text for r in [*read_records(TASK / "train.jsonl", True), *read_records(TASK / "validation.jsonl", True), *read_prompts()]}
+assert len(cut) < len(base) / 4 and len(requests) > 50
+for text in requests:
+    assert base.convert_ids_to_tokens(ids(base, text)) == cut.convert_ids_to_tokens(ids(cut, text)), text
+everything = [chr(i) for i in range(sys.maxunicode + 1) if not 0xD800 <= i < 0xE000]
+for start in range(0, len(everything), 1 << 12):
+    text = "".join(everything[start : start + (1 << 12)])
+    assert cut.decode(ids(cut, text), clean_up_tokenization_spaces=False) == text, hex(start)
+unseen = Path("README.md").read_text(encoding="utf-8")
+assert 1 < len(ids(cut, unseen)) / len(ids(base, unseen)) < 2
+for text in [*sorted(requests)[:20], *unseen.splitlines(), "Включи свет на кухне", "点亮厨房的灯", "ÀÁÂ ñ Ωmega 🙂"]:
+    assert runtime.encode(text).tolist() == ids(cut, text), text
+    assert runtime.decode(runtime.encode(text)) == text, text
+"""
+
+
+def test_cut_vocabulary_loses_no_text_and_the_runtime_agrees(chain: Path):
+    python(chain, "-c", TOKENIZERS_AGREE)
+
+
 def test_package_is_whole_reproducible_and_answers(chain: Path):
     (folder,) = [p for p in (chain / "dist").iterdir() if p.is_dir()]
     assert {p.name for p in folder.iterdir()} == {"model", "README.md", "sbom.cdx.json", "task.yaml", "SHA256SUMS"}

@@ -2,6 +2,8 @@
 
 import difflib
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,3 +211,26 @@ def test_a_bad_trial_ends_early_and_a_killed_one_goes_on_and_none_opens_the_test
     assert "1 more were ended early, 0 failed" in again
     assert not list((WORK / made_from(Path(), load_yaml(SPACE, Space, {"params": load_params()}))).iterdir())
     assert not (locked / "models" / "distilled").exists()
+
+
+@pytest.mark.slow
+def test_two_machines_share_a_study(locked: Path, tmp_path: Path):
+    """Each with a checkout of its own, begun at the same moment on a database that is empty."""
+    other = tmp_path / "other"
+    shutil.copytree(locked, other)
+    address = f"sqlite:///{(tmp_path / 'shared.db').as_posix()}"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    words = [sys.executable, "-m", "slm.search", "--trials", "4", "--storage", address]
+    both = [
+        subprocess.Popen(words, cwd=folder, env=os.environ | {"PATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for folder in (locked, other)
+    ]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    trials = open_study(address, made_from(Path(), load_yaml(SPACE, Space, {"params": load_params()}))).trials
+    assert {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert 4 <= len(trials) <= 5  # each ends the trial that it is at
+    ran = [{int(number) for number in re.findall(r"trial (\d+): distill", text)} for text in said]
+    assert ran[0] and ran[1] and not ran[0] & ran[1] and ran[0] | ran[1] == {t.number for t in trials}
+    asked_first = {"distill.layers": 3, "distill.learning_rate": 0.01}  # what params.yaml says
+    assert [t.params for t in trials].count(asked_first) == 1

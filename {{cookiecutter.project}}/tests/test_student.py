@@ -23,7 +23,7 @@ from slm.phrases import add_phrases, learn_phrases
 from slm.pruning import choose_layers, keep_head_groups, keep_layers, keep_neurons, loss_of
 from slm.records import TASK, Record, read_records
 from slm.rounding import RoundedLinear, round_in_training
-from slm.training import answer_loss, train
+from slm.training import _Sampler, answer_loss, train
 from slm.vocabulary import trim
 from tests.conftest import TEXTS
 
@@ -245,6 +245,7 @@ def test_adapters_teach_phrases_too(tied: bool, method: str, tiny, project: Path
         {},
         Path("curve.json"),
     )
+    assert list(Path("logs/finetune").rglob("events.out.tfevents.*"))  # what TensorBoard shows
     batch = torch.tensor([[5, 6, new, 7]])
     said = adapted.eval()(input_ids=batch).logits
     plain = merged(adapted, start, settings, params)
@@ -374,6 +375,20 @@ def test_in_bfloat16_the_lesson_is_the_same_but_for_its_rounding(project, monkey
         losses.append(facts["loss"])
         assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
+def test_batches_are_of_like_length_in_another_order_each_epoch():
+    lengths = torch.randint(5, 100, (640,), generator=torch.Generator().manual_seed(0)).tolist()
+
+    def padding(order: list[int]) -> int:
+        batches = [[lengths[i] for i in order[start : start + 8]] for start in range(0, len(order), 8)]
+        return sum(8 * max(batch) - sum(batch) for batch in batches)
+
+    sampler = _Sampler(lengths, 8, seed=0)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    assert sorted(first) == sorted(second := list(sampler)) == list(range(640)) and first != second
+    assert max(padding(first), padding(second)) < padding(list(range(640))) / 5
 
 
 def test_perplexity_is_that_of_the_answers_alone(tiny):
