@@ -180,7 +180,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.generation import generate
     from slm.models import load_model, load_tokenizer, with_adapters
     from slm.params import Augment, Rounding, load_params
-    from slm.pruning import keep_head_groups, keep_layers, keep_neurons
+    from slm.pruning import keep_layers, keep_neurons
     from slm.records import TASK, fixed_sample, read_prompts, read_records
     from slm.rounding import round_in_training
     from slm.scoring import score_one
@@ -190,7 +190,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.variation import vary
     from slm.vocabulary import prepare
     from torch import inference_mode
-    from tried import by_place, layers_of, losses_of, with_teacher
+    from tried import by_place, keep_head_groups, layers_of, losses_of, with_teacher
 
     params = load_params().model_copy(update={"seed": way.seed})
     rounding = Rounding(bits=4, group_size=way.group_size) if way.group_size else None

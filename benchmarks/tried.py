@@ -1,4 +1,4 @@
-"""What the ablations try and the project does not do: other choices of layers, other losses. Part of benchmarks/ablations.py."""
+"""What the ablations try and the project does not do: other choices of layers, narrower attention, other losses. Part of benchmarks/ablations.py."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -149,3 +149,22 @@ def least_similar(model: Any, probe: dict[str, Any], keep: int) -> list[int]:
     for hook in hooks:
         hook.remove()
     return sorted(sorted(range(len(alike)), key=lambda i: alike[i])[:keep])
+
+
+def keep_head_groups(model: Any, probe: dict[str, Any], keep: int) -> None:
+    """Leave the `keep` groups of attention heads of each layer that say most, in place, chosen as neurons are (after Minitron, arXiv 2407.14679).
+
+    A group is a key and value head with the query heads that read it (grouped-query attention, arXiv 2305.13245).
+    """
+    from slm.pruning import _heard, _keep_inputs, _keep_outputs
+    from torch import arange
+
+    parts, groups = [layer.self_attn for layer in model.model.layers], model.config.num_key_value_heads
+    queries = model.config.num_attention_heads // groups
+    for attention, values in zip(parts, _heard(model, probe, [attention.o_proj for attention in parts]), strict=True):
+        chosen = values.reshape(groups, -1).sum(1).topk(keep).indices.sort().values
+        for linear, sizes in ((attention.q_proj, queries), (attention.k_proj, 1), (attention.v_proj, 1)):
+            _keep_outputs(linear, arange(linear.out_features).reshape(groups, sizes * attention.head_dim)[chosen].flatten())
+        _keep_inputs(attention.o_proj, arange(attention.o_proj.in_features).reshape(groups, -1)[chosen].flatten())
+    model.config.head_dim = parts[0].head_dim
+    model.config.num_key_value_heads, model.config.num_attention_heads = keep, keep * queries

@@ -261,7 +261,7 @@ special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_toke
 sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
 model = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer), tie_word_embeddings=True, max_position_embeddings=2048, **sizes, **special))
 save_model(model, tokenizer, Path(".cache/hub/models--someone--other/snapshots") / revision)
-rewrite({"models": {"student": {"repo": "someone/other", "revision": revision, "license": "MIT"}}, "distill": {"head_groups": 1}})
+rewrite({"models": {"student": {"repo": "someone/other", "revision": revision, "license": "MIT"}}})
 """
 
 
@@ -276,7 +276,7 @@ def test_a_student_of_another_family_is_packaged(copy: Path):
     assert {"fetch", "distill", "finetune", "convert", "quantize", "package"} <= set(ran)
     assert not {"check", "teach", "synthesize", "validate"} & set(ran), ran
     config = read_json(copy / "models" / "finetuned" / "config.json")
-    assert (config["model_type"], config["num_attention_heads"], config["num_key_value_heads"]) == ("qwen2", 2, 1)
+    assert config["model_type"] == "qwen2"
     (folder,) = [p for p in (copy / "dist").iterdir() if p.is_dir()]
     assert read_json(folder / "model" / "genai_config.json")["model"]["type"] == "qwen2"
     rungs = {r["name"]: r for r in read_json(copy / "reports" / "ladder.json")["rungs"]}

@@ -11,7 +11,7 @@ from slm.models import load_model, load_tokenizer, parameters_m, save_model
 from slm.params import load_params
 from slm.processes import spread
 from slm.progress import print_closing_line
-from slm.pruning import choose_layers, keep_head_groups, keep_layers, keep_neurons
+from slm.pruning import choose_layers, keep_layers, keep_neurons
 from slm.records import TASK, fixed_sample, read_prompts, read_records
 from slm.synthetic import encode_synthetic, read_synthetic
 from slm.training import forget_checkpoints, train
@@ -55,28 +55,17 @@ def main() -> None:
         raise UserError(
             f"params.yaml: distill.layers is {settings.layers}, but {start} has {model.config.num_hidden_layers} layers; lower it"
         )
-
-    if settings.head_groups:
-        groups, heads, width = model.config.num_key_value_heads, model.config.num_attention_heads, model.config.hidden_size
-        if settings.head_groups > groups or width % (settings.head_groups * (heads // groups)):
-            raise UserError(
-                f"params.yaml: distill.head_groups is {settings.head_groups}, but a layer of {start} has {groups} groups of {heads // groups} heads, "
-                f"and the heads that stay must divide its width, {width}; take another number, or null"
-            )
-
     if settings.neurons and settings.neurons > model.config.intermediate_size:
         raise UserError(
             f"params.yaml: distill.neurons is {settings.neurons}, but a layer of {start} has {model.config.intermediate_size}; lower it"
         )
 
-    # Which layers, heads and neurons: by what each is worth on validation data.
+    # Which layers and neurons: by what each is worth on validation data.
     probe = fixed_sample(validation, settings.probe_examples, params.seed)
     batch = collate([encode_example(tokenizer, r) for r in probe], tokenizer.pad_token_id)
     batch = {name: value.to(model.device) for name, value in batch.items()}
     kept, importance = choose_layers(model, batch, settings.layers, settings.probe_rounds)
     keep_layers(model, kept)
-    if settings.head_groups:
-        keep_head_groups(model, batch, settings.head_groups)
     if settings.neurons:
         keep_neurons(model, batch, settings.neurons)
 

@@ -104,9 +104,6 @@ class Augment(Strict):
 class Distill(Training):
     layers: int = Field(ge=1, description="layers of the student")
     neurons: int | None = Field(ge=1, description="feed-forward neurons kept in each layer; null: all")
-    head_groups: int | None = Field(
-        None, ge=1, description="key and value heads kept in each layer, with the query heads that read them; null: all"
-    )
     probe_examples: int = Field(ge=1, description="validation examples on which a layer's importance is measured")
     probe_rounds: int = Field(ge=1, description="importance is measured again after each round of removals")
     kl_weight: float = Field(ge=0, le=1, description="weight of the teacher's distribution; the rest is cross-entropy")

@@ -1,4 +1,4 @@
-"""Which layers of the teacher, and which of their heads and feed-forward neurons, the student keeps: by what each is worth on validation data."""
+"""Which layers of the teacher, and which of their feed-forward neurons, the student keeps: by what each is worth on validation data."""
 
 from collections.abc import Callable
 from typing import Any
@@ -141,27 +141,3 @@ def keep_neurons(model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: i
         _keep_outputs(mlp.up_proj, kept)
         _keep_inputs(mlp.down_proj, kept)
     model.config.intermediate_size = keep
-
-
-def keep_head_groups(model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: int) -> None:
-    """Leave the `keep` groups of attention heads of each layer that say most, in place, chosen as neurons are.
-
-    A group is a key and value head with the query heads that read it (grouped-query attention, arXiv 2305.13245).
-
-    Raises:
-        UserError: this family's heads cannot be taken apart.
-    """
-    parts, groups = [layer.self_attn for layer in model.model.layers], model.config.num_key_value_heads
-    beside = [p.numel() for n, p in parts[0].named_parameters() if n.partition(".")[0] not in ("q_proj", "k_proj", "v_proj", "o_proj")]
-    if not hasattr(parts[0], "q_proj") or any(size != parts[0].head_dim for size in beside):  # norms of one head are the same for all
-        raise UserError(f"params.yaml: distill.head_groups: the heads of {type(model).__name__} cannot be taken apart; set it to null")
-    queries = model.config.num_attention_heads // groups
-    for attention, values in zip(parts, _heard(model, batch, [attention.o_proj for attention in parts]), strict=True):
-        chosen = values.reshape(groups, -1).sum(1).topk(keep).indices.sort().values
-        for linear, sizes in ((attention.q_proj, queries), (attention.k_proj, 1), (attention.v_proj, 1)):
-            rows = torch.arange(linear.out_features, device=values.device).reshape(groups, sizes * attention.head_dim)
-            _keep_outputs(linear, rows[chosen].flatten())
-        inputs = torch.arange(attention.o_proj.in_features, device=values.device).reshape(groups, -1)
-        _keep_inputs(attention.o_proj, inputs[chosen].flatten())
-    model.config.head_dim = parts[0].head_dim
-    model.config.num_key_value_heads, model.config.num_attention_heads = keep, keep * queries

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE, Unigram, WordLevel
 from tokenizers.pre_tokenizers import ByteLevel
 from torch.nn import ModuleList
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from slm.chat import IGNORE, collate, encode_example, use_short_template
 from slm.errors import UserError
@@ -20,7 +20,7 @@ from slm.generation import generate, perplexity
 from slm.models import adapt, load_model, load_tokenizer, map_rows, merged, save_model, with_adapters
 from slm.params import Rounding, load_params
 from slm.phrases import add_phrases, learn_phrases
-from slm.pruning import choose_layers, keep_head_groups, keep_layers, keep_neurons, loss_of
+from slm.pruning import choose_layers, keep_layers, keep_neurons, loss_of
 from slm.records import TASK, Record, read_records
 from slm.rounding import RoundedLinear, round_in_training
 from slm.training import _Sampler, answer_loss, train
@@ -283,40 +283,6 @@ def test_other_tokenizers_are_refused(tiny, model: object, said: str):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model))
     with pytest.raises(UserError, match=f"this model's tokenizer is {said}; set it to 'full'"):
         trim(copy.deepcopy(tiny[0]), tokenizer, ["a"])
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_heads_that_say_nothing_go_and_the_model_answers_as_before(tiny, tmp_path: Path, bias: bool):
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 48, "num_attention_heads": 8, "num_key_value_heads": 4, "num_hidden_layers": 2, "intermediate_size": 48}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=50, attention_bias=bias, **sizes)).eval()
-    batch = collate([example([5, 6, 7], [8, 9, 10, 11]), example([5], [8, 9])], 0)
-    with torch.no_grad():
-        for layer, dead in zip(model.model.layers, (1, 3), strict=True):  # another group in each layer: two query heads of six numbers each
-            layer.self_attn.o_proj.weight[:, 12 * dead : 12 * dead + 12] = 0
-            if bias:
-                for linear in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
-                    linear.bias.normal_()
-
-    def said(asked: LlamaForCausalLM) -> torch.Tensor:
-        return asked(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
-
-    before = said(model)
-    keep_head_groups(model, batch, 3)
-    torch.testing.assert_close(said(model), before)
-    model.save_pretrained(tmp_path)
-    again = LlamaForCausalLM.from_pretrained(tmp_path)
-    assert (again.config.num_attention_heads, again.config.num_key_value_heads, again.config.head_dim) == (6, 3, 6)
-    torch.testing.assert_close(said(again.eval()), before)
-    keep_head_groups(model, batch, 2)  # and one that says something changes it
-    assert not torch.allclose(said(model), before, atol=1e-4)
-
-
-def test_heads_that_cannot_be_taken_apart_are_refused(tiny):
-    model = copy.deepcopy(tiny[0])
-    model.model.layers[0].self_attn.q_norm = torch.nn.LayerNorm(2 * model.model.layers[0].self_attn.head_dim)  # over two heads at once
-    with pytest.raises(UserError, match="head_groups: the heads of LlamaForCausalLM cannot be taken apart"):
-        keep_head_groups(model, collate([example([5], [8, 9])], 0), 1)
 
 
 def test_generation_equals_the_library_and_leaves_no_row_waiting(tiny):
