@@ -60,8 +60,7 @@ def _inputs_of(layers: list[nn.Module], run: Callable[[], float]) -> list[torch.
 def choose_layers(model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: int, rounds: int) -> tuple[list[int], list[dict[str, Any]]]:
     """Remove, in `rounds` rounds, the layers whose absence raises the loss least, measuring again after each round.
 
-    Loss when left out sees what the similarity of a layer's input and output (ShortGPT, arXiv 2403.03853) does not: in
-    a taught model a few middle layers look idle and are vital. Iterating is after IteRABRe, arXiv 2503.06291.
+    Iterating is after IteRABRe, arXiv 2503.06291.
 
     Returns:
         the kept layers' indices in order, and one row for each measurement: round, layer, loss without it.
