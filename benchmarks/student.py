@@ -60,10 +60,6 @@ def make() -> None:
         raise SystemExit("the full profile did not pass its gates, or did not get so far, see above; run the same command again to go on")
 
 
-def machine() -> dict[str, Any]:
-    return json.loads((PROJECT / "reports" / "ladder.json").read_text(encoding="utf-8"))["machine"]
-
-
 def figures(seeds: int) -> dict[str, float]:
     """Of the ladder of the first seed, and of the answers of all of them, by the project's own code."""
     read: dict[str, Any] = json.loads((PROJECT / "reports" / "ladder.json").read_text(encoding="utf-8"))
@@ -100,8 +96,9 @@ def main() -> None:
     result = figures(arguments.seeds)
     result |= {name if name == "trainer_ratio" else f"full_{name}": value for name, value in compare(PROJECT).items()}
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    machine = json.loads((PROJECT / "reports" / "ladder.json").read_text(encoding="utf-8"))["machine"]
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=TEMPLATE, stdout=subprocess.PIPE, text=True, check=True).stdout
-    made_by = {"command": "make bench-student", "seeds": arguments.seeds, "commit": commit.strip(), "machine": machine()}
+    made_by = {"command": "make bench-student", "seeds": arguments.seeds, "template_at_the_end": commit.strip(), "machine": machine}
     OUTPUT.write_text(json.dumps({"figures": result, "made_by": made_by}, indent=2) + "\n", encoding="utf-8")
     for name, value in result.items():
         print(f"{name:36s}{value:10.3f}")

@@ -51,8 +51,9 @@ def prepare(base: Path, output: Path, params: Params, more: Iterable[str] = ()) 
 def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> None:
     """Keep the tokens of `texts`, their merge ancestors, all bytes and specials, and the commonest merges; in place.
 
-    Texts made of kept tokens are cut exactly as before. Bytes that the tokenizer lacks, and so drops in silence (SmolLM2's lacks
-    21 of 256: most of Cyrillic among them), are added, each with the mean of the other bytes' rows: any text round-trips.
+    Texts made of kept tokens are cut exactly as before. Bytes that the tokenizer lacks, and so drops in silence, are added, each
+    with the mean of the other bytes' rows: any text round-trips. (SmolLM2's lacks 21: of control characters, of planes of
+    Unicode that are not assigned, and those that are in no UTF-8.)
 
     Raises:
         UserError: for a tokenizer that is not byte-level BPE.
