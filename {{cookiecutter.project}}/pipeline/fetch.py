@@ -7,7 +7,7 @@ import torch
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from slm.base import hub_snapshot, unpack_wheel
+from slm.base_model import hub_snapshot, unpack_wheel
 from slm.errors import UserError, stage
 from slm.files import replacing, write_json
 from slm.models import parameters_m, save_model

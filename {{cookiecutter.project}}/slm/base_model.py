@@ -1,6 +1,6 @@
 """The base model's cache: filled by `make setup`, read by the `fetch` stage.
 
-python -m slm.base      puts the base model that params.yaml names into the cache, and the student's own where it has one
+python -m slm.base_model      puts the base model that params.yaml names into the cache, and the student's own where it has one
 """
 
 import subprocess
