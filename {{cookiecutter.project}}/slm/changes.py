@@ -6,7 +6,6 @@ python -m slm.changes BASE HEAD      says whether the model must be judged anew,
 import argparse
 import json
 import os
-import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +15,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from slm.contract import CONTRACT, Contract, loosened
-from slm.errors import UserError, stage
+from slm.errors import stage
+from slm.git import changed_files, differing, file_at, git
 from slm.waivers import WAIVERS, Waivers, waived_since
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -46,32 +46,10 @@ JUDGE = {
 } | {
     f"slm/{name}.py": "the judge's code"
     for name in (
-        "__init__", "bench", "candidate", "changes", "chat", "claims", "comment", "compare", "config", "contract", "cost", "data_figures", "errors", "explain", "files", "gate", "github",
+        "__init__", "bench", "dvc_cli", "git", "tables", "candidate", "changes", "chat", "claims", "comment", "compare", "config", "contract", "cost", "data_figures", "errors", "explain", "files", "gate", "github",
         "integrity", "judge", "ladder", "papers", "params", "plan", "progress", "records", "released", "runtime", "scoring", "seal", "statistics", "task", "teacher_params", "verdict", "waivers", "workflow",
     )
 }  # fmt: skip
-
-
-def git(*arguments: str) -> str:
-    done = subprocess.run(["git", "-c", "core.quotepath=off", *arguments], capture_output=True, text=True, encoding="utf-8", check=False)
-    if done.returncode:
-        raise UserError(f"git {arguments[0]}: {done.stderr.strip()[:200]}")
-    return done.stdout
-
-
-def file_at(revision: str | None, path: str) -> str | None:
-    """Text of a file in a commit, or in this checkout (None); None where it is not there."""
-    if revision is None:
-        return Path(path).read_text(encoding="utf-8", errors="replace") if Path(path).exists() else None
-    done = subprocess.run(
-        ["git", "show", f"{revision}:./{path}"], capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
-    )
-    return done.stdout if done.returncode == 0 else None
-
-
-def changed_files(base: str, head: str) -> list[str]:
-    """Paths that differ between the merge base and `head`."""
-    return [p for p in git("diff", "--name-only", "--no-renames", "--relative", "-z", f"{base}...{head}").split("\0") if p]
 
 
 def touches_model(files: list[str]) -> list[str]:
@@ -159,12 +137,6 @@ def params_diff(base: str, head: str | None, path: str = "params.yaml") -> list[
 
     before, after = read(base), read(head)
     return [(n, before.get(n, "–"), after.get(n, "–")) for n in sorted({*before, *after}) if before.get(n) != after.get(n)]
-
-
-def differing(base: str, head: str | None, *paths: str) -> list[str]:
-    """Files that git knows and that differ between `base` and `head`, or this checkout."""
-    revisions = [base] if head is None else [base, head]
-    return [p for p in git("diff", "--name-only", "--no-renames", "--relative", "-z", *revisions, "--", *paths).split("\0") if p]
 
 
 def knobs_diff(base: str, head: str | None) -> list[tuple[str, str, str]]:

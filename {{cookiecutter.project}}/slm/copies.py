@@ -7,18 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from slm.errors import UserError
+from slm.dvc_cli import dvc
 from slm.files import replacing
 from slm.params import rewrite
 
+RETRY = "run the same command again: it goes on where it stopped"
 # What a student is made from: these stages' outputs come out of DVC's cache, and are made anew in no copy.
 GIVEN = ("fetch", "check", "teach", "synthesize", "validate")
-
-
-def dvc(folder: Path, *arguments: str, remedy: str = "run the same command again: it goes on where it stopped") -> None:
-    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, check=False)
-    if done.returncode:
-        raise UserError(f"{folder}: `dvc {' '.join(arguments)}` failed, see above; {remedy}")
 
 
 def copy(target: Path, overrides: dict[str, Any], without: Path | None = None) -> Path:
@@ -40,9 +35,9 @@ def copy(target: Path, overrides: dict[str, Any], without: Path | None = None) -
             if name and Path(name) != without and Path(name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(name, folder / name)
-        dvc(folder, "config", "--local", "core.no_scm", "true")
-        dvc(folder, "cache", "dir", "--local", os.path.abspath(where.stdout.strip()))
+        dvc("config", "--local", "core.no_scm", "true", folder=folder, remedy=RETRY)
+        dvc("cache", "dir", "--local", os.path.abspath(where.stdout.strip()), folder=folder, remedy=RETRY)
         lacking = "what the student is made from is not in DVC's cache: run `make pull` or `make repro`"
-        dvc(folder, "checkout", "--quiet", *GIVEN, remedy=lacking)
+        dvc("checkout", "--quiet", *GIVEN, folder=folder, remedy=lacking)
         rewrite(overrides, folder / "params.yaml")
     return target

@@ -6,8 +6,8 @@ from typing import Any
 
 from scipy.spatial.distance import jensenshannon
 
-from slm.changes import file_at
 from slm.errors import UserError
+from slm.git import file_at
 from slm.records import TASK
 from slm.scoring import class_of
 from slm.task import Task

@@ -13,12 +13,11 @@ import argparse
 import json
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from slm.changes import file_at, knobs_diff, loosening
+from slm.changes import knobs_diff, loosening
 from slm.claims import judge_claims, with_true_labels
 from slm.compare import blame, judge_baseline
 from slm.config import parse_yaml
@@ -28,12 +27,14 @@ from slm.data_figures import data_figures
 from slm.errors import UserError, stage
 from slm.explain import explain
 from slm.files import folder_mb, folder_sha256, read_json, read_jsonl, sha256_file, weights_sha256, write_json, write_text
+from slm.git import file_at, git_line
 from slm.integrity import judge_data, judge_integrity, judge_licences, judge_rounds
-from slm.ladder import plain, table
+from slm.ladder import table
 from slm.params import load_params
 from slm.records import TASK, read_records
 from slm.released import RELEASED, predictions_of
 from slm.scoring import score_one
+from slm.tables import plain
 from slm.task import load_task
 from slm.verdict import Row, as_markdown, headline, row, rows_of, verdict
 from slm.waivers import WAIVERS, Waiver, Waivers, load_waivers, waive
@@ -81,15 +82,10 @@ def how_sure(gate: Gate, cost: dict[str, Any], shipped: str) -> str:
     return share_interval(mine, divisor, figure) if figure == other else ""
 
 
-def _git(*arguments: str) -> str | None:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, encoding="utf-8", check=False)
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
 def _weakened(revision: str | None) -> list[str]:
     """How the contract is looser than at the baseline revision (the released one, else the first commit that has it)."""
     if revision is None:
-        log = _git("log", "--format=%H", "--diff-filter=A", "--", str(CONTRACT))
+        log = git_line("log", "--format=%H", "--diff-filter=A", "--", str(CONTRACT))
         revision = log.splitlines()[-1] if log else None
     return loosening(revision, None) if revision else []
 
@@ -101,7 +97,7 @@ def waivers_in_force(contract: Contract) -> list[Waiver]:
     """
     own = load_waivers(contract)
     for branch in ("HEAD", os.environ.get("GITHUB_BASE_REF")):
-        if branch and _git("rev-parse", "--verify", "--quiet", f"origin/{branch}^{{commit}}"):
+        if branch and git_line("rev-parse", "--verify", "--quiet", f"origin/{branch}^{{commit}}"):
             text = file_at(f"origin/{branch}", str(WAIVERS))
             return parse_yaml(text, f"{WAIVERS} of origin/{branch}", Waivers).waivers if text is not None else []
     return own
@@ -160,7 +156,7 @@ def judge() -> dict[str, Any]:
         rows.append(judged | {"why": judged["why"] + how_sure(gate, cost, shipped)})
     rows += judge_baseline(contract, task, predictions, baselines)
     candidate = {
-        "revision": _git("rev-parse", "HEAD"),
+        "revision": git_line("rev-parse", "HEAD"),
         "weights_sha256": facts["package_weights_sha256"],
         "folder_sha256": facts["package_folder_sha256"],
     }

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from slm.candidate import inspect
-from slm.changes import describe, file_at, knobs_diff
+from slm.changes import describe, knobs_diff
 from slm.comment import comment
 from slm.compare import blame, judge_baseline, judge_cost
 from slm.contract import load_contract
@@ -27,6 +27,7 @@ from slm.cost import machine, side_by_side
 from slm.errors import UserError, stage
 from slm.files import dvc_md5, folder_sha256, read_json, sha256_file, weights_mb, weights_sha256, write_json, write_jsonl, write_text
 from slm.gate import judge_metric
+from slm.git import file_at
 from slm.integrity import judge_rounds
 from slm.params import Params, load_params
 from slm.progress import track

@@ -15,7 +15,8 @@ from cyclonedx.model.license import LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
 
 from slm.files import sha256_file
-from slm.ladder import markdown, table
+from slm.ladder import table
+from slm.tables import markdown
 
 
 def model_card(

@@ -10,60 +10,11 @@ Minutes are each stage's `meta.minutes` in dvc.yaml: the default profile's on tw
 """
 
 import argparse
-import json
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
+from slm.dvc_cli import dvc, dvc_status, lacking, out_of_lock, try_dvc
 from slm.errors import UserError, stage
-
-# What is not here but whose hash is in the lock is no change: it can be pulled or made again, to the same bytes.
-ABSENT = {"deleted", "not in cache"}
-
-
-def dvc_status(checkout: Path = Path()) -> dict[str, list[Any]]:
-    command = [sys.executable, "-m", "dvc", "status", "--json"]
-    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, encoding="utf-8", check=False)
-    if done.returncode:
-        raise UserError(f"dvc status: {done.stderr.strip()[-300:]}")
-    return json.loads(done.stdout or "{}")
-
-
-def absent(how: Any) -> bool:
-    return isinstance(how, str) and how in ABSENT
-
-
-def out_of_lock(status: dict[str, list[Any]]) -> dict[str, list[str]]:
-    """Stages whose lock entry does not fit the files: stage -> what differs."""
-    stale: dict[str, list[str]] = {}
-    for name, entries in status.items():
-        for entry in entries:
-            if isinstance(entry, str):  # "changed command", "always changed"
-                stale.setdefault(name, []).append(entry)
-                continue
-            for kind, paths in entry.items():
-                if isinstance(paths, dict):
-                    found = [_say(path, how) for path, how in paths.items() if not absent(how)]
-                else:
-                    found = [f"{kind}: {paths}"]
-                if found:
-                    stale.setdefault(name, []).extend(found)
-    return stale
-
-
-def _say(path: str, how: Any) -> str:
-    return f"{path} ({', '.join(how) if isinstance(how, dict) else how})"
-
-
-def lacking(status: dict[str, list[Any]]) -> set[str]:
-    """Stages with an output that is neither here nor in the cache."""
-    return {
-        name
-        for name, entries in status.items()
-        for entry in entries
-        if isinstance(entry, dict) and any(absent(how) for how in (entry.get("changed outs") or {}).values())
-    }
 
 
 def whole(missing: set[str]) -> bool:
@@ -94,13 +45,6 @@ def to_run(stale: set[str], missing: set[str]) -> dict[str, float]:
         return {s.addressing: float(s.meta["minutes"]) for s in order}
 
 
-def dvc(*arguments: str, check: bool = True) -> int:
-    code = subprocess.run([sys.executable, "-m", "dvc", *arguments], check=False).returncode
-    if code and check:
-        raise UserError(f"dvc {arguments[0]} ended with exit code {code}; its output above says why")
-    return code
-
-
 def remote() -> bool:
     return bool(subprocess.run([sys.executable, "-m", "dvc", "remote", "list"], capture_output=True, text=True, check=False).stdout.strip())
 
@@ -127,7 +71,7 @@ def pull() -> str | None:
     if not remote() or not lacking(dvc_status()):
         return None
     why = unreadable()
-    if not why and dvc("pull", "--quiet", "--allow-missing", check=False):
+    if not why and try_dvc("pull", "--quiet", "--allow-missing"):
         why = "DVC's output in the log says why"
     if why:
         print(f"the DVC remote could not be read, what is not in the cache is made anew: {why}")
@@ -139,7 +83,7 @@ def push() -> None:
         print("no DVC remote: data and models stay here (`dvc remote add --default storage s3://…` gives one)")
         return
     why = unreadable()
-    if not why and dvc("push", check=False):
+    if not why and try_dvc("push"):
         why = "DVC's output in the log says why"
     if why:
         raise UserError(

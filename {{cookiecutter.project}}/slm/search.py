@@ -23,14 +23,14 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from slm.config import load_yaml
-from slm.copies import GIVEN, copy, dvc
+from slm.copies import GIVEN, RETRY, copy
+from slm.dvc_cli import dvc, dvc_status, out_of_lock
 from slm.errors import UserError, stage
 from slm.files import read_json, sha256_file, sha256_json
-from slm.ladder import plain
 from slm.params import PARAMS, Params, load_params, merge, rewrite
-from slm.plan import dvc_status, out_of_lock
 from slm.records import TASK, prediction, read_records
 from slm.space import STAGES, Space, nested, value_of
+from slm.tables import plain
 
 WORK, SPACE, TEST = Path(".cache/search"), Path("search.yaml"), TASK / "test.jsonl"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -113,7 +113,7 @@ class Search:
             rewrite(nested({"distill.epochs": epochs if share == 1 else epochs * share}), folder / "params.yaml")
             try:
                 for name in STAGES:  # nothing goes into DVC's cache; and a killed search may have left a stage running
-                    dvc(folder, "--wait-for-lock", "repro", "--single-item", "--no-commit", name)
+                    dvc("--wait-for-lock", "repro", "--single-item", "--no-commit", name, folder=folder, remedy=RETRY)
             except UserError as error:
                 self.failed_in_a_row += 1
                 if self.failed_in_a_row >= BREAKER:

@@ -16,13 +16,13 @@ import numpy as np
 from ruamel.yaml import YAML
 from scipy.stats import t
 
-from slm.copies import copy, dvc
+from slm.copies import RETRY, copy
+from slm.dvc_cli import dvc, dvc_status, out_of_lock
 from slm.errors import UserError, stage
 from slm.files import read_jsonl, sha256_json, write_json, write_jsonl
-from slm.ladder import plain
 from slm.params import load_params
-from slm.plan import dvc_status, out_of_lock
 from slm.scoring import score_one
+from slm.tables import plain
 from slm.task import load_task
 
 WORK, ANSWERS, OUTPUT = Path(".cache/seeds"), Path("predictions/seeds"), Path("reports/seeds.json")
@@ -68,7 +68,7 @@ def answers(seed: int, shipped: str, key: str) -> Path:
     # All test examples: a sample would be another one for each seed.
     folder = copy(WORK / str(seed), {"seed": seed, "evaluate": {"sample": {shipped: None}}})
     for name in stages(shipped):
-        dvc(folder, "repro", "--single-item", name)
+        dvc("repro", "--single-item", name, folder=folder, remedy=RETRY)
     header, *rows = read_jsonl(folder / "predictions" / f"{shipped}.jsonl")
     write_jsonl(path, [header | {"seed": seed, "made_from": key}, *rows])
     shutil.rmtree(folder)

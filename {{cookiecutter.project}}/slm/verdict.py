@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from slm.ladder import markdown, table
+from slm.ladder import table
+from slm.tables import markdown
 
 Row = dict[str, Any]
 

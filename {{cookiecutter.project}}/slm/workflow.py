@@ -14,11 +14,9 @@ Names, titles and branches of strangers are read from the event's file, never fr
 """
 
 import argparse
-import base64
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from typing import Any
 from slm import github, released
 from slm.candidate import unpack
 from slm.errors import UserError, stage
+from slm.git import git
 
 CONTEXT = "model-verdict"
 VERDICT = Path("verdict")
@@ -47,24 +46,6 @@ def output(**values: str) -> None:
             stream.write(f"{name}={' '.join(str(value).split())}\n")
 
 
-def git(*arguments: str) -> str:
-    """git, with the job's token for the fetch of a private repository."""
-    environment = dict(os.environ)
-    token = environment.get("GITHUB_TOKEN")
-    if token:
-        secret = base64.b64encode(f"x-access-token:{token}".encode()).decode()
-        server = environment.get("GITHUB_SERVER_URL", "https://github.com")
-        environment |= {
-            "GIT_CONFIG_COUNT": "1",
-            "GIT_CONFIG_KEY_0": f"http.{server}/.extraheader",
-            "GIT_CONFIG_VALUE_0": f"AUTHORIZATION: basic {secret}",
-        }
-    done = subprocess.run(["git", *arguments], env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"git {arguments[0]}: {done.stderr.strip()[-300:]}")
-    return done.stdout.strip()
-
-
 def run_url() -> str:
     e = os.environ
     return f"{e.get('GITHUB_SERVER_URL', 'https://github.com')}/{github.repository()}/actions/runs/{e.get('GITHUB_RUN_ID', '')}"
@@ -84,12 +65,12 @@ def find() -> None:
         output(number="")
         return
     git("fetch", "--quiet", "--no-tags", "origin", f"refs/pull/{pull['number']}/head")
-    if git("rev-parse", "FETCH_HEAD") != pull["head"]:
+    if git("rev-parse", "FETCH_HEAD").strip() != pull["head"]:
         print("the pull request has moved on: its next run will be judged")
         output(number="")
         return
     (VERDICT / "pull.json").write_text(json.dumps(pull) + "\n", encoding="utf-8")
-    output(number=str(pull["number"]), head=pull["head"], base=git("rev-parse", "HEAD"))
+    output(number=str(pull["number"]), head=pull["head"], base=git("rev-parse", "HEAD").strip())
 
 
 def candidate() -> None:
@@ -208,7 +189,7 @@ def announce(tag: str) -> None:
 
 def branch_tip(branch: str) -> str:
     """Commit of a branch of this repository; empty if there is none."""
-    return git("ls-remote", "origin", f"refs/heads/{branch}").split("\t")[0]
+    return git("ls-remote", "origin", f"refs/heads/{branch}").strip().split("\t")[0]
 
 
 def propose(branch: str, title: str, text: str, files: list[str], seen: str) -> None:
@@ -218,7 +199,7 @@ def propose(branch: str, title: str, text: str, files: list[str], seen: str) -> 
     """
     base = os.environ.get("DEFAULT_BRANCH") or "main"
     git("add", "--", *files)
-    if not git("diff", "--cached", "--name-only"):
+    if not git("diff", "--cached", "--name-only").strip():
         print("nothing changed: no pull request")
         return
     git("switch", "--quiet", "--force-create", branch)
@@ -234,7 +215,7 @@ def propose(branch: str, title: str, text: str, files: list[str], seen: str) -> 
             "\nOpened with the workflow's own token: GitHub starts its checks once a person approves them here, or closes and reopens it.\n"
         )
     number = github.open_pull(branch, base, title, text)
-    output(number=str(number), head=git("rev-parse", "HEAD"))
+    output(number=str(number), head=git("rev-parse", "HEAD").strip())
     print(f"pull request #{number}")
 
 

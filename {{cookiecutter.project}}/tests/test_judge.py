@@ -16,8 +16,9 @@ from slm.changes import JUDGE, describe
 from slm.comment import inert
 from slm.compare import judge_cost
 from slm.contract import Contract, Gate, Released
+from slm.dvc_cli import lacking, out_of_lock
 from slm.errors import UserError
-from slm.plan import lacking, out_of_lock, whole
+from slm.plan import whole
 from slm.workflow import seal_key
 
 HOSTILE = [
