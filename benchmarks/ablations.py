@@ -176,10 +176,10 @@ def main() -> None:
 
 def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.chat import collate, encode_example, encode_prompt
+    from slm.config.params import Augment, Rounding, load_params
     from slm.files import RESUME, sha256_json
     from slm.generation import generate
     from slm.models import load_model, load_tokenizer, with_adapters
-    from slm.params import Augment, Rounding, load_params
     from slm.pruning import keep_layers, keep_neurons
     from slm.records import TASK, fixed_sample, read_prompts, read_records
     from slm.rounding import round_in_training

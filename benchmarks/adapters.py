@@ -57,9 +57,9 @@ def main() -> None:
 def compared(steps: int) -> dict[str, float]:
     from peft import PeftModel
     from slm.chat import collate, encode_example, encode_prompt
+    from slm.config.params import load_params
     from slm.generation import generate
     from slm.models import adapt, load_model, load_tokenizer
-    from slm.params import load_params
     from slm.records import TASK, fixed_sample, read_records
     from slm.scoring import class_of, score_one
     from slm.task import load_task

@@ -30,7 +30,7 @@ OFF = {"refusal": False, "secrets": False, "personal": False, "decontaminate": N
 
 def synthesize(filters: dict[str, Any]) -> list[dict[str, Any]]:
     """The stage's records, out of a copy of the project that shares task, models and, from one call to the next, the response store."""
-    from slm.params import rewrite
+    from slm.config.edit import rewrite
 
     WORK.mkdir(parents=True, exist_ok=True)
     for name in ("slm", "pipeline", "task", "models"):

@@ -48,10 +48,10 @@ def compare(project: Path, steps: int = STEPS) -> dict[str, float]:
 def inside(steps: int) -> dict[str, float]:
     from datasets import Dataset
     from slm.chat import IGNORE, collate, encode_example, encode_prompt
+    from slm.config.params import load_params
     from slm.files import read_json
     from slm.generation import generate
     from slm.models import load_model, load_tokenizer
-    from slm.params import load_params
     from slm.pruning import keep_layers, keep_neurons
     from slm.records import TASK, fixed_sample, read_records
     from slm.scoring import score_one

@@ -25,7 +25,7 @@ OUTPUT = TEMPLATE / "build" / "bench" / "rounding.json"
 SCORE = """
 import json
 from pathlib import Path
-from slm.params import load_params
+from slm.config.params import load_params
 from slm.records import TASK, read_records
 from slm.runtime import ask_singly
 from slm.scoring import score_one

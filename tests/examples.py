@@ -39,7 +39,7 @@ def made(kind: str, target: Path, source: Path) -> Path:
     What a stub of a teacher says to a new request is mostly of no use: the share that may be dropped, and that its answers differ, is not asked of it.
     """
     with_task(kind, target, source)
-    must(target, "python", "-m", "slm.params", "--profile", "quick")
+    must(target, "python", "-m", "slm.config.edit", "--profile", "quick")
     edit_params(target, **PARAMS)
     suite = target / "task" / "expectations" / "synthetic.json"
     spec = json.loads(suite.read_text(encoding="utf-8"))

@@ -219,7 +219,7 @@ def test_openai_client_talks_to_the_server(server: str, chain: Path):
 PHRASES_ALONE_MOVED = """
 from pathlib import Path
 from slm.models import load_model
-from slm.params import load_params
+from slm.config.params import load_params
 before, after = (load_model(Path("models") / name, load_params()) for name in ("distilled", "finetuned"))
 rows, phrases = after.model.embed_tokens.weight, after.config.phrases
 moved = (rows - before.model.embed_tokens.weight).abs().sum(-1).nonzero().flatten().tolist()
@@ -254,7 +254,7 @@ import torch
 from pathlib import Path
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from slm.models import load_tokenizer, save_model
-from slm.params import rewrite
+from slm.config.params import rewrite
 tokenizer, revision = load_tokenizer(Path("models/base")), "0123456789abcdef0123456789abcdef01234567"
 torch.manual_seed(0)
 special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}

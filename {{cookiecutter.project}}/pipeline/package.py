@@ -3,12 +3,12 @@
 import shutil
 from pathlib import Path
 
+from slm.config.params import Models, load_params
 from slm.errors import UserError, stage
 from slm.files import folder_sha256, read_json, replacing, weights_sha256, write_json
 from slm.foundry import ask
 from slm.ladder import build
 from slm.papers import archive, bill_of_materials, checksums, copy_model, model_card
-from slm.params import Models, load_params
 from slm.progress import print_closing_line
 from slm.records import TASK, fixed_sample, read_records
 from slm.task import load_task

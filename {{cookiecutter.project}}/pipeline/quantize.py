@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from scipy.special import log_softmax
 
+from slm.config.params import load_params
 from slm.errors import stage
 from slm.files import weights_mb, write_json
 from slm.olive import run_recipe
-from slm.params import load_params
 from slm.progress import print_closing_line, track
 from slm.records import TASK, fixed_sample, read_records
 from slm.runtime import GenAI

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from slm.config.params import Params, load_params
 from slm.errors import stage
 from slm.files import folder_sha256, replacing, sha256_json, write_jsonl
 from slm.filters import Sieve
-from slm.params import Params, load_params
 from slm.progress import print_closing_line, track
 from slm.records import TASK, Record, read_records
 from slm.store import Store

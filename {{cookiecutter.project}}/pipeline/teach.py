@@ -4,11 +4,11 @@ import tempfile
 from pathlib import Path
 
 from slm.chat import encode_example
+from slm.config.params import Params, load_params
 from slm.early_stopping import validation_score
 from slm.errors import stage
 from slm.files import folder_sha256, replacing, sha256_file, sha256_json, write_json
 from slm.models import adapt, load_tokenizer, merged, parameters_m, save_model
-from slm.params import Params, load_params
 from slm.processes import spread
 from slm.progress import print_closing_line
 from slm.records import TASK, read_prompts, read_records

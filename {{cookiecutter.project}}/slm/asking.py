@@ -9,6 +9,7 @@ from typing import Any
 
 from slm.batch import ask_in_batches
 from slm.budget import NOTHING, Budget, approve, estimate, worst_case
+from slm.config.synthesis import Synthesize
 from slm.endpoint import Failure, Teacher, key_of, request_of
 from slm.errors import UserError
 from slm.interrupt import interrupted
@@ -16,7 +17,6 @@ from slm.progress import bar
 from slm.rationale import instruction
 from slm.store import Spent, Store
 from slm.task import Task
-from slm.teacher_params import Synthesize
 
 Requests = Iterable[tuple[str, dict[str, Any]]]
 

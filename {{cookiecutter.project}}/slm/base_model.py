@@ -8,9 +8,9 @@ import sys
 import zipfile
 from pathlib import Path
 
+from slm.config.params import Hub, Params, Wheel, load_params
 from slm.errors import UserError, stage
 from slm.files import replacing, sha256_file
-from slm.params import Hub, Params, Wheel, load_params
 
 CACHE = Path(".cache")
 

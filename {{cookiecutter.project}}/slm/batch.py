@@ -14,13 +14,13 @@ from pydantic import BaseModel, ValidationError
 
 from slm.batch_api import ENDED, PATH, Batch, BatchApi, Fault, Faults, Refused
 from slm.budget import Budget, Cost, worst_case
+from slm.config.synthesis import Synthesize
 from slm.endpoint import as_stored, longest_answer
 from slm.errors import UserError
 from slm.interrupt import interrupted
 from slm.progress import bar
 from slm.reply import NotAnAnswer, read_reply
 from slm.store import Store
-from slm.teacher_params import Synthesize
 
 # Of one batch, by OpenAI's reference and by Azure's: learn.microsoft.com/azure/foundry/reference/rest/batches-create-batch
 MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000

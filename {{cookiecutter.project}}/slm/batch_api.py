@@ -10,9 +10,9 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from slm import endpoint
+from slm.config.synthesis import Endpoint
 from slm.endpoint import Again, Session, hopeless, retry_after, root
 from slm.errors import UserError
-from slm.teacher_params import Endpoint
 
 PATH = "/v1/chat/completions"  # of each request of a batch, whatever the address of the server
 LONGEST_PAUSE = 60.0  # seconds between two looks at a batch

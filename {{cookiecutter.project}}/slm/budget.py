@@ -13,9 +13,9 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from slm.config.synthesis import Endpoint
 from slm.errors import UserError
 from slm.store import Spent, Store
-from slm.teacher_params import Endpoint
 
 MESSAGE_TOKENS = 16  # what a chat template puts around a message, at most
 APPROVAL = "TEACHER_SPEND_USD"

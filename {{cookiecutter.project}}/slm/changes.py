@@ -43,11 +43,12 @@ JUDGE = {
     "pipeline/evaluate.py": "the evaluation",
     "pipeline/measure.py": "the measurement",
     "pipeline/package.py": "the ladder",
+    "slm/config/*": "the judge's code",
 } | {
     f"slm/{name}.py": "the judge's code"
     for name in (
-        "__init__", "bench", "dvc_cli", "git", "tables", "candidate", "changes", "chat", "claims", "comment", "compare", "config", "contract", "cost", "data_figures", "errors", "explain", "files", "gate", "github",
-        "integrity", "judge", "ladder", "papers", "params", "plan", "progress", "records", "released", "runtime", "scoring", "seal", "statistics", "task", "teacher_params", "verdict", "waivers", "workflow",
+        "__init__", "bench", "dvc_cli", "git", "tables", "candidate", "changes", "chat", "claims", "comment", "compare", "contract", "cost", "data_figures", "errors", "explain", "files", "gate", "github",
+        "integrity", "judge", "ladder", "papers", "plan", "progress", "records", "released", "runtime", "scoring", "seal", "statistics", "task", "verdict", "waivers", "workflow",
     )
 }  # fmt: skip
 

@@ -5,8 +5,8 @@ python -m slm.chatbox       or: make chat
 
 from pathlib import Path
 
+from slm.config.params import load_params
 from slm.errors import UserError, stage
-from slm.params import load_params
 from slm.records import TASK, read_records
 from slm.runtime import GenAI
 from slm.task import load_task

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from slm.config import load_yaml
+from slm.config.loader import load_yaml
 
 CONTRACT = Path("gates.yaml")
 # Gates that a verdict has beside those of the file: these can be waived,

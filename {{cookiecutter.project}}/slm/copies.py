@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from slm.config.edit import rewrite
 from slm.dvc_cli import dvc
 from slm.files import replacing
-from slm.params import rewrite
 
 RETRY = "run the same command again: it goes on where it stopped"
 # What a student is made from: these stages' outputs come out of DVC's cache, and are made anew in no copy.

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from slm.config.params import Measure
 from slm.errors import UserError
 from slm.files import write_json
-from slm.params import Measure
 from slm.progress import track
 from slm.statistics import ratio_interval
 

@@ -7,8 +7,8 @@ a service principal out of the environment. It takes a new token minutes before 
 import os
 from typing import Any
 
+from slm.config.synthesis import Endpoint
 from slm.errors import UserError
-from slm.teacher_params import Endpoint
 
 REDACTED = "[the endpoint's key]"
 SCOPE = "https://cognitiveservices.azure.com/.default"

@@ -16,6 +16,7 @@ import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from slm.budget import Budget, Cost, dollars, worst_case
+from slm.config.synthesis import Endpoint, Synthesize
 from slm.credential import Credential
 from slm.errors import UserError
 from slm.files import sha256_json
@@ -23,7 +24,6 @@ from slm.pace import Pace, retry_after
 from slm.rationale import TOKENS, with_rationale
 from slm.reply import NotAnAnswer, read_reply
 from slm.task import Task
-from slm.teacher_params import Endpoint, Synthesize
 
 Request = dict[str, Any]
 LONGEST_WAIT = 30.0  # seconds between two attempts, if the endpoint names none

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from slm.config.params import Params
 from slm.errors import UserError
 from slm.generation import Answer, batches, generate
 from slm.memory import rows_to_answer
 from slm.models import load_model, load_tokenizer
-from slm.params import Params
 
 
 def answer_all(

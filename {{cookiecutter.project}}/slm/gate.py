@@ -20,7 +20,8 @@ from typing import Any
 from slm.changes import knobs_diff, loosening
 from slm.claims import judge_claims, with_true_labels
 from slm.compare import blame, judge_baseline
-from slm.config import parse_yaml
+from slm.config.loader import parse_yaml
+from slm.config.params import load_params
 from slm.contract import CONTRACT, Contract, Gate, load_contract
 from slm.cost import share_interval
 from slm.data_figures import data_figures
@@ -30,7 +31,6 @@ from slm.files import folder_mb, folder_sha256, read_json, read_jsonl, sha256_fi
 from slm.git import file_at, git_line
 from slm.integrity import judge_data, judge_integrity, judge_licences, judge_rounds
 from slm.ladder import table
-from slm.params import load_params
 from slm.records import TASK, read_records
 from slm.released import RELEASED, predictions_of
 from slm.scoring import score_one

@@ -19,6 +19,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
+from slm.config.synthesis import Endpoint, Generate
 from slm.endpoint import Request, parameters_of, text_request
 from slm.errors import UserError
 from slm.form import unfenced
@@ -26,7 +27,6 @@ from slm.patterns import REFUSALS
 from slm.records import TASK, Record
 from slm.scoring import class_of
 from slm.task import Task
-from slm.teacher_params import Endpoint, Generate
 
 PERSONAS = (
     "a child of eight", "a teenager in a hurry", "a retired teacher who writes in whole sentences", "a nurse after a night shift",

@@ -22,6 +22,7 @@ from slm.candidate import inspect
 from slm.changes import describe, knobs_diff
 from slm.comment import comment
 from slm.compare import blame, judge_baseline, judge_cost
+from slm.config.params import Params, load_params
 from slm.contract import load_contract
 from slm.cost import machine, side_by_side
 from slm.errors import UserError, stage
@@ -29,7 +30,6 @@ from slm.files import dvc_md5, folder_sha256, read_json, sha256_file, weights_mb
 from slm.gate import judge_metric
 from slm.git import file_at
 from slm.integrity import judge_rounds
-from slm.params import Params, load_params
 from slm.progress import track
 from slm.records import TASK, fixed_sample, prediction, read_records
 from slm.released import RELEASED, model_of, predictions_of, test_set_of

@@ -10,9 +10,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from slm.config.params import Adapted, Params
 from slm.errors import UserError
 from slm.files import replacing
-from slm.params import Adapted, Params
 
 
 def device_of(params: Params) -> str:

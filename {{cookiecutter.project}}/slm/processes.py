@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from slm.config.params import Params
 from slm.errors import UserError
 from slm.models import device_of
-from slm.params import Params
 
 
 def spread(module: str, params: Params) -> bool:

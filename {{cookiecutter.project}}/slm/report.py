@@ -16,11 +16,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from slm.config.params import Params, load_params
 from slm.errors import UserError, stage
 from slm.files import read_json, read_jsonl, write_text
 from slm.gate import REPORTS, judge
 from slm.ladder import table
-from slm.params import Params, load_params
 from slm.scoring import class_of, interval, score_one, valid
 from slm.seeds import made_from
 from slm.task import Task, load_task

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from slm.config.params import Rounding
 from slm.errors import UserError
-from slm.params import Rounding
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -10,6 +10,7 @@ from typing import Any
 from slm.agreement import agreed
 from slm.asking import ask_missing, one_model, requests_of, stored_answers
 from slm.budget import NOTHING, dollars, worst_case
+from slm.config.synthesis import Synthesize
 from slm.endpoint import Request, key_of, parameters_of
 from slm.filters import Sieve
 from slm.form import tidied
@@ -19,7 +20,6 @@ from slm.rationale import apart
 from slm.records import Record
 from slm.store import Spent, Store
 from slm.task import Task
-from slm.teacher_params import Synthesize
 from slm.verify import question_of, said_wrong
 
 # Of each prompt: the answer to keep with what is known of it, None if there is none; and then why.

@@ -22,12 +22,13 @@ from ruamel.yaml import YAML
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from slm.config import load_yaml
+from slm.config.edit import merge, rewrite
+from slm.config.loader import load_yaml
+from slm.config.params import PARAMS, Params, load_params
 from slm.copies import GIVEN, RETRY, copy
 from slm.dvc_cli import dvc, dvc_status, out_of_lock
 from slm.errors import UserError, stage
 from slm.files import read_json, sha256_file, sha256_json
-from slm.params import PARAMS, Params, load_params, merge, rewrite
 from slm.records import TASK, prediction, read_records
 from slm.space import STAGES, Space, nested, value_of
 from slm.tables import plain

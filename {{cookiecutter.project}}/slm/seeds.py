@@ -16,11 +16,11 @@ import numpy as np
 from ruamel.yaml import YAML
 from scipy.stats import t
 
+from slm.config.params import load_params
 from slm.copies import RETRY, copy
 from slm.dvc_cli import dvc, dvc_status, out_of_lock
 from slm.errors import UserError, stage
 from slm.files import read_jsonl, sha256_json, write_json, write_jsonl
-from slm.params import load_params
 from slm.scoring import score_one
 from slm.tables import plain
 from slm.task import load_task

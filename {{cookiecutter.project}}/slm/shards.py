@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from slm.config.params import Training
 from slm.errors import UserError
-from slm.params import Training
 
 
 def sharding() -> str | None:

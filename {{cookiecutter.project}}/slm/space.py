@@ -5,8 +5,9 @@ from typing import Any, Self
 from optuna.trial import Trial
 from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
 
-from slm.config import Strict
-from slm.params import Params, merge
+from slm.config.edit import merge
+from slm.config.loader import Strict
+from slm.config.params import Params
 
 STAGES = ("distill", "finetune")  # what makes a student of the teacher's answers
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from slm.config import load_yaml
+from slm.config.loader import load_yaml
 from slm.records import TASK
 
 # The figures of one answer that can be a kind's score (slm/scoring.py says what each is); the first is, unless task.yaml names another.

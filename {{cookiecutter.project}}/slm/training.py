@@ -14,12 +14,12 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from slm.chat import IGNORE, collate
+from slm.config.params import Params, Training
 from slm.early_stopping import EarlyStopping
 from slm.errors import UserError
 from slm.files import RESUME, sha256_json, write_json
 from slm.memory import fit
 from slm.models import device_of
-from slm.params import Params, Training
 from slm.rounding import round_in_training
 from slm.shards import check_sharding, checkpoint_form, filled, hollow, sharding
 

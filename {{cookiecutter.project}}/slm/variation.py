@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from slm.params import Augment
+from slm.config.params import Augment
 from slm.records import Record
 
 # A field is open, its values free text, if so many different ones were copied, and so large a share of all. Rooms and states are not.

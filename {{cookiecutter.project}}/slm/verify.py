@@ -4,9 +4,9 @@ import json
 import re
 from typing import Any
 
+from slm.config.synthesis import Endpoint
 from slm.endpoint import Request, text_request
 from slm.task import Task
-from slm.teacher_params import Endpoint
 
 MOST_TOKENS = 16
 SYSTEM = """You check the answers of an assistant. What the assistant is told:

@@ -11,9 +11,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from slm.chat import use_short_template
+from slm.config.params import Params
 from slm.errors import UserError
 from slm.models import load_model, load_tokenizer, map_rows, save_model
-from slm.params import Params
 from slm.phrases import add_phrases, learn_phrases
 from slm.records import TASK, read_prompts, read_records
 

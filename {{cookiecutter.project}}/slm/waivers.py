@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from slm.config import load_yaml
+from slm.config.loader import load_yaml
 from slm.contract import Contract
 from slm.verdict import Row
 

@@ -11,8 +11,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from slm.config.edit import edit
+from slm.config.params import PARAMS, load_params
 from slm.errors import UserError, stage
-from slm.params import PARAMS, edit, load_params
 from slm.progress import track
 from slm.records import TASK, prediction, read_records
 from slm.runtime import ask_singly

@@ -18,8 +18,8 @@ from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from slm.chat import encode_answer, use_short_template
+from slm.config.edit import rewrite
 from slm.files import write_json, write_jsonl, write_text
-from slm.params import rewrite
 from slm.task import Task
 
 ROOT = Path(__file__).parent.parent

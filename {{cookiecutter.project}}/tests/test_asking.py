@@ -17,12 +17,12 @@ from teacher_server import BAD, HARMLESS, IDENTITY, TOKEN
 
 from slm import pace
 from slm.asking import ask_missing, requests_of, stored_answers
+from slm.config.synthesis import Synthesize
 from slm.errors import UserError
 from slm.invent import RECIPES
 from slm.pace import retry_after
 from slm.store import Store
 from slm.task import Task
-from slm.teacher_params import Synthesize
 
 KEY = "sk-planted-0123456789"
 SERVER = Path(__file__).parent / "teacher_server.py"

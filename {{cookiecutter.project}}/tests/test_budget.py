@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from slm.budget import Budget, Estimate, approve, estimate, worst_case
+from slm.config.synthesis import Endpoint
 from slm.errors import UserError
 from slm.store import Spent, Store
-from slm.teacher_params import Endpoint
 
 REQUEST = {"model": "big", "messages": [{"role": "user", "content": "naïve"}], "max_tokens": 100}
 

@@ -8,10 +8,10 @@ import pytest
 
 from pipeline import measure
 from slm import cost, judge
+from slm.config.params import Measure, load_params
 from slm.cost import ATTEMPTS, agree, ratios_by_round, side_by_side, spread
 from slm.files import read_json, write_text
 from slm.integrity import judge_rounds
-from slm.params import Measure, load_params
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"teacher": Path("teacher"), "int4": Path("int4")}

@@ -9,11 +9,11 @@ import torch
 
 from slm import training
 from slm.chat import encode_example
+from slm.config.params import load_params
 from slm.early_stopping import validation_score
 from slm.errors import UserError
 from slm.files import read_json
 from slm.models import load_model, load_tokenizer
-from slm.params import load_params
 from slm.records import TASK, read_records
 
 SCORES = [0.1, 0.5, 0.4, 0.5, 0.9]  # with a patience of two, the fourth ends it: as good is no better
@@ -116,7 +116,7 @@ def test_the_score_is_that_of_the_answers_to_the_validation_set(project: Path, m
 
 def test_the_stage_keeps_what_the_score_chose(project: Path, monkeypatch: pytest.MonkeyPatch):
     from pipeline.distill import main
-    from slm.params import rewrite
+    from slm.config.edit import rewrite
 
     monkeypatch.chdir(project)
     monkeypatch.setenv("CI", "true")

@@ -14,10 +14,10 @@ import torch
 
 from pipeline.synthesize import ask_local
 from slm.chat import encode_prompt, use_short_template
+from slm.config.params import Compute, Params, Synthesize
 from slm.engine import answer_all
 from slm.files import sha256_json
 from slm.models import load_tokenizer, save_model
-from slm.params import Compute, Params, Synthesize
 from slm.records import Record
 from slm.store import Store, pack
 
@@ -128,7 +128,7 @@ sys.modules["ray"] = None
 from pathlib import Path
 from slm.engine import answer_all
 from slm.files import sha256_json
-from slm.params import Compute, Params
+from slm.config.params import Compute, Params
 params = Params.model_construct(compute=Compute(device="cpu", engine="ray", processes=1, accelerate=None))
 list(answer_all(Path("models/teacher"), None, [[1]], params, 1, 1))
 """

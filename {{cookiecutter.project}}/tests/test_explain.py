@@ -12,10 +12,10 @@ import pytest
 from slm import gate
 from slm.changes import knobs_diff
 from slm.compare import blame, flips
+from slm.config.params import load_params
 from slm.errors import UserError
 from slm.explain import explain
 from slm.files import sha256_file, write_json, write_jsonl, write_text
-from slm.params import load_params
 from slm.verdict import row, verdict
 
 ROOT = Path(__file__).parents[1]

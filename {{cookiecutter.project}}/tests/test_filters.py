@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from slm.config.synthesis import Filters
 from slm.filters import STEPS, Sieve
 from slm.form import tidied
 from slm.records import Record
 from slm.task import Task
-from slm.teacher_params import Filters
 
 ON = {
     "refusal": True,

@@ -5,11 +5,11 @@ import json
 import pytest
 import test_asking
 
+from slm.config.synthesis import Generate
 from slm.errors import UserError
 from slm.invent import RECIPES, calls_of, read_requests, slices
 from slm.records import Record
 from slm.task import Task
-from slm.teacher_params import Generate
 from slm.weak import worst_first
 
 LABEL = Task(name="t", kind="label", instruction="Sort letters.", labels=["bill", "advert", "love"])

@@ -9,12 +9,12 @@ import torch
 
 from slm import memory
 from slm.chat import collate, encode_example, encode_prompt
+from slm.config.params import Rounding, load_params
 from slm.engine import answer_all
 from slm.errors import UserError
 from slm.files import read_json
 from slm.generation import _generate_batch
 from slm.models import load_model, load_tokenizer
-from slm.params import Rounding, load_params
 from slm.records import TASK, read_records
 from slm.rounding import round_in_training
 from slm.training import train

@@ -17,10 +17,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, Q
 
 from pipeline.package import base_of
 from slm.chat import SHORT_CHATML, encode_prompt
+from slm.config.edit import rewrite
+from slm.config.params import load_params
 from slm.files import read_json, read_jsonl, weights_sha256, write_jsonl
 from slm.generation import generate
 from slm.models import load_model, load_tokenizer, save_model
-from slm.params import load_params, rewrite
 from slm.records import TASK, read_records
 from slm.vocabulary import PREFIX
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from slm.config.edit import PROFILES, merge
+from slm.config.params import PARAMS, Params, load_params
 from slm.contract import load_contract, loosened
 from slm.errors import UserError
 from slm.files import read_json
-from slm.params import PARAMS, PROFILES, Params, load_params, merge
 
 ROOT = Path(__file__).parent.parent
 

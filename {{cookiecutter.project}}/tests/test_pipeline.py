@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parent.parent
 STAGES = sorted(p.stem for p in (ROOT / "pipeline").glob("*.py") if p.stem != "__init__")
 # Every stage imports these; they say how files are written and errors shown, and change no result.
-PLUMBING = {"slm/errors.py", "slm/files.py", "slm/config.py", "slm/params.py", "slm/progress.py", "slm/teacher_params.py"}
+PLUMBING = {"slm/errors.py", "slm/files.py", "slm/config/loader.py", "slm/config/params.py", "slm/progress.py", "slm/config/synthesis.py"}
 
 
 def imports(path: Path) -> set[str]:

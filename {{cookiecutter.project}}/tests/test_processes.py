@@ -17,10 +17,11 @@ import torch
 from safetensors.torch import load_file
 
 from slm.chat import encode_example
+from slm.config.edit import rewrite
+from slm.config.params import load_params
 from slm.errors import UserError
 from slm.files import read_json, sha256_file, write_json, write_text
 from slm.models import adapt, load_tokenizer, save_model
-from slm.params import load_params, rewrite
 from slm.phrases import add_phrases
 from slm.processes import spread
 from slm.records import TASK, read_records

@@ -6,9 +6,9 @@ import pytest
 import test_asking
 from jsonschema import Draft202012Validator
 
+from slm.config.synthesis import Endpoint
 from slm.rationale import apart, instruction, with_rationale
 from slm.task import Task
-from slm.teacher_params import Endpoint
 
 LABEL = Task(name="t", kind="label", instruction="i", labels=["a", "b"])
 TEXT = Task(name="t", kind="text", instruction="i")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from slm import report
+from slm.config.params import load_params
 from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, write_jsonl, write_text
 from slm.ladder import RUNGS
-from slm.params import load_params
 from slm.scoring import summarise
 from slm.task import load_task
 

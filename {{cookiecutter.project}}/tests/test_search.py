@@ -16,10 +16,10 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from slm import search
-from slm.config import load_yaml, parse_yaml
+from slm.config.loader import load_yaml, parse_yaml
+from slm.config.params import load_params
 from slm.errors import UserError
 from slm.files import write_text
-from slm.params import load_params
 from slm.records import TASK
 from slm.search import SPACE, WORK, made_from, open_study, ranked
 from slm.space import Space

@@ -15,10 +15,10 @@ from torch.nn import ModuleList
 from transformers import PreTrainedTokenizerFast
 
 from slm.chat import IGNORE, collate, encode_example, use_short_template
+from slm.config.params import Rounding, load_params
 from slm.errors import UserError
 from slm.generation import generate, perplexity
 from slm.models import adapt, load_model, load_tokenizer, map_rows, merged, save_model, with_adapters
-from slm.params import Rounding, load_params
 from slm.phrases import add_phrases, learn_phrases
 from slm.pruning import choose_layers, keep_layers, keep_neurons, loss_of
 from slm.records import TASK, Record, read_records

@@ -13,9 +13,10 @@ from teacher_server import REASONING, answer_of
 
 from pipeline import evaluate, synthesize
 from slm.asking import requests_of
+from slm.config.edit import edit
+from slm.config.params import load_params
 from slm.errors import UserError
 from slm.files import read_jsonl, write_jsonl, write_text
-from slm.params import edit, load_params
 from slm.store import Store
 from slm.task import load_task
 from slm.verify import question_of

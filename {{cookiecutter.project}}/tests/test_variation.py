@@ -2,7 +2,7 @@
 
 import json
 
-from slm.params import Augment
+from slm.config.params import Augment
 from slm.records import Record
 from slm.variation import DISTINCT, open_slots, vary
 

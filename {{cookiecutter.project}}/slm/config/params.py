@@ -1,25 +1,15 @@
-"""Every knob of `params.yaml`, typed once: name, unit and range are checked before anything runs.
+"""Every knob of `params.yaml`, typed once: name, unit and range are checked before anything runs."""
 
-python -m slm.params --profile quick     writes what profiles/quick.yaml overrides into params.yaml
-"""
-
-import argparse
-import io
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from cyclonedx.spdx import is_expression
 from pydantic import AfterValidator, Field, model_validator
-from ruamel.yaml import YAML, RoundTripRepresenter
 
-from slm.config import Strict, load_yaml
-from slm.errors import UserError, stage
-from slm.files import write_text
-from slm.teacher_params import Synthesize
+from slm.config.loader import Strict, load_yaml
+from slm.config.synthesis import Synthesize
 
 PARAMS = Path("params.yaml")
-PROFILES = Path("profiles")
 Rung = Literal["teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4"]
 
 
@@ -181,64 +171,3 @@ class Params(Strict):
 
 def load_params(path: Path = PARAMS) -> Params:
     return load_yaml(path, Params)
-
-
-def merge(base: Any, overrides: Any, where: str = "") -> None:
-    """Write `overrides` into `base` in place; a key that `base` lacks is an error."""
-    for key, value in overrides.items():
-        if key not in base:
-            raise UserError(f"{where}{key} is in the profile but not in {PARAMS}; correct the spelling")
-        if isinstance(value, dict) and isinstance(base[key], dict):
-            merge(base[key], value, f"{where}{key}.")
-        else:
-            base[key] = value
-
-
-class _AsWritten(RoundTripRepresenter):
-    """`null` stays a word, so that only those lines change that say something else."""
-
-
-_AsWritten.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
-
-
-def edit(change: Callable[[Any], None], path: Path = PARAMS) -> None:
-    """Change `params.yaml` in place; comments and all other lines stay as they are."""
-    yaml = YAML()
-    yaml.Representer = _AsWritten
-    yaml.width = 4096
-    yaml.preserve_quotes = True
-    params = yaml.load(path.read_text(encoding="utf-8"))
-    change(params)
-    Params.model_validate(params)
-    text = io.StringIO()
-    yaml.dump(params, text)
-    write_text(path, text.getvalue())
-
-
-def rewrite(overrides: Any, path: Path = PARAMS) -> None:
-    """Write what differs, nested as in the file, into `params.yaml`."""
-    edit(lambda params: merge(params, overrides), path)
-
-
-def apply_profile(name: str) -> None:
-    """Rewrite `params.yaml` with what a profile overrides; `git diff` shows what changed."""
-    path = PROFILES / f"{name}.yaml"
-    if not path.exists():
-        names = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
-        raise UserError(f"no profile {name!r}; there are: {names}")
-    rewrite(YAML().load(path.read_text(encoding="utf-8")))
-    print(f"{PARAMS} now holds the profile {name!r}; `git checkout {PARAMS}` takes it back")
-
-
-@stage
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Check params.yaml, or write a profile into it.")
-    parser.add_argument("--profile", help="quick or full")
-    arguments = parser.parse_args()
-    if arguments.profile:
-        apply_profile(arguments.profile)
-    load_params()
-
-
-if __name__ == "__main__":
-    main()

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from slm.config import Strict
+from slm.config.loader import Strict
 
 Score = Annotated[float, Field(ge=0, le=1)]
 Slice = Annotated[str, Field(pattern="^(class|tag):.")]
