@@ -181,13 +181,13 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.generation import generate
     from slm.models import load_model, load_tokenizer, with_adapters
     from slm.pruning import keep_layers, keep_neurons
-    from slm.records import TASK, fixed_sample, read_prompts, read_records
     from slm.rounding import round_in_training
-    from slm.scoring import score_one
     from slm.synthetic import encode_synthetic, read_synthetic
-    from slm.task import load_task
+    from slm.task.augmentation import vary
+    from slm.task.definition import load_task
+    from slm.task.metrics import score_one
+    from slm.task.records import TASK, fixed_sample, read_prompts, read_records
     from slm.training import answer_loss, train
-    from slm.variation import vary
     from slm.vocabulary import prepare
     from torch import inference_mode
     from tried import by_place, keep_head_groups, layers_of, losses_of, with_teacher

@@ -60,9 +60,10 @@ def compared(steps: int) -> dict[str, float]:
     from slm.config.params import load_params
     from slm.generation import generate
     from slm.models import adapt, load_model, load_tokenizer
-    from slm.records import TASK, fixed_sample, read_records
-    from slm.scoring import class_of, score_one
-    from slm.task import load_task
+    from slm.task.answers import class_of
+    from slm.task.definition import load_task
+    from slm.task.metrics import score_one
+    from slm.task.records import TASK, fixed_sample, read_records
     from slm.training import answer_loss, train
     from slm.vocabulary import prepare
     from torch import inference_mode

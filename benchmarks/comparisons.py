@@ -23,7 +23,7 @@ from slm.compare import judge_baseline  # noqa: E402
 from slm.contract import load_contract  # noqa: E402
 from slm.files import read_json, read_jsonl  # noqa: E402
 from slm.simulation import read_answers  # noqa: E402
-from slm.task import load_task  # noqa: E402
+from slm.task.definition import load_task  # noqa: E402
 from slm.verdict import refuses  # noqa: E402
 
 DROP = 0.05  # of a candidate that must be caught

@@ -15,8 +15,8 @@ from scipy.stats import bootstrap
 sys.path.insert(0, str(Path.cwd()))
 
 from slm.files import read_jsonl
-from slm.scoring import score_one
-from slm.task import load_task
+from slm.task.definition import load_task
+from slm.task.metrics import score_one
 
 
 def scores(path: Path) -> np.ndarray:

@@ -53,10 +53,10 @@ def inside(steps: int) -> dict[str, float]:
     from slm.generation import generate
     from slm.models import load_model, load_tokenizer
     from slm.pruning import keep_layers, keep_neurons
-    from slm.records import TASK, fixed_sample, read_records
-    from slm.scoring import score_one
     from slm.synthetic import encode_synthetic, read_synthetic
-    from slm.task import load_task
+    from slm.task.definition import load_task
+    from slm.task.metrics import score_one
+    from slm.task.records import TASK, fixed_sample, read_records
     from slm.training import train
     from trl import DistillationConfig, DistillationTrainer, SFTConfig, SFTTrainer
 

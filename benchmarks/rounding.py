@@ -26,10 +26,10 @@ SCORE = """
 import json
 from pathlib import Path
 from slm.config.params import load_params
-from slm.records import TASK, read_records
+from slm.task.records import TASK, read_records
 from slm.runtime import ask_singly
-from slm.scoring import score_one
-from slm.task import load_task
+from slm.task.metrics import score_one
+from slm.task.definition import load_task
 
 def scores(folder):
     records = read_records(TASK / "validation.jsonl", answered=True)[::2]

@@ -16,10 +16,11 @@ PROJECT = Path(sys.argv[1])
 sys.path.insert(0, str(PROJECT))
 
 from slm.models import load_tokenizer  # noqa: E402
-from slm.quality import NEAR, Index, normal  # noqa: E402
-from slm.records import Record, read_records  # noqa: E402
-from slm.scoring import canonical, parse, score_one  # noqa: E402
-from slm.task import load_task  # noqa: E402
+from slm.quality import NEAR, Index
+from slm.task.answers import canonical, normal, parse
+from slm.task.definition import load_task  # noqa: E402
+from slm.task.metrics import score_one
+from slm.task.records import Record, read_records  # noqa: E402
 
 SECOND = Path(__file__).parent / "second_labels"
 OUTPUT = Path(__file__).parent.parent / "build" / "bench" / "task.json"

@@ -85,7 +85,7 @@ import sys
 from pathlib import Path
 import onnxruntime_genai as og
 from slm.models import load_tokenizer
-from slm.records import TASK, read_prompts, read_records
+from slm.task.records import TASK, read_prompts, read_records
 base, cut = (load_tokenizer(Path("models") / name) for name in ("base", "finetuned"))
 runtime = og.Tokenizer(og.Model("models/int4"))
 

@@ -30,9 +30,9 @@ FIGURES = {
 # What the labels score against themselves, and against those of other records: a scorer that cannot fail is none.
 SCORE = """
 from pathlib import Path
-from slm.records import read_records
-from slm.scoring import summarise
-from slm.task import load_task
+from slm.task.records import read_records
+from slm.task.metrics import summarise
+from slm.task.definition import load_task
 import json
 task, said = load_task(), []
 for split in ("train", "validation", "test"):

@@ -67,7 +67,7 @@ def test_faults_of_the_change_are_named(fault: str, world: World):
 
     faults = {
         "leak": (leak, r"task/train\.jsonl:\d+: "),
-        "lint": (append("slm/scoring.py", "import os\n"), "F401|E402"),
+        "lint": (append("slm/task/metrics.py", "import os\n"), "F401|E402"),
         "test": (append("tests/test_scoring.py", "\n\ndef test_planted():\n    assert 1 == 2\n"), "test_planted"),
     }
     edit, said = faults[fault]
@@ -113,7 +113,7 @@ def test_a_worse_model_is_refused_with_the_answers_that_it_lost(released: World,
 
 CHEATS = {
     "gate returns 0": (write("slm/gate.py", "def main():\n    return 0\n"), "slm/gate.py"),
-    "scorer always right": (write("slm/scoring.py", "def score_one(*_):\n    return {'score': 1.0}\n"), "slm/scoring.py"),
+    "scorer always right": (write("slm/task/metrics.py", "def score_one(*_):\n    return {'score': 1.0}\n"), "slm/task/metrics.py"),
     "evaluate copies the answers": (append("pipeline/evaluate.py", "\n# answers = expected\n"), "pipeline/evaluate.py"),
     "contract loosened": (write("gates.yaml", GATES.replace("0.10", "0.0").replace("0.05,", "0.2,")), "gates.yaml"),
     "workflow edited": (write(".github/workflows/verdict.yml", "name: verdict\non: push\njobs: {}\n"), ".github/workflows/verdict.yml"),

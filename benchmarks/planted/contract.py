@@ -90,7 +90,7 @@ def fewer_expectations(folder: Path) -> None:
 WEAKER = ("weakened",)
 REFUSED = ("refused: gate",)
 ONLY_NAMES = code(
-    "slm/scoring.py",
+    "slm/task/metrics.py",
     "float(NOTHING not in (want, got) and canonical(got) == canonical(want))",
     'float(isinstance(got, dict) and got.get("name") == want.get("name"))',
 )

@@ -12,10 +12,10 @@ from pathlib import Path
 from slm.asking import stored_answers
 from slm.errors import UserError
 from slm.filters import Sieve
-from slm.form import tidied
-from slm.records import Record
 from slm.store import Store
-from slm.task import load_task
+from slm.task.answers import tidied
+from slm.task.definition import load_task
+from slm.task.records import Record
 from teacher import PROJECT
 from teacher.common import KEY, Figures, File, Server, ask, child, settings, write_prompts
 from teacher_server import BAD, HARMLESS, name_of

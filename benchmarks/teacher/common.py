@@ -14,7 +14,7 @@ from slm.asking import ask_missing, requests_of
 from slm.config.params import load_params
 from slm.config.synthesis import Synthesize
 from slm.store import Store
-from slm.task import load_task
+from slm.task.definition import load_task
 from teacher import PROJECT
 
 OUTPUT = Path("build/bench/synthesis.json").resolve()

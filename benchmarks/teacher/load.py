@@ -83,7 +83,7 @@ def dedup(count: int, among: int) -> Figures:
     code = f"""
 import resource, sys
 from slm.filters import Sieve
-from slm.records import Record
+from slm.task.records import Record
 off = {{"refusal": False, "secrets": False, "personal": False, "longest_answer": None, "agreement": None, "decontaminate": None, "verify": False}}
 sieve = Sieve(load_task(PROJECT / "task" / "task.yaml"), Filters.model_validate(off | {{"near_duplicates": 0.9, "near_duplicates_among": {among}}}), 50, [])
 words = [f"word{{i}}" for i in range(997)]
@@ -96,7 +96,9 @@ for i in range({count}):
 assert copies == {count} // 10, copies
 print((time.monotonic() - start) / 60, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
 """
-    process = child("from slm.config.synthesis import Filters\nfrom slm.task import load_task\nfrom teacher import PROJECT\n" + code)
+    process = child(
+        "from slm.config.synthesis import Filters\nfrom slm.task.definition import load_task\nfrom teacher import PROJECT\n" + code
+    )
     out, err = process.communicate()
     assert process.returncode == 0, err[-2000:]
     minutes, rss = map(float, out.split())

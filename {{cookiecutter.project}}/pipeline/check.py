@@ -8,8 +8,8 @@ from slm.files import write_json
 from slm.labels import doubtful_labels
 from slm.progress import print_closing_line
 from slm.quality import Index, frame, similarity, summary
-from slm.records import TASK, read_records
-from slm.task import load_task
+from slm.task.definition import load_task
+from slm.task.records import TASK, read_records
 
 OUTPUT = Path("reports/data.json")
 # What training waits for. It says that the data was judged, and nothing of it: a change of the test set alone trains nothing again.

@@ -18,8 +18,8 @@ from slm.generation import generate
 from slm.models import load_model, load_tokenizer
 from slm.olive import run_recipe
 from slm.progress import print_closing_line, track
-from slm.records import TASK, fixed_sample, read_records
 from slm.runtime import GenAI
+from slm.task.records import TASK, fixed_sample, read_records
 
 RECIPE = Path("recipes/fp32.json")
 COMPARED = 10  # prompts whose logits are compared number by number

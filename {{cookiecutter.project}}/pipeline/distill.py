@@ -12,10 +12,10 @@ from slm.models import load_model, load_tokenizer, parameters_m, save_model
 from slm.processes import spread
 from slm.progress import print_closing_line
 from slm.pruning import choose_layers, keep_layers, keep_neurons
-from slm.records import TASK, fixed_sample, read_prompts, read_records
 from slm.synthetic import encode_synthetic, read_synthetic
+from slm.task.augmentation import vary
+from slm.task.records import TASK, fixed_sample, read_prompts, read_records
 from slm.training import forget_checkpoints, train
-from slm.variation import vary
 from slm.vocabulary import prepare
 
 # With an endpoint as the teacher there is no local one: the student then starts from the base model. It may have one of its own.

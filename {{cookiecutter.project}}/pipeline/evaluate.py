@@ -14,10 +14,10 @@ from slm.config.params import Params, Rung, load_params
 from slm.errors import UserError, stage
 from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, write_jsonl
 from slm.progress import print_closing_line, track
-from slm.records import TASK, Record, fixed_sample, prediction, read_records
 from slm.runtime import GenAI, ask_singly
-from slm.scoring import summarise
-from slm.task import Task, load_task
+from slm.task.definition import Task, load_task
+from slm.task.metrics import summarise
+from slm.task.records import TASK, Record, fixed_sample, prediction, read_records
 
 TEST = TASK / "test.jsonl"
 
@@ -46,9 +46,9 @@ def by_genai(rung: str, folder: Path, prompts: list[list[dict[str, str]]], param
 
 def by_endpoint(task: Task, prompts: list[list[dict[str, str]]], params: Params) -> Iterator[tuple[int, str, bool]]:
     from slm.asking import ask_missing, requests_of, stored_answers
-    from slm.form import tidied
     from slm.rationale import apart
     from slm.store import Store
+    from slm.task.answers import tidied
 
     store = Store()
     requests = requests_of(params.synthesize, task, prompts)

@@ -10,7 +10,7 @@ from slm.files import folder_sha256, read_json, replacing, sha256_file, write_js
 from slm.models import adapt, load_tokenizer, merged, parameters_m, save_model
 from slm.processes import spread
 from slm.progress import print_closing_line
-from slm.records import TASK, read_records
+from slm.task.records import TASK, read_records
 from slm.training import forget_checkpoints, train
 
 STUDENT = Path("models/distilled")

@@ -7,7 +7,7 @@ from slm.cost import machine, side_by_side
 from slm.errors import stage
 from slm.files import folder_sha256, weights_mb, write_json
 from slm.progress import print_closing_line
-from slm.records import TASK, fixed_sample, read_records
+from slm.task.records import TASK, fixed_sample, read_records
 
 RUNGS = {"teacher": Path("models/teacher-onnx"), "onnx": Path("models/onnx"), "int8": Path("models/int8"), "int4": Path("models/int4")}
 # What ships costs what it weighs; the teacher is counted as its tied fp32 checkpoint.

@@ -10,8 +10,8 @@ from slm.foundry import ask
 from slm.ladder import build
 from slm.papers import archive, bill_of_materials, checksums, copy_model, model_card
 from slm.progress import print_closing_line
-from slm.records import TASK, fixed_sample, read_records
-from slm.task import load_task
+from slm.task.definition import load_task
+from slm.task.records import TASK, fixed_sample, read_records
 
 REPORTS = Path("reports")
 LADDER = REPORTS / "ladder.json"

@@ -14,8 +14,8 @@ from slm.errors import stage
 from slm.files import weights_mb, write_json
 from slm.olive import run_recipe
 from slm.progress import print_closing_line, track
-from slm.records import TASK, fixed_sample, read_records
 from slm.runtime import GenAI
+from slm.task.records import TASK, fixed_sample, read_records
 
 CHECKPOINT = Path("models/finetuned")
 REFERENCE = Path("models/onnx")

@@ -12,9 +12,9 @@ from slm.errors import stage
 from slm.files import folder_sha256, replacing, sha256_json, write_jsonl
 from slm.filters import Sieve
 from slm.progress import print_closing_line, track
-from slm.records import TASK, Record, read_records
 from slm.store import Store
-from slm.task import load_task
+from slm.task.definition import load_task
+from slm.task.records import TASK, Record, read_records
 
 TEACHER = Path("models/teacher")
 RECORDS = Path("data/synthetic.jsonl")

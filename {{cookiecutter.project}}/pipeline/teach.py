@@ -11,9 +11,9 @@ from slm.files import folder_sha256, replacing, sha256_file, sha256_json, write_
 from slm.models import adapt, load_tokenizer, merged, parameters_m, save_model
 from slm.processes import spread
 from slm.progress import print_closing_line
-from slm.records import TASK, read_prompts, read_records
+from slm.task.augmentation import vary
+from slm.task.records import TASK, read_prompts, read_records
 from slm.training import forget_checkpoints, train
-from slm.variation import vary
 from slm.vocabulary import prepare
 
 BASE = Path("models/base")

@@ -9,8 +9,8 @@ from slm.expectations import explain, validate
 from slm.files import read_jsonl, write_json
 from slm.progress import print_closing_line
 from slm.quality import Index, frame, summary
-from slm.records import TASK, Record, read_records
-from slm.task import load_task
+from slm.task.definition import load_task
+from slm.task.records import TASK, Record, read_records
 
 INPUT = Path("data/synthetic.jsonl")
 INVENTED = Path("data/invented.jsonl")

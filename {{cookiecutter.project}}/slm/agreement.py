@@ -1,7 +1,7 @@
 """Several answers to one request: the one that a teacher agrees on with itself, and how far (self-consistency, Wang et al., arXiv 2203.11171)."""
 
-from slm.scoring import score_one
-from slm.task import Task
+from slm.task.definition import Task
+from slm.task.metrics import score_one
 
 
 def agreed(task: Task, texts: list[str | None]) -> tuple[int, float]:

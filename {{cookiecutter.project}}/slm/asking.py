@@ -16,7 +16,7 @@ from slm.interrupt import interrupted
 from slm.progress import bar
 from slm.rationale import instruction
 from slm.store import Spent, Store
-from slm.task import Task
+from slm.task.definition import Task
 
 Requests = Iterable[tuple[str, dict[str, Any]]]
 

@@ -17,10 +17,10 @@ from slm.calibration import ALARMS, CAUGHT, SPLIT, STEPS, calibrate
 from slm.contract import load_contract
 from slm.errors import UserError, stage
 from slm.files import read_jsonl, write_json
-from slm.records import TASK
 from slm.simulation import read_answers
 from slm.tables import plain
-from slm.task import load_task
+from slm.task.definition import load_task
+from slm.task.records import TASK
 
 OUTPUT = Path("reports") / "calibration.json"
 

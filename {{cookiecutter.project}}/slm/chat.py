@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from slm.records import Record
+from slm.task.records import Record
 
 IGNORE = -100
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from slm.config.params import load_params
 from slm.errors import UserError, stage
-from slm.records import TASK, read_records
 from slm.runtime import GenAI
-from slm.task import load_task
+from slm.task.definition import load_task
+from slm.task.records import TASK, read_records
 
 
 @stage

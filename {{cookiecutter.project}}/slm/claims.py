@@ -8,9 +8,9 @@ from slm.errors import UserError
 from slm.files import read_json, read_jsonl, sha256_file
 from slm.ladder import build
 from slm.papers import checksums
-from slm.records import Record, prediction
-from slm.scoring import summarise
-from slm.task import Task
+from slm.task.definition import Task
+from slm.task.metrics import summarise
+from slm.task.records import Record, prediction
 from slm.verdict import Row, row
 
 REPORTS, PREDICTIONS = Path("reports"), Path("predictions")

@@ -4,7 +4,7 @@ import re
 
 from slm.compare import flips
 from slm.tables import markdown
-from slm.task import Task
+from slm.task.definition import Task
 from slm.verdict import Row, headline, rows_of, waivers_of
 from slm.workflow import MARKER
 

@@ -5,9 +5,10 @@ from collections import defaultdict
 
 from slm.contract import AGAINST_RELEASED, Contract
 from slm.cost import share_interval
-from slm.scoring import class_of, score_one
 from slm.statistics import paired, slices_worse
-from slm.task import Task
+from slm.task.answers import class_of
+from slm.task.definition import Task
+from slm.task.metrics import score_one
 from slm.verdict import Row, brief, row
 
 

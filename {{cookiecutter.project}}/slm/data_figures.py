@@ -8,9 +8,9 @@ from scipy.spatial.distance import jensenshannon
 
 from slm.errors import UserError
 from slm.git import file_at
-from slm.records import TASK
-from slm.scoring import class_of
-from slm.task import Task
+from slm.task.answers import class_of
+from slm.task.definition import Task
+from slm.task.records import TASK
 
 Counts = dict[str, int]
 

@@ -8,9 +8,9 @@ from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase
 from slm.chat import encode_answer, encode_prompt
 from slm.generation import generate
 from slm.memory import rows_to_answer
-from slm.records import TASK, read_records
-from slm.scoring import score_one
-from slm.task import load_task
+from slm.task.definition import load_task
+from slm.task.metrics import score_one
+from slm.task.records import TASK, read_records
 
 BATCH = 64
 LONGEST = 2  # times the longest expected answer: what is longer is wrong anyway, and a model at its beginning does not stop

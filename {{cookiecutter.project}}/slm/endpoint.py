@@ -23,7 +23,7 @@ from slm.files import sha256_json
 from slm.pace import Pace, retry_after
 from slm.rationale import TOKENS, with_rationale
 from slm.reply import NotAnAnswer, read_reply
-from slm.task import Task
+from slm.task.definition import Task
 
 Request = dict[str, Any]
 LONGEST_WAIT = 30.0  # seconds between two attempts, if the endpoint names none

@@ -20,8 +20,8 @@ from slm.files import read_json, read_jsonl
 from slm.git import differing, file_at, git
 from slm.ladder import BESIDE
 from slm.released import RELEASED, predictions_of
-from slm.scoring import interval, score_one
-from slm.task import Task, load_task
+from slm.task.definition import Task, load_task
+from slm.task.metrics import interval, score_one
 from slm.verdict import Row, brief, by_whom, mark
 
 SHOWN = 20  # examples

@@ -58,7 +58,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """Rows of a JSON-lines file that this pipeline wrote itself; people's files go through `slm.records`."""
+    """Rows of a JSON-lines file that this pipeline wrote itself; people's files go through `slm.task.records`."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 

@@ -15,12 +15,11 @@ from typing import Any
 from datasketch import MinHash, MinHashLSH
 
 from slm.config.synthesis import Filters
-from slm.form import strict
 from slm.patterns import CONTROL, PERSONAL, REFUSALS, SECRETS, found
-from slm.quality import NEAR, Index, grams, normal, schema_error
-from slm.records import Record
-from slm.scoring import class_of
-from slm.task import Task
+from slm.quality import NEAR, Index, grams
+from slm.task.answers import class_of, normal, schema_error, strict
+from slm.task.definition import Task
+from slm.task.records import Record
 
 # Each filter, in the order in which they judge, with its switch in params.yaml; without one: always on. After all of them, and at a price, the
 # teacher itself is asked (slm/verify.py).

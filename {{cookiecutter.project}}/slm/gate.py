@@ -31,11 +31,11 @@ from slm.files import folder_mb, folder_sha256, read_json, read_jsonl, sha256_fi
 from slm.git import file_at, git_line
 from slm.integrity import judge_data, judge_integrity, judge_licences, judge_rounds
 from slm.ladder import table
-from slm.records import TASK, read_records
 from slm.released import RELEASED, predictions_of
-from slm.scoring import score_one
 from slm.tables import plain
-from slm.task import load_task
+from slm.task.definition import load_task
+from slm.task.metrics import score_one
+from slm.task.records import TASK, read_records
 from slm.verdict import Row, as_markdown, headline, row, rows_of, verdict
 from slm.waivers import WAIVERS, Waiver, Waivers, load_waivers, waive
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from slm.contract import Contract
 from slm.cost import SPREAD, spread
-from slm.records import TASK
+from slm.task.records import TASK
 from slm.verdict import Row, row
 
 

@@ -22,11 +22,10 @@ from typing import Any
 from slm.config.synthesis import Endpoint, Generate
 from slm.endpoint import Request, parameters_of, text_request
 from slm.errors import UserError
-from slm.form import unfenced
 from slm.patterns import REFUSALS
-from slm.records import TASK, Record
-from slm.scoring import class_of
-from slm.task import Task
+from slm.task.answers import class_of, unfenced
+from slm.task.definition import Task
+from slm.task.records import TASK, Record
 
 PERSONAS = (
     "a child of eight", "a teenager in a hurry", "a retired teacher who writes in whole sentences", "a nurse after a night shift",

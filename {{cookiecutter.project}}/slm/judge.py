@@ -31,11 +31,11 @@ from slm.gate import judge_metric
 from slm.git import file_at
 from slm.integrity import judge_rounds
 from slm.progress import track
-from slm.records import TASK, fixed_sample, prediction, read_records
 from slm.released import RELEASED, model_of, predictions_of, test_set_of
 from slm.runtime import ask_singly
-from slm.scoring import summarise
-from slm.task import Task, load_task
+from slm.task.definition import Task, load_task
+from slm.task.metrics import summarise
+from slm.task.records import TASK, fixed_sample, prediction, read_records
 from slm.verdict import Row, headline, row, verdict
 from slm.waivers import load_waivers, waive
 

@@ -9,9 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline, make_union
 
-from slm.records import TASK, Record
-from slm.scoring import class_of
-from slm.task import Task
+from slm.task.answers import class_of
+from slm.task.definition import Task
+from slm.task.records import TASK, Record
 
 FOLDS = 3
 SHOWN = 40

@@ -14,7 +14,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from slm.models import map_rows
-from slm.records import Record
+from slm.task.records import Record
 
 # A phrase seen less often would be a token that training hardly meets.
 SEEN = 20

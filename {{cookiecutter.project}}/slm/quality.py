@@ -7,17 +7,12 @@ from typing import Any
 import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from slm.records import Record
-from slm.scoring import FINAL, NOTHING, class_of, final_answer, parse
-from slm.task import Task
+from slm.task.answers import class_of, normal, schema_error
+from slm.task.definition import Task
+from slm.task.records import Record
 
 LONG = 200  # letters of a text above which one typo leaves most of its word 3-grams alone
 NEAR = 0.7  # word 3-gram Jaccard above which two requests count as the same
-
-
-def normal(text: str) -> str:
-    """Words only, lower case: what decides whether two requests are the same. A text without any is what it is."""
-    return " ".join(re.findall(r"\w+", text.casefold())) or text.strip()
 
 
 def grams(text: str) -> set[tuple[str, ...]]:
@@ -64,31 +59,6 @@ class Index:
             if similarity > best[1]:
                 best = (name, similarity)
         return best
-
-
-def schema_error(task: Task, asked: str, answer: str) -> str | None:
-    """What is wrong with an answer by the task's schema, or as an answer to this request; None if nothing is."""
-    if task.kind == "label":
-        return None if answer in task.labels else f"{answer!r} is none of the labels"
-    if task.kind == "answer":
-        quoted = f" {normal(answer)} " in f" {normal(asked)} "
-        return None if quoted or answer == task.no_answer else f"{answer[:80]!r} does not stand in the passage, word for word"
-    if task.kind == "reasoning":
-        if final_answer(answer) is None:
-            return f"no final answer: {answer[-80:]!r} does not end in a line with {FINAL!r} and the answer"
-        thought = bool(answer.rpartition(FINAL)[0].strip())
-        return None if thought == task.rationale else f"{'a' if thought else 'no'} rationale before the final answer: {answer[:80]!r}"
-    if task.kind != "json":
-        return None
-    value = parse(answer)
-    if value is NOTHING:
-        return f"not JSON: {answer[:80]}"
-    error = next(iter(sorted(task.validator.iter_errors(value), key=lambda e: len(e.path), reverse=True)), None)
-    if error is None:
-        return None
-    if error.context:  # oneOf/anyOf: the branch that came furthest says what is wrong
-        error = max(error.context, key=lambda e: (len(e.path), e.validator != "const"))
-    return f"{'.'.join(map(str, error.absolute_path)) or 'answer'}: {error.message[:120]} in {answer[:120]}"
 
 
 def frame(task: Task, records: list[Record], held_out: Index | None) -> pd.DataFrame:

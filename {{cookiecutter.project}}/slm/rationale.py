@@ -8,8 +8,8 @@ import re
 from typing import Any
 
 from slm.config.synthesis import Endpoint
-from slm.form import strict, unfenced
-from slm.task import Task
+from slm.task.answers import strict, unfenced
+from slm.task.definition import Task
 
 TOKENS = 512  # for the reasoning, beside those of the answer
 FIELD = 'Reason first. Reply with one JSON object, {"rationale": "your reasoning in a few sentences", "answer": …}, whose second field is the answer.'

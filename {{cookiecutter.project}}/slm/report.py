@@ -21,9 +21,10 @@ from slm.errors import UserError, stage
 from slm.files import read_json, read_jsonl, write_text
 from slm.gate import REPORTS, judge
 from slm.ladder import table
-from slm.scoring import class_of, interval, score_one, valid
 from slm.seeds import made_from
-from slm.task import Task, load_task
+from slm.task.answers import class_of, valid
+from slm.task.definition import Task, load_task
+from slm.task.metrics import interval, score_one
 from slm.verdict import Row, headline, rows_of
 
 OUTPUT = REPORTS / "report.html"

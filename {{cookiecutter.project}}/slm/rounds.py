@@ -13,13 +13,12 @@ from slm.budget import NOTHING, dollars, worst_case
 from slm.config.synthesis import Synthesize
 from slm.endpoint import Request, key_of, parameters_of
 from slm.filters import Sieve
-from slm.form import tidied
 from slm.invent import calls_of, provenance_of, read_requests
-from slm.quality import normal
 from slm.rationale import apart
-from slm.records import Record
 from slm.store import Spent, Store
-from slm.task import Task
+from slm.task.answers import normal, tidied
+from slm.task.definition import Task
+from slm.task.records import Record
 from slm.verify import question_of, said_wrong
 
 # Of each prompt: the answer to keep with what is known of it, None if there is none; and then why.

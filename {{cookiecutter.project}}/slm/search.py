@@ -29,9 +29,9 @@ from slm.copies import GIVEN, RETRY, copy
 from slm.dvc_cli import dvc, dvc_status, out_of_lock
 from slm.errors import UserError, stage
 from slm.files import read_json, sha256_file, sha256_json
-from slm.records import TASK, prediction, read_records
 from slm.space import STAGES, Space, nested, value_of
 from slm.tables import plain
+from slm.task.records import TASK, prediction, read_records
 
 WORK, SPACE, TEST = Path(".cache/search"), Path("search.yaml"), TASK / "test.jsonl"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -62,8 +62,8 @@ def validation_score(folder: Path) -> dict[str, Any]:
     from slm.chat import encode_prompt
     from slm.generation import generate
     from slm.models import load_model, load_tokenizer, parameters_m
-    from slm.scoring import summarise
-    from slm.task import load_task
+    from slm.task.definition import load_task
+    from slm.task.metrics import summarise
 
     params, task = load_params(folder / "params.yaml"), load_task(folder / TASK / "task.yaml")
     records = read_records(folder / TASK / "validation.jsonl", answered=True)

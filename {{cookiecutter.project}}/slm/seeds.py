@@ -21,9 +21,9 @@ from slm.copies import RETRY, copy
 from slm.dvc_cli import dvc, dvc_status, out_of_lock
 from slm.errors import UserError, stage
 from slm.files import read_jsonl, sha256_json, write_json, write_jsonl
-from slm.scoring import score_one
 from slm.tables import plain
-from slm.task import load_task
+from slm.task.definition import load_task
+from slm.task.metrics import score_one
 
 WORK, ANSWERS, OUTPUT = Path(".cache/seeds"), Path("predictions/seeds"), Path("reports/seeds.json")
 

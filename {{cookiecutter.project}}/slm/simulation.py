@@ -18,9 +18,9 @@ from slm.compare import slices_of
 from slm.contract import Released
 from slm.errors import UserError
 from slm.files import read_jsonl
-from slm.scoring import score_one
 from slm.statistics import bounds, chance, chance_of_drop
-from slm.task import Task
+from slm.task.definition import Task
+from slm.task.metrics import score_one
 
 Array = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from slm.chat import encode_example
 from slm.files import read_jsonl
-from slm.records import Record
+from slm.task.records import Record
 
 
 def read_synthetic(records: Path, logprobs: Path) -> list[tuple[Record, np.ndarray, np.ndarray]]:

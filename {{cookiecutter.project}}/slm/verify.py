@@ -6,7 +6,7 @@ from typing import Any
 
 from slm.config.synthesis import Endpoint
 from slm.endpoint import Request, text_request
-from slm.task import Task
+from slm.task.definition import Task
 
 MOST_TOKENS = 16
 SYSTEM = """You check the answers of an assistant. What the assistant is told:

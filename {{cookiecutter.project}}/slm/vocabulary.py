@@ -15,7 +15,7 @@ from slm.config.params import Params
 from slm.errors import UserError
 from slm.models import load_model, load_tokenizer, map_rows, save_model
 from slm.phrases import add_phrases, learn_phrases
-from slm.records import TASK, read_prompts, read_records
+from slm.task.records import TASK, read_prompts, read_records
 
 # The commonest merges come first in a BPE vocabulary: they keep texts that the task never saw short.
 PREFIX = 1024

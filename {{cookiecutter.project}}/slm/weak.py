@@ -15,10 +15,10 @@ from slm.config.edit import edit
 from slm.config.params import PARAMS, load_params
 from slm.errors import UserError, stage
 from slm.progress import track
-from slm.records import TASK, prediction, read_records
 from slm.runtime import ask_singly
-from slm.scoring import summarise
-from slm.task import load_task
+from slm.task.definition import load_task
+from slm.task.metrics import summarise
+from slm.task.records import TASK, prediction, read_records
 
 SMALLEST = 8  # examples of a slice: below that its score says little
 

@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from slm.chat import encode_answer, use_short_template
 from slm.config.edit import rewrite
 from slm.files import write_json, write_jsonl, write_text
-from slm.task import Task
+from slm.task.definition import Task
 
 ROOT = Path(__file__).parent.parent
 TEXTS = [

@@ -3,7 +3,7 @@
 import pytest
 
 from slm.agreement import agreed
-from slm.task import Task
+from slm.task.definition import Task
 
 LABEL = Task(name="t", kind="label", instruction="i", labels=["a", "b"])
 TEXT = Task(name="t", kind="text", instruction="i")

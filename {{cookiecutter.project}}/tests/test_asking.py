@@ -22,7 +22,7 @@ from slm.errors import UserError
 from slm.invent import RECIPES
 from slm.pace import retry_after
 from slm.store import Store
-from slm.task import Task
+from slm.task.definition import Task
 
 KEY = "sk-planted-0123456789"
 SERVER = Path(__file__).parent / "teacher_server.py"

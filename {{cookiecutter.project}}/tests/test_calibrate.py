@@ -13,7 +13,7 @@ from slm.contract import Contract, Gate, Released
 from slm.errors import UserError
 from slm.files import write_jsonl
 from slm.simulation import Answers, decline, evidence, history, pair, read_answers
-from slm.task import Task
+from slm.task.definition import Task
 
 LIMITS = Released(
     margin=0.065, best_margin=0.065, time=1.15, memory=1.15, weights=1.02, slice_size=30, alpha=0.1, best_alpha=0.05, slice_alpha=0.2

@@ -11,8 +11,8 @@ from slm.claims import alike, with_true_labels, wrong_figures, wrong_papers
 from slm.files import read_json, sha256_file, write_json, write_jsonl
 from slm.ladder import COST, RUNGS, build
 from slm.papers import checksums
-from slm.records import Record
-from slm.scoring import summarise
+from slm.task.metrics import summarise
+from slm.task.records import Record
 
 RIGHT, WRONG = '{"name":"a","arguments":{}}', '{"name":"b","arguments":{}}'
 RECORDS = [Record(str(i), [{"role": "user", "content": f"p{i}"}, {"role": "assistant", "content": RIGHT}], ["plain"]) for i in range(4)]

@@ -14,7 +14,7 @@ from slm.early_stopping import validation_score
 from slm.errors import UserError
 from slm.files import read_json
 from slm.models import load_model, load_tokenizer
-from slm.records import TASK, read_records
+from slm.task.records import TASK, read_records
 
 SCORES = [0.1, 0.5, 0.4, 0.5, 0.9]  # with a patience of two, the fourth ends it: as good is no better
 

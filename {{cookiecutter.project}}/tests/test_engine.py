@@ -18,8 +18,8 @@ from slm.config.params import Compute, Params, Synthesize
 from slm.engine import answer_all
 from slm.files import sha256_json
 from slm.models import load_tokenizer, save_model
-from slm.records import Record
 from slm.store import Store, pack
+from slm.task.records import Record
 
 RECORDS = [Record(str(i), [{"role": "user", "content": f"turn on the {'kitchen ' * (i % 5)}light {i}"}]) for i in range(62)]
 

@@ -6,9 +6,9 @@ import pytest
 
 from slm.config.synthesis import Filters
 from slm.filters import STEPS, Sieve
-from slm.form import tidied
-from slm.records import Record
-from slm.task import Task
+from slm.task.answers import tidied
+from slm.task.definition import Task
+from slm.task.records import Record
 
 ON = {
     "refusal": True,

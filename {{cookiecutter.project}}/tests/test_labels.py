@@ -4,7 +4,7 @@ import json
 import random
 
 from slm.labels import doubtful_labels
-from slm.records import Record
+from slm.task.records import Record
 
 SAID = {
     "set_light": ["turn on the {} lamp", "lights up in the {}", "dim the {} light", "make the {} brighter"],

@@ -15,8 +15,8 @@ from slm.errors import UserError
 from slm.files import read_json
 from slm.generation import _generate_batch
 from slm.models import load_model, load_tokenizer
-from slm.records import TASK, read_records
 from slm.rounding import round_in_training
+from slm.task.records import TASK, read_records
 from slm.training import train
 
 

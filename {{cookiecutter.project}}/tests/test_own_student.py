@@ -22,7 +22,7 @@ from slm.config.params import load_params
 from slm.files import read_json, read_jsonl, weights_sha256, write_jsonl
 from slm.generation import generate
 from slm.models import load_model, load_tokenizer, save_model
-from slm.records import TASK, read_records
+from slm.task.records import TASK, read_records
 from slm.vocabulary import PREFIX
 
 REPO, REVISION = "someone/other", "0123456789abcdef0123456789abcdef01234567"

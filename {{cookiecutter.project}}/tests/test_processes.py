@@ -24,8 +24,8 @@ from slm.files import read_json, sha256_file, write_json, write_text
 from slm.models import adapt, load_tokenizer, save_model
 from slm.phrases import add_phrases
 from slm.processes import spread
-from slm.records import TASK, read_records
 from slm.shards import check_sharding
+from slm.task.records import TASK, read_records
 from slm.training import _Sampler, train
 
 # As gradients are summed in another order, the last bits differ; a high learning rate would make more of them.

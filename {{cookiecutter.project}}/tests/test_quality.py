@@ -2,9 +2,10 @@
 
 import pytest
 
-from slm.quality import NEAR, Index, frame, normal, schema_error, typos
-from slm.records import Record
-from slm.task import Task
+from slm.quality import NEAR, Index, frame, typos
+from slm.task.answers import normal, schema_error
+from slm.task.definition import Task
+from slm.task.records import Record
 
 INDEX = Index(
     [

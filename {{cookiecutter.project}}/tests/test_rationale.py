@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 
 from slm.config.synthesis import Endpoint
 from slm.rationale import apart, instruction, with_rationale
-from slm.task import Task
+from slm.task.definition import Task
 
 LABEL = Task(name="t", kind="label", instruction="i", labels=["a", "b"])
 TEXT = Task(name="t", kind="text", instruction="i")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from slm.errors import UserError
-from slm.records import Record, prediction, read_records
+from slm.task.records import Record, prediction, read_records
 
 GOOD = {"id": "1", "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "{}"}]}
 

@@ -11,8 +11,8 @@ from slm import report
 from slm.config.params import load_params
 from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, write_jsonl, write_text
 from slm.ladder import RUNGS
-from slm.scoring import summarise
-from slm.task import load_task
+from slm.task.definition import load_task
+from slm.task.metrics import summarise
 
 ROOT = Path(__file__).parents[1]
 EVIL = '<script>alert("1")</script><img src="https://example.org/x.png">'

@@ -1,7 +1,7 @@
 import pytest
 
-from slm.scoring import interval, score_one, summarise
-from slm.task import SCORES, Task
+from slm.task.definition import SCORES, Task
+from slm.task.metrics import interval, score_one, summarise
 
 EXPECTED = '{"name":"a","arguments":{"n":21,"t":"Hey Jude"}}'
 

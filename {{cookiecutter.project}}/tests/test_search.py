@@ -20,9 +20,9 @@ from slm.config.loader import load_yaml, parse_yaml
 from slm.config.params import load_params
 from slm.errors import UserError
 from slm.files import write_text
-from slm.records import TASK
 from slm.search import SPACE, WORK, made_from, open_study, ranked
 from slm.space import Space
+from slm.task.records import TASK
 from tests.conftest import QUICK, ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -132,7 +132,7 @@ def test_what_a_score_depends_on_makes_a_study_of_its_own(locked: Path):
     search.rewrite({"distill": {"layers": 2}, "measure": {"rounds": 9}})  # searched, and of no concern
     assert key() == first
     assert key(KNOBS.replace("0.25", "0.5")) != first
-    for path in (TASK / "validation.jsonl", Path("slm/scoring.py"), Path("pipeline/distill.py")):
+    for path in (TASK / "validation.jsonl", Path("slm/task/metrics.py"), Path("pipeline/distill.py")):
         was = path.read_bytes()
         path.write_bytes(was + b"\n")
         assert key() != first

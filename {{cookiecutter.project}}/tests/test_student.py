@@ -21,8 +21,8 @@ from slm.generation import generate, perplexity
 from slm.models import adapt, load_model, load_tokenizer, map_rows, merged, save_model, with_adapters
 from slm.phrases import add_phrases, learn_phrases
 from slm.pruning import choose_layers, keep_layers, keep_neurons, loss_of
-from slm.records import TASK, Record, read_records
 from slm.rounding import RoundedLinear, round_in_training
+from slm.task.records import TASK, Record, read_records
 from slm.training import _Sampler, answer_loss, train
 from slm.vocabulary import trim
 from tests.conftest import TEXTS

@@ -18,7 +18,7 @@ from slm.config.params import load_params
 from slm.errors import UserError
 from slm.files import read_jsonl, write_jsonl, write_text
 from slm.store import Store
-from slm.task import load_task
+from slm.task.definition import load_task
 from slm.verify import question_of
 from tests.conftest import Server
 

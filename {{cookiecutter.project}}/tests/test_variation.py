@@ -3,8 +3,8 @@
 import json
 
 from slm.config.params import Augment
-from slm.records import Record
-from slm.variation import DISTINCT, open_slots, vary
+from slm.task.augmentation import DISTINCT, open_slots, vary
+from slm.task.records import Record
 
 ITEMS = [f"Thing {chr(97 + i)}" for i in range(DISTINCT)]
 

@@ -11,97 +11,15 @@ kind reasoning  exact_match of the final answer, which follows the last "Answer:
 An answer is valid if its caller can read it: by the schema, one of the labels, some text, a final answer.
 """
 
-import json
-import re
 from collections import defaultdict
 from collections.abc import Callable
-from decimal import Decimal
 from functools import cache
 from typing import Any
 
 from statsmodels.stats.proportion import proportion_confint
 
-from slm.task import SCORES, Task
-
-NOTHING = object()  # an answer that cannot be read
-DEEPEST = 64
-FINAL = "Answer:"  # what stands before a final answer
-NUMBER = re.compile(r"[-+]?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?")
-
-
-def parse(answer: str) -> Any:
-    try:
-        value = json.loads(answer)
-    except (ValueError, RecursionError):  # ValueError: also of a number with thousands of digits
-        return NOTHING
-    return NOTHING if deep(value) else value
-
-
-def deep(value: Any, levels: int = DEEPEST) -> bool:
-    """Whether lists and objects stand in one another deeper than anybody asks for: what reads them would not come to an end."""
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels == 0 or any(deep(part, levels - 1) for part in parts)
-
-
-def canonical(value: Any) -> Any:
-    """Equal answers become equal values: key order, letter case, outer blanks and 21 against 21.0 do not matter."""
-    if isinstance(value, dict):
-        return {str(k).strip().casefold(): canonical(v) for k, v in sorted(value.items())}
-    if isinstance(value, list):
-        return [canonical(v) for v in value]
-    if isinstance(value, str):
-        return value.strip().casefold()
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return ("bool", value) if isinstance(value, bool) else value  # True is not 1
-
-
-def fields(value: Any, path: str = "") -> set[tuple[str, str]]:
-    """Leaves of a canonical answer as (path, value)."""
-    if isinstance(value, dict):
-        return {leaf for k, v in value.items() for leaf in fields(v, f"{path}.{k}")}
-    if isinstance(value, list):
-        return {leaf for v in value for leaf in fields(v, f"{path}[]")}
-    return {(path, json.dumps(value, sort_keys=True))}
-
-
-def final_answer(answer: str) -> str | None:
-    """What follows the last "Answer:"; None where nothing does, or more than one line."""
-    _, mark, tail = answer.rpartition(FINAL)
-    final = tail.strip()
-    return final if mark and final and "\n" not in final else None
-
-
-def same_value(one: str, other: str) -> bool:
-    """Whether two final answers are the same: as numbers (1,200.50 is 1200.5), else letter by letter without case; a full stop at the end says nothing."""
-    left, right = (text.strip().removesuffix(".").casefold() for text in (one, other))
-    if NUMBER.fullmatch(left) and NUMBER.fullmatch(right):
-        return Decimal(left.replace(",", "")) == Decimal(right.replace(",", ""))
-    return left == right
-
-
-def valid(task: Task, answer: str) -> bool:
-    if task.kind == "json":
-        if answer not in task.known_answers:
-            value = parse(answer)
-            task.known_answers[answer] = value is not NOTHING and task.validator.is_valid(value)
-        return task.known_answers[answer]
-    if task.kind == "label":
-        return answer.strip().casefold() in {label.casefold() for label in task.labels}
-    if task.kind == "reasoning":
-        return final_answer(answer) is not None
-    return bool(answer.strip())
-
-
-def class_of(task: Task, answer: str) -> str | None:
-    """The class of an answer, for the confusion table; None where the task has none."""
-    if task.kind == "label":
-        return answer.strip().casefold() if valid(task, answer) else "(invalid)"
-    if task.kind != "json" or task.class_field is None:
-        return None
-    value = parse(answer)
-    name = value.get(task.class_field) if isinstance(value, dict) else None
-    return name if isinstance(name, str) else "(invalid)"
+from slm.task.answers import NOTHING, canonical, class_of, fields, final_answer, parse, same_value, valid
+from slm.task.definition import SCORES, Task
 
 
 def _json(expected: str, answer: str) -> dict[str, Any]:

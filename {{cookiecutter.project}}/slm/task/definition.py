@@ -9,9 +9,9 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from slm.config.loader import load_yaml
-from slm.records import TASK
+from slm.task.records import TASK
 
-# The figures of one answer that can be a kind's score (slm/scoring.py says what each is); the first is, unless task.yaml names another.
+# The figures of one answer that can be a kind's score (slm/task/metrics.py says what each is); the first is, unless task.yaml names another.
 SCORES = {
     "json": ("exact_match", "field_f1"),
     "label": ("exact_match",),
@@ -26,7 +26,7 @@ class Task(BaseModel):
 
     name: str = Field(min_length=1)
     kind: Literal["json", "label", "text", "answer", "reasoning"] = Field(
-        description="how an answer is read and scored, see slm/scoring.py"
+        description="how an answer is read and scored, see slm/task/metrics.py"
     )
     score: str = Field("", description="which of the kind's figures decides; absent: the kind's first")
     instruction: str = Field(min_length=1, description="what a model that was not taught must be told")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from slm.config.params import Augment
-from slm.records import Record
+from slm.task.records import Record
 
 # A field is open, its values free text, if so many different ones were copied, and so large a share of all. Rooms and states are not.
 DISTINCT, COPIED = 20, 0.5
