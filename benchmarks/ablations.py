@@ -175,20 +175,21 @@ def main() -> None:
 
 
 def student(way: Way, steps: int) -> dict[str, Any]:
-    from slm.chat import collate, encode_example, encode_prompt
     from slm.config.params import Augment, Rounding, load_params
     from slm.files import RESUME, sha256_json
-    from slm.generation import generate
-    from slm.models import load_model, load_tokenizer, with_adapters
+    from slm.modeling.checkpoints import load_model, load_tokenizer, with_adapters
+    from slm.modeling.encoding import collate, encode_example, encode_prompt
+    from slm.modeling.generation import generate
+    from slm.modeling.loss import answer_loss
+    from slm.modeling.qat import round_in_training
+    from slm.modeling.vocabulary import prepare
     from slm.pruning import keep_layers, keep_neurons
-    from slm.rounding import round_in_training
     from slm.synthetic import encode_synthetic, read_synthetic
     from slm.task.augmentation import vary
     from slm.task.definition import load_task
     from slm.task.metrics import score_one
     from slm.task.records import TASK, fixed_sample, read_prompts, read_records
-    from slm.training import answer_loss, train
-    from slm.vocabulary import prepare
+    from slm.training import train
     from torch import inference_mode
     from tried import by_place, keep_head_groups, layers_of, losses_of, with_teacher
 

@@ -56,16 +56,17 @@ def main() -> None:
 
 def compared(steps: int) -> dict[str, float]:
     from peft import PeftModel
-    from slm.chat import collate, encode_example, encode_prompt
     from slm.config.params import load_params
-    from slm.generation import generate
-    from slm.models import adapt, load_model, load_tokenizer
+    from slm.modeling.checkpoints import adapt, load_model, load_tokenizer
+    from slm.modeling.encoding import collate, encode_example, encode_prompt
+    from slm.modeling.generation import generate
+    from slm.modeling.loss import answer_loss
+    from slm.modeling.vocabulary import prepare
     from slm.task.answers import class_of
     from slm.task.definition import load_task
     from slm.task.metrics import score_one
     from slm.task.records import TASK, fixed_sample, read_records
-    from slm.training import answer_loss, train
-    from slm.vocabulary import prepare
+    from slm.training import train
     from torch import inference_mode
 
     params, task = load_params(), load_task()

@@ -15,7 +15,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 PROJECT = Path(sys.argv[1])
 sys.path.insert(0, str(PROJECT))
 
-from slm.models import load_tokenizer  # noqa: E402
+from slm.modeling.checkpoints import load_tokenizer  # noqa: E402
 from slm.quality import NEAR, Index
 from slm.task.answers import canonical, normal, parse
 from slm.task.definition import load_task  # noqa: E402

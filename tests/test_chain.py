@@ -84,7 +84,7 @@ TOKENIZERS_AGREE = """
 import sys
 from pathlib import Path
 import onnxruntime_genai as og
-from slm.models import load_tokenizer
+from slm.modeling.checkpoints import load_tokenizer
 from slm.task.records import TASK, read_prompts, read_records
 base, cut = (load_tokenizer(Path("models") / name) for name in ("base", "finetuned"))
 runtime = og.Tokenizer(og.Model("models/int4"))
@@ -218,7 +218,7 @@ def test_openai_client_talks_to_the_server(server: str, chain: Path):
 
 PHRASES_ALONE_MOVED = """
 from pathlib import Path
-from slm.models import load_model
+from slm.modeling.checkpoints import load_model
 from slm.config.params import load_params
 before, after = (load_model(Path("models") / name, load_params()) for name in ("distilled", "finetuned"))
 rows, phrases = after.model.embed_tokens.weight, after.config.phrases
@@ -253,7 +253,7 @@ OTHER_FAMILY = """
 import torch
 from pathlib import Path
 from transformers import Qwen2Config, Qwen2ForCausalLM
-from slm.models import load_tokenizer, save_model
+from slm.modeling.checkpoints import load_tokenizer, save_model
 from slm.config.params import rewrite
 tokenizer, revision = load_tokenizer(Path("models/base")), "0123456789abcdef0123456789abcdef01234567"
 torch.manual_seed(0)

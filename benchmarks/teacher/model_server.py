@@ -31,7 +31,7 @@ class Models:
 
     def __init__(self, project: Path) -> None:
         from slm.config.params import load_params
-        from slm.models import load_model, load_tokenizer
+        from slm.modeling.checkpoints import load_model, load_tokenizer
 
         params = load_params(project / "params.yaml")
         folders = {False: project / "models" / "teacher", True: project / "models" / "base"}
@@ -56,8 +56,8 @@ class Models:
                             asked.done.set()
 
     def _answer(self, batch: list[Asked]) -> None:
-        from slm.chat import encode_prompt
-        from slm.generation import generate
+        from slm.modeling.encoding import encode_prompt
+        from slm.modeling.generation import generate
 
         model, tokenizer = self.loaded[False]
         prompts = [encode_prompt(tokenizer, [m for m in a.request["messages"] if m["role"] != "system"]) for a in batch]

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from slm.chat import encode_prompt
 from slm.config.params import load_params
 from slm.errors import UserError, stage
 from slm.files import folder_sha256, replacing, write_json
-from slm.generation import generate
-from slm.models import load_model, load_tokenizer
+from slm.modeling.checkpoints import load_model, load_tokenizer
+from slm.modeling.encoding import encode_prompt
+from slm.modeling.generation import generate
 from slm.olive import run_recipe
 from slm.progress import print_closing_line, track
 from slm.runtime import GenAI

@@ -23,9 +23,9 @@ TEST = TASK / "test.jsonl"
 
 
 def by_transformers(folder: Path, prompts: list[list[dict[str, str]]], params: Params) -> Iterator[tuple[int, str, bool]]:
-    from slm.chat import encode_prompt
     from slm.engine import answer_all
-    from slm.models import load_tokenizer
+    from slm.modeling.checkpoints import load_tokenizer
+    from slm.modeling.encoding import encode_prompt
 
     tokenizer = load_tokenizer(folder)
     ids = [encode_prompt(tokenizer, messages) for messages in prompts]
@@ -63,9 +63,9 @@ def by_endpoint(task: Task, prompts: list[list[dict[str, str]]], params: Params)
 
 
 def perplexity_of(folder: Path, records: list[Record], params: Params) -> float:
-    from slm.chat import encode_example
-    from slm.generation import perplexity
-    from slm.models import load_model, load_tokenizer
+    from slm.modeling.checkpoints import load_model, load_tokenizer
+    from slm.modeling.encoding import encode_example
+    from slm.modeling.generation import perplexity
 
     tokenizer, model = load_tokenizer(folder), load_model(folder, params)
     examples = [encode_example(tokenizer, r) for r in records]

@@ -11,7 +11,7 @@ from slm.base_model import hub_snapshot, unpack_wheel
 from slm.config.params import Hub, Wheel, load_params
 from slm.errors import UserError, stage
 from slm.files import replacing, write_json
-from slm.models import parameters_m, save_model
+from slm.modeling.checkpoints import parameters_m, save_model
 from slm.progress import print_closing_line
 from slm.pruning import check_family, keep_layers
 

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from slm.chat import encode_example
 from slm.config.params import load_params
 from slm.early_stopping import validation_score
 from slm.errors import stage
 from slm.files import folder_sha256, read_json, replacing, sha256_file, write_json
-from slm.models import adapt, load_tokenizer, merged, parameters_m, save_model
+from slm.modeling.checkpoints import adapt, load_tokenizer, merged, parameters_m, save_model
+from slm.modeling.encoding import encode_example
 from slm.processes import spread
 from slm.progress import print_closing_line
 from slm.task.records import TASK, read_records

@@ -3,18 +3,18 @@
 import tempfile
 from pathlib import Path
 
-from slm.chat import encode_example
 from slm.config.params import Params, load_params
 from slm.early_stopping import validation_score
 from slm.errors import stage
 from slm.files import folder_sha256, replacing, sha256_file, sha256_json, write_json
-from slm.models import adapt, load_tokenizer, merged, parameters_m, save_model
+from slm.modeling.checkpoints import adapt, load_tokenizer, merged, parameters_m, save_model
+from slm.modeling.encoding import encode_example
+from slm.modeling.vocabulary import prepare
 from slm.processes import spread
 from slm.progress import print_closing_line
 from slm.task.augmentation import vary
 from slm.task.records import TASK, read_prompts, read_records
 from slm.training import forget_checkpoints, train
-from slm.vocabulary import prepare
 
 BASE = Path("models/base")
 OUTPUT = Path("models/teacher")

@@ -45,10 +45,11 @@ JUDGE = {
     "pipeline/package.py": "the ladder",
     "slm/config/*": "the judge's code",
     "slm/task/*": "the judge's code",
+    "slm/modeling/*": "the judge's code",
 } | {
     f"slm/{name}.py": "the judge's code"
     for name in (
-        "__init__", "bench", "dvc_cli", "git", "tables", "candidate", "changes", "chat", "claims", "comment", "compare", "contract", "cost", "data_figures", "errors", "explain", "files", "gate", "github",
+        "__init__", "bench", "dvc_cli", "git", "tables", "candidate", "changes", "claims", "comment", "compare", "contract", "cost", "data_figures", "errors", "explain", "files", "gate", "github",
         "integrity", "judge", "ladder", "papers", "plan", "progress", "released", "runtime", "seal", "statistics", "verdict", "waivers", "workflow",
     )
 }  # fmt: skip

@@ -5,9 +5,9 @@ from typing import Any
 
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase
 
-from slm.chat import encode_answer, encode_prompt
-from slm.generation import generate
-from slm.memory import rows_to_answer
+from slm.modeling.encoding import encode_answer, encode_prompt
+from slm.modeling.generation import generate
+from slm.modeling.memory import rows_to_answer
 from slm.task.definition import load_task
 from slm.task.metrics import score_one
 from slm.task.records import TASK, read_records

@@ -16,15 +16,15 @@ from transformers import PreTrainedTokenizerBase
 
 from slm.config.params import Params
 from slm.errors import UserError
-from slm.generation import Answer, batches, generate
-from slm.memory import rows_to_answer
-from slm.models import load_model, load_tokenizer
+from slm.modeling.checkpoints import load_model, load_tokenizer
+from slm.modeling.generation import Answer, batches, generate
+from slm.modeling.memory import rows_to_answer
 
 
 def answer_all(
     folder: Path, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], params: Params, batch_size: int, limit: int, top_k: int = 0
 ) -> Iterator[tuple[int, Answer]]:
-    """Yield (index of the prompt, answer), as `slm.generation.generate` does.
+    """Yield (index of the prompt, answer), as `slm.modeling.generation.generate` does.
 
     Args:
         limit: tokens of an answer, at most.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slm.config.params import Params
 from slm.errors import UserError
-from slm.models import device_of
+from slm.modeling.checkpoints import device_of
 
 
 def spread(module: str, params: Params) -> bool:

@@ -9,8 +9,8 @@ from torch.nn import ModuleList, Parameter
 from transformers import PreTrainedModel
 
 from slm.errors import UserError
+from slm.modeling.loss import answer_loss
 from slm.progress import track
-from slm.training import answer_loss
 
 
 def check_family(model: PreTrainedModel, name: str) -> None:

@@ -59,9 +59,9 @@ def made_from(root: Path, space: Space) -> str:
 
 def validation_score(folder: Path) -> dict[str, Any]:
     """How the copy's student answers the validation set: score with its 95% interval, and millions of parameters."""
-    from slm.chat import encode_prompt
-    from slm.generation import generate
-    from slm.models import load_model, load_tokenizer, parameters_m
+    from slm.modeling.checkpoints import load_model, load_tokenizer, parameters_m
+    from slm.modeling.encoding import encode_prompt
+    from slm.modeling.generation import generate
     from slm.task.definition import load_task
     from slm.task.metrics import summarise
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from slm.chat import encode_example
 from slm.files import read_jsonl
+from slm.modeling.encoding import encode_example
 from slm.task.records import Record
 
 

@@ -17,9 +17,9 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from slm.chat import encode_answer, use_short_template
 from slm.config.edit import rewrite
 from slm.files import write_json, write_jsonl, write_text
+from slm.modeling.encoding import encode_answer, use_short_template
 from slm.task.definition import Task
 
 ROOT = Path(__file__).parent.parent
@@ -112,7 +112,7 @@ def labelled(name: str, count: int) -> list[dict]:
 @pytest.fixture
 def project(tiny, tmp_path: Path) -> Path:
     """This project with a task of two labels, and what a student is made from as the stages before `distill` leave it: a tiny teacher and its answers."""
-    from slm.models import save_model  # seconds, and few tests need it
+    from slm.modeling.checkpoints import save_model  # seconds, and few tests need it
 
     folder = tmp_path / "project"
     for name in ("pipeline", "slm", "recipes", "task/expectations"):

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from slm.chat import SHORT_CHATML, encode_answer, encode_prompt, use_short_template
 from slm.files import read_json, write_json
+from slm.modeling.encoding import SHORT_CHATML, encode_answer, encode_prompt, use_short_template
 from slm.olive import pad_with_what_no_prompt_holds
 
 USER, REPLY, MORE = (

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from slm import training
-from slm.chat import encode_example
 from slm.config.params import load_params
 from slm.early_stopping import validation_score
 from slm.errors import UserError
 from slm.files import read_json
-from slm.models import load_model, load_tokenizer
+from slm.modeling.checkpoints import load_model, load_tokenizer
+from slm.modeling.encoding import encode_example
 from slm.task.records import TASK, read_records
 
 SCORES = [0.1, 0.5, 0.4, 0.5, 0.9]  # with a patience of two, the fourth ends it: as good is no better
@@ -109,7 +109,7 @@ def test_the_score_is_that_of_the_answers_to_the_validation_set(project: Path, m
     model = load_model(Path("models/teacher"), load_params())
     assert validation_score(tokenizer)(model) == pytest.approx(1 - 1 / len(records))
     # Where memory is short fewer are asked at once; here it is refused, since not even one fits.
-    monkeypatch.setattr("slm.memory.free_bytes", lambda _: 0)
+    monkeypatch.setattr("slm.modeling.memory.free_bytes", lambda _: 0)
     with pytest.raises(UserError, match="an answer to a prompt of"):
         validation_score(tokenizer)(model)
 

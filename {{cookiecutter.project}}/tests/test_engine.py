@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from pipeline.synthesize import ask_local
-from slm.chat import encode_prompt, use_short_template
 from slm.config.params import Compute, Params, Synthesize
 from slm.engine import answer_all
 from slm.files import sha256_json
-from slm.models import load_tokenizer, save_model
+from slm.modeling.checkpoints import load_tokenizer, save_model
+from slm.modeling.encoding import encode_prompt, use_short_template
 from slm.store import Store, pack
 from slm.task.records import Record
 

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from slm import memory
-from slm.chat import collate, encode_example, encode_prompt
 from slm.config.params import Rounding, load_params
 from slm.engine import answer_all
 from slm.errors import UserError
 from slm.files import read_json
-from slm.generation import _generate_batch
-from slm.models import load_model, load_tokenizer
-from slm.rounding import round_in_training
+from slm.modeling import memory
+from slm.modeling.checkpoints import load_model, load_tokenizer
+from slm.modeling.encoding import collate, encode_example, encode_prompt
+from slm.modeling.generation import _generate_batch
+from slm.modeling.qat import round_in_training
 from slm.task.records import TASK, read_records
 from slm.training import train
 
@@ -126,7 +126,8 @@ def test_answers_come_in_smaller_batches_where_memory_is_short(project: Path, mo
         said()
     leave(monkeypatch, 2.9 * needed[0])
     monkeypatch.setattr(
-        "slm.generation._generate_batch", lambda m, t, p, rows, *rest: seen.append(len(rows)) or _generate_batch(m, t, p, rows, *rest)
+        "slm.modeling.generation._generate_batch",
+        lambda m, t, p, rows, *rest: seen.append(len(rows)) or _generate_batch(m, t, p, rows, *rest),
     )
     assert said() == whole and set(seen) == {2}
     assert "memory is short: 2 of 8 prompts at once" in capsys.readouterr().out

@@ -16,14 +16,14 @@ from tokenizers.trainers import BpeTrainer
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from pipeline.package import base_of
-from slm.chat import SHORT_CHATML, encode_prompt
 from slm.config.edit import rewrite
 from slm.config.params import load_params
 from slm.files import read_json, read_jsonl, weights_sha256, write_jsonl
-from slm.generation import generate
-from slm.models import load_model, load_tokenizer, save_model
+from slm.modeling.checkpoints import load_model, load_tokenizer, save_model
+from slm.modeling.encoding import SHORT_CHATML, encode_prompt
+from slm.modeling.generation import generate
+from slm.modeling.vocabulary import PREFIX
 from slm.task.records import TASK, read_records
-from slm.vocabulary import PREFIX
 
 REPO, REVISION = "someone/other", "0123456789abcdef0123456789abcdef01234567"
 TEMPLATE = SHORT_CHATML.read_text(encoding="utf-8").replace("<|im_start|>", "[user] ").replace("<|im_end|>", "<|endoftext|>")

@@ -16,13 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from slm.chat import encode_example
 from slm.config.edit import rewrite
 from slm.config.params import load_params
 from slm.errors import UserError
 from slm.files import read_json, sha256_file, write_json, write_text
-from slm.models import adapt, load_tokenizer, save_model
-from slm.phrases import add_phrases
+from slm.modeling.checkpoints import adapt, load_tokenizer, save_model
+from slm.modeling.encoding import encode_example
+from slm.modeling.vocabulary import add_phrases
 from slm.processes import spread
 from slm.shards import check_sharding
 from slm.task.records import TASK, read_records

@@ -14,17 +14,17 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch.nn import ModuleList
 from transformers import PreTrainedTokenizerFast
 
-from slm.chat import IGNORE, collate, encode_example, use_short_template
 from slm.config.params import Rounding, load_params
 from slm.errors import UserError
-from slm.generation import generate, perplexity
-from slm.models import adapt, load_model, load_tokenizer, map_rows, merged, save_model, with_adapters
-from slm.phrases import add_phrases, learn_phrases
+from slm.modeling.checkpoints import adapt, load_model, load_tokenizer, map_rows, merged, save_model, with_adapters
+from slm.modeling.encoding import IGNORE, collate, encode_example, use_short_template
+from slm.modeling.generation import generate, perplexity
+from slm.modeling.loss import answer_loss
+from slm.modeling.qat import RoundedLinear, round_in_training
+from slm.modeling.vocabulary import add_phrases, learn_phrases, trim
 from slm.pruning import choose_layers, keep_layers, keep_neurons, loss_of
-from slm.rounding import RoundedLinear, round_in_training
 from slm.task.records import TASK, Record, read_records
-from slm.training import _Sampler, answer_loss, train
-from slm.vocabulary import trim
+from slm.training import _Sampler, train
 from tests.conftest import TEXTS
 
 
@@ -132,14 +132,14 @@ def test_trimmed_vocabulary_cuts_task_texts_alike_and_loses_no_text(tiny):
     words = [tokenizer.convert_ids_to_tokens(ids) for ids in before]
     with torch.no_grad():
         logits = model(torch.tensor([before[0]])).logits
-    import slm.vocabulary
+    import slm.modeling.vocabulary
 
-    size, prefix = len(tokenizer), slm.vocabulary.PREFIX
-    slm.vocabulary.PREFIX = 10
+    size, prefix = len(tokenizer), slm.modeling.vocabulary.PREFIX
+    slm.modeling.vocabulary.PREFIX = 10
     try:
         trim(model, tokenizer, TEXTS[:1])
     finally:
-        slm.vocabulary.PREFIX = prefix
+        slm.modeling.vocabulary.PREFIX = prefix
     assert len(tokenizer) < size
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
     assert tokenizer.convert_ids_to_tokens(tokenizer(TEXTS[0])["input_ids"]) == words[0]

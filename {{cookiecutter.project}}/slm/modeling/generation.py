@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from slm.chat import IGNORE, collate
+from slm.modeling.encoding import IGNORE, collate
 
 
 @dataclass
@@ -95,7 +95,7 @@ def _generate_batch(
 
 @torch.inference_mode()
 def perplexity(model: PreTrainedModel, examples: list[dict[str, Any]], pad_id: int, batch_size: int) -> float:
-    """Perplexity of the expected answers, given their prompts (torchmetrics); examples as `slm.chat.encode_example` makes them."""
+    """Perplexity of the expected answers, given their prompts (torchmetrics); examples as `slm.modeling.encoding.encode_example` makes them."""
     from torchmetrics.text import Perplexity
 
     model.eval()

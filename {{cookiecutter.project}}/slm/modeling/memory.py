@@ -7,8 +7,8 @@ from typing import Any
 import psutil
 import torch
 
-from slm.chat import collate
 from slm.errors import UserError
+from slm.modeling.encoding import collate
 
 SHARE = 0.8  # of what is free; the rest is for what nobody counted
 ADAM = 12  # bytes of a trained fp32 weight beside itself: its gradient and Adam's two moments
