@@ -16,7 +16,7 @@ PROJECT = Path(sys.argv[1])
 sys.path.insert(0, str(PROJECT))
 
 from slm.modeling.checkpoints import load_tokenizer  # noqa: E402
-from slm.quality import NEAR, Index
+from slm.quality.similarity import NEAR, Index
 from slm.task.answers import canonical, normal, parse
 from slm.task.definition import load_task  # noqa: E402
 from slm.task.metrics import score_one

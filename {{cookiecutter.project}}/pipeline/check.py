@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from slm.errors import UserError, stage
-from slm.expectations import explain, validate
 from slm.files import write_json
-from slm.labels import doubtful_labels
 from slm.progress import print_closing_line
-from slm.quality import Index, frame, similarity, summary
+from slm.quality.expectations import explain, validate
+from slm.quality.frame import frame, summary
+from slm.quality.label_errors import doubtful_labels
+from slm.quality.similarity import Index, similarity
 from slm.task.definition import load_task
 from slm.task.records import TASK, read_records
 

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError, stage
-from slm.expectations import explain, validate
 from slm.files import read_jsonl, write_json
 from slm.progress import print_closing_line
-from slm.quality import Index, frame, summary
+from slm.quality.expectations import explain, validate
+from slm.quality.frame import frame, summary
+from slm.quality.similarity import Index
 from slm.task.definition import load_task
 from slm.task.records import TASK, Record, read_records
 

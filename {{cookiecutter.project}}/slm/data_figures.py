@@ -28,7 +28,7 @@ def data_figures(task: Task, data: dict[str, Any], synthetic: dict[str, Any] | N
         provenance        share of those that say which teacher gave them for which prompt
         largest_class     share of the commonest class among the labelled examples to train on (where answers have classes)
         fewest_examples   examples to train on of the rarest class that the test set asks for (the same)
-        doubtful_labels   share of all labelled examples whose class looks wrong (slm/labels.py)
+        doubtful_labels   share of all labelled examples whose class looks wrong (slm/quality/label_errors.py)
         drift             Jensen-Shannon distance, 0 to 1, of the classes and tags trained on from those of the released model (the larger)
     """
     train, test = data["splits"]["train"], data["splits"]["test"]

@@ -16,7 +16,7 @@ from datasketch import MinHash, MinHashLSH
 
 from slm.config.synthesis import Filters
 from slm.patterns import CONTROL, PERSONAL, REFUSALS, SECRETS, found
-from slm.quality import NEAR, Index, grams
+from slm.quality.similarity import NEAR, Index, grams
 from slm.task.answers import class_of, normal, schema_error, strict
 from slm.task.definition import Task
 from slm.task.records import Record

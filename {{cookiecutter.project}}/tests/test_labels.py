@@ -3,7 +3,7 @@
 import json
 import random
 
-from slm.labels import doubtful_labels
+from slm.quality.label_errors import doubtful_labels
 from slm.task.records import Record
 
 SAID = {

@@ -2,7 +2,8 @@
 
 import pytest
 
-from slm.quality import NEAR, Index, frame, typos
+from slm.quality.frame import frame
+from slm.quality.similarity import NEAR, Index, typos
 from slm.task.answers import normal, schema_error
 from slm.task.definition import Task
 from slm.task.records import Record

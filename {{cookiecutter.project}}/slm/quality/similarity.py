@@ -1,14 +1,11 @@
-"""Facts about data: one table row for each record, and how near the splits are to each other."""
+"""How near requests are to each other: copies, copies with a typo, and the nearest record of another split."""
 
 import re
-from collections import Counter
-from typing import Any
 
 import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from slm.task.answers import class_of, normal, schema_error
-from slm.task.definition import Task
+from slm.task.answers import normal
 from slm.task.records import Record
 
 LONG = 200  # letters of a text above which one typo leaves most of its word 3-grams alone
@@ -61,30 +58,6 @@ class Index:
         return best
 
 
-def frame(task: Task, records: list[Record], held_out: Index | None) -> pd.DataFrame:
-    """One row for each record, the columns that the suites in task/expectations speak of."""
-    rows = []
-    for record in records:
-        asked = record.asked
-        leak = held_out.nearest(asked) if held_out else (None, 0.0)
-        rows.append(
-            {
-                "id": record.id,
-                "text": asked,
-                "normal_text": normal(asked),
-                "text_words": len(asked.split()),
-                "text_characters": len(asked),
-                "answer": record.answer,
-                "answer_characters": len(record.answer),
-                "answer_class": class_of(task, record.answer) if record.answer else None,
-                "schema_error": schema_error(task, asked, record.answer) if record.answer else None,
-                "tags": len(record.tags),
-                "leak": f"{asked} ~ {leak[0]}" if leak[1] > NEAR else None,
-            }
-        )
-    return pd.DataFrame(rows).astype({"schema_error": object, "leak": object})
-
-
 def similarity(reference: list[Record], asked: list[Record]) -> dict[str, float]:
     """How near the nearest record of `reference` is to each of `asked`: cosine of TF-IDF over words and word pairs."""
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
@@ -92,13 +65,3 @@ def similarity(reference: list[Record], asked: list[Record]) -> dict[str, float]
     nearest = (vectorizer.transform([r.asked for r in asked]) @ known.T).max(axis=1).toarray().ravel()
     series = pd.Series(nearest)
     return {"mean": float(series.mean()), "p50": float(series.median()), "p95": float(series.quantile(0.95)), "max": float(series.max())}
-
-
-def summary(task: Task, records: list[Record]) -> dict[str, Any]:
-    classes = Counter(class_of(task, r.answer) or "" for r in records if r.answer)
-    return {
-        "records": len(records),
-        "words_mean": sum(len(r.asked.split()) for r in records) / len(records),
-        "classes": dict(sorted(classes.items())),
-        "tags": dict(sorted(Counter(t for r in records for t in r.tags).items())),
-    }
