@@ -189,7 +189,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.task.definition import load_task
     from slm.task.metrics import score_one
     from slm.task.records import TASK, fixed_sample, read_prompts, read_records
-    from slm.training import train
+    from slm.training.trainer import train
     from torch import inference_mode
     from tried import by_place, keep_head_groups, layers_of, losses_of, with_teacher
 

@@ -66,7 +66,7 @@ def compared(steps: int) -> dict[str, float]:
     from slm.task.definition import load_task
     from slm.task.metrics import score_one
     from slm.task.records import TASK, fixed_sample, read_records
-    from slm.training import train
+    from slm.training.trainer import train
     from torch import inference_mode
 
     params, task = load_params(), load_task()

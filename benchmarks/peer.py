@@ -57,7 +57,7 @@ def inside(steps: int) -> dict[str, float]:
     from slm.task.definition import load_task
     from slm.task.metrics import score_one
     from slm.task.records import TASK, fixed_sample, read_records
-    from slm.training import train
+    from slm.training.trainer import train
     from trl import DistillationConfig, DistillationTrainer, SFTConfig, SFTTrainer
 
     params, task, teacher = load_params(), load_task(), Path("models/teacher")

@@ -29,8 +29,8 @@ def with_teacher(teacher: Any, example: dict[str, Any], top_k: int) -> dict[str,
 @contextmanager
 def losses_of(kind: str, teacher: Any, kept: list[int]) -> Iterator[None]:
     """Let the project's trainer compute another loss for a while."""
-    from slm import training
     from slm.modeling.encoding import IGNORE
+    from slm.training import trainer as training
     from torch import no_grad, where
     from torch.nn.functional import mse_loss
 

@@ -74,8 +74,8 @@ CASES = [
     Case(
         "learning rate times thirty", "training", too_fast, ("refused: distill | refused: finetune | not worse than released",), BEYOND, (REPRO,)
     ),
-    Case("end of the answer masked as padding", "training", code("slm/training.py", COLLATE, MASKED_END), ("refused: validate | valid answers",), BEYOND, (REPRO,)),
-    Case("labels shifted by one token", "training", code("slm/training.py", COLLATE, SHIFTED), UNTAUGHT, BEYOND, (REPRO,)),
+    Case("end of the answer masked as padding", "training", code("slm/training/trainer.py", COLLATE, MASKED_END), ("refused: validate | valid answers",), BEYOND, (REPRO,)),
+    Case("labels shifted by one token", "training", code("slm/training/trainer.py", COLLATE, SHIFTED), UNTAUGHT, BEYOND, (REPRO,)),
     Case("student without its last layer", "training", code("pipeline/finetune.py", SAVE, ONE_LAYER_LESS + SAVE), LOSES, BEYOND, (REPRO,)),
     Case("adapter not merged", "training", not_merged, UNTAUGHT, BEYOND, (REPRO,)),
     Case(

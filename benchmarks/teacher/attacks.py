@@ -9,13 +9,13 @@ import time
 import urllib.parse
 from pathlib import Path
 
-from slm.asking import stored_answers
 from slm.errors import UserError
-from slm.filters import Sieve
-from slm.store import Store
 from slm.task.answers import tidied
 from slm.task.definition import load_task
 from slm.task.records import Record
+from slm.teacher.ask import stored_answers
+from slm.teacher.filters import Sieve
+from slm.teacher.store import Store
 from teacher import PROJECT
 from teacher.common import KEY, Figures, File, Server, ask, child, settings, write_prompts
 from teacher_server import BAD, HARMLESS, name_of

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slm.asking import ask_missing, requests_of
 from slm.config.params import load_params
 from slm.config.synthesis import Synthesize
-from slm.store import Store
 from slm.task.definition import load_task
+from slm.teacher.ask import ask_missing, requests_of
+from slm.teacher.store import Store
 from teacher import PROJECT
 
 OUTPUT = Path("build/bench/synthesis.json").resolve()

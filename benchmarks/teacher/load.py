@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from slm.store import Store
+from slm.teacher.store import Store
 from teacher.common import OUTPUT, Figures, File, Server, ask, child, settings, write_prompts
 
 LATENCY = 0.2
@@ -82,7 +82,7 @@ def dedup(count: int, among: int) -> Figures:
     """Minutes and peak memory of a process that looks for near copies in so many short prompts, among the last `among` of them."""
     code = f"""
 import resource, sys
-from slm.filters import Sieve
+from slm.teacher.filters import Sieve
 from slm.task.records import Record
 off = {{"refusal": False, "secrets": False, "personal": False, "longest_answer": None, "agreement": None, "decontaminate": None, "verify": False}}
 sieve = Sieve(load_task(PROJECT / "task" / "task.yaml"), Filters.model_validate(off | {{"near_duplicates": 0.9, "near_duplicates_among": {among}}}), 50, [])

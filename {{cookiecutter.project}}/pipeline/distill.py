@@ -4,19 +4,19 @@ import tempfile
 from pathlib import Path
 
 from slm.config.params import load_params
-from slm.early_stopping import validation_score
 from slm.errors import UserError, stage
 from slm.files import folder_sha256, sha256_file, sha256_json, write_json
 from slm.modeling.checkpoints import load_model, load_tokenizer, parameters_m, save_model
 from slm.modeling.encoding import collate, encode_example
 from slm.modeling.vocabulary import prepare
-from slm.processes import spread
 from slm.progress import print_closing_line
 from slm.pruning import choose_layers, keep_layers, keep_neurons
 from slm.synthetic import encode_synthetic, read_synthetic
 from slm.task.augmentation import vary
 from slm.task.records import TASK, fixed_sample, read_prompts, read_records
-from slm.training import forget_checkpoints, train
+from slm.training.distributed import spread
+from slm.training.early_stopping import validation_score
+from slm.training.trainer import forget_checkpoints, train
 
 # With an endpoint as the teacher there is no local one: the student then starts from the base model. It may have one of its own.
 TEACHER, BASE, OWN = Path("models/teacher"), Path("models/base"), Path("models/own")

@@ -45,10 +45,10 @@ def by_genai(rung: str, folder: Path, prompts: list[list[dict[str, str]]], param
 
 
 def by_endpoint(task: Task, prompts: list[list[dict[str, str]]], params: Params) -> Iterator[tuple[int, str, bool]]:
-    from slm.asking import ask_missing, requests_of, stored_answers
-    from slm.rationale import apart
-    from slm.store import Store
     from slm.task.answers import tidied
+    from slm.teacher.ask import ask_missing, requests_of, stored_answers
+    from slm.teacher.rationale import apart
+    from slm.teacher.store import Store
 
     store = Store()
     requests = requests_of(params.synthesize, task, prompts)

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from slm.config.params import load_params
-from slm.early_stopping import validation_score
 from slm.errors import stage
 from slm.files import folder_sha256, read_json, replacing, sha256_file, write_json
 from slm.modeling.checkpoints import adapt, load_tokenizer, merged, parameters_m, save_model
 from slm.modeling.encoding import encode_example
-from slm.processes import spread
 from slm.progress import print_closing_line
 from slm.task.records import TASK, read_records
-from slm.training import forget_checkpoints, train
+from slm.training.distributed import spread
+from slm.training.early_stopping import validation_score
+from slm.training.trainer import forget_checkpoints, train
 
 STUDENT = Path("models/distilled")
 OUTPUT = Path("models/finetuned")

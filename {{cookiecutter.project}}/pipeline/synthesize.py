@@ -10,11 +10,11 @@ import numpy as np
 from slm.config.params import Params, load_params
 from slm.errors import stage
 from slm.files import folder_sha256, replacing, sha256_json, write_jsonl
-from slm.filters import Sieve
 from slm.progress import print_closing_line, track
-from slm.store import Store
 from slm.task.definition import load_task
 from slm.task.records import TASK, Record, read_records
+from slm.teacher.filters import Sieve
+from slm.teacher.store import Store
 
 TEACHER = Path("models/teacher")
 RECORDS = Path("data/synthetic.jsonl")
@@ -70,7 +70,7 @@ def main() -> None:
         provenance = {"teacher": "local", "folder_sha256": folder_sha256(TEACHER), "max_new_tokens": settings.max_new_tokens}
         answers = zip(ask_local(prompts, provenance, params, store), itertools.repeat(""), strict=False)
     else:
-        from slm.rounds import Rounds  # again an import of seconds
+        from slm.teacher.synthesis import Rounds  # again an import of seconds
 
         license_name = settings.endpoint.license
         provenance = {"teacher": "endpoint", "base_url": settings.endpoint.base_url, "model": settings.endpoint.model}

@@ -4,17 +4,17 @@ import tempfile
 from pathlib import Path
 
 from slm.config.params import Params, load_params
-from slm.early_stopping import validation_score
 from slm.errors import stage
 from slm.files import folder_sha256, replacing, sha256_file, sha256_json, write_json
 from slm.modeling.checkpoints import adapt, load_tokenizer, merged, parameters_m, save_model
 from slm.modeling.encoding import encode_example
 from slm.modeling.vocabulary import prepare
-from slm.processes import spread
 from slm.progress import print_closing_line
 from slm.task.augmentation import vary
 from slm.task.records import TASK, read_prompts, read_records
-from slm.training import forget_checkpoints, train
+from slm.training.distributed import spread
+from slm.training.early_stopping import validation_score
+from slm.training.trainer import forget_checkpoints, train
 
 BASE = Path("models/base")
 OUTPUT = Path("models/teacher")

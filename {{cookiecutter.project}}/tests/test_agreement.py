@@ -2,8 +2,8 @@
 
 import pytest
 
-from slm.agreement import agreed
 from slm.task.definition import Task
+from slm.teacher.self_consistency import agreed
 
 LABEL = Task(name="t", kind="label", instruction="i", labels=["a", "b"])
 TEXT = Task(name="t", kind="text", instruction="i")

@@ -15,14 +15,14 @@ import httpx2
 import pytest
 from teacher_server import BAD, HARMLESS, IDENTITY, TOKEN
 
-from slm import pace
-from slm.asking import ask_missing, requests_of, stored_answers
 from slm.config.synthesis import Synthesize
 from slm.errors import UserError
-from slm.invent import RECIPES
-from slm.pace import retry_after
-from slm.store import Store
 from slm.task.definition import Task
+from slm.teacher import concurrency as pace
+from slm.teacher.ask import ask_missing, requests_of, stored_answers
+from slm.teacher.concurrency import retry_after
+from slm.teacher.prompt_generation import RECIPES
+from slm.teacher.store import Store
 
 KEY = "sk-planted-0123456789"
 SERVER = Path(__file__).parent / "teacher_server.py"
@@ -35,7 +35,7 @@ Ask = Callable[..., dict[str, str]]
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key, and waits of milliseconds between attempts."""
     monkeypatch.setenv("PLANTED_KEY", KEY)
-    monkeypatch.setattr("slm.endpoint.LONGEST_WAIT", 0.02)
+    monkeypatch.setattr("slm.teacher.client.LONGEST_WAIT", 0.02)
 
 
 def settings(url: str, **endpoint: Any) -> Synthesize:

@@ -13,19 +13,19 @@ import pytest
 from teacher_server import REFUSAL
 from test_asking import KEY, SERVER, TASK, ask, prompts, settings, written
 
-from slm.asking import requests_of
-from slm.budget import worst_case
 from slm.errors import UserError
-from slm.ledger import table
-from slm.store import Spent, Store
+from slm.teacher.ask import requests_of
+from slm.teacher.budget import worst_case
+from slm.teacher.ledger import table
+from slm.teacher.store import Spent, Store
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key, and waits of milliseconds."""
     monkeypatch.setenv("PLANTED_KEY", KEY)
-    monkeypatch.setattr("slm.endpoint.LONGEST_WAIT", 0.02)
-    monkeypatch.setattr("slm.batch_api.LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr("slm.teacher.client.LONGEST_WAIT", 0.02)
+    monkeypatch.setattr("slm.teacher.batch_client.LONGEST_PAUSE", 0.02)
 
 
 def batch(tmp_path: Path, url: str, count: int = 8, **endpoint: Any) -> tuple[list[dict[str, Any] | None], dict[str, str]]:
@@ -148,12 +148,12 @@ def test_an_endpoint_without_batches_says_what_to_do(tmp_path: Path, serve, faul
 
 
 def test_many_requests_go_in_several_batches_of_bounded_size(tmp_path: Path, serve, monkeypatch):
-    monkeypatch.setattr("slm.batch.MOST_REQUESTS", 3)
+    monkeypatch.setattr("slm.teacher.batch.MOST_REQUESTS", 3)
     server = serve("--remember")
     answers, failures = batch(tmp_path, server.url)
     assert not failures and all(answers) and server.stats()["batches"] == 3 and server.stats()["repeated"] == 0
-    monkeypatch.setattr("slm.batch.MOST_REQUESTS", 50_000)
-    monkeypatch.setattr("slm.batch.MOST_BYTES", 800)  # a line is 300 bytes
+    monkeypatch.setattr("slm.teacher.batch.MOST_REQUESTS", 50_000)
+    monkeypatch.setattr("slm.teacher.batch.MOST_BYTES", 800)  # a line is 300 bytes
     server = serve("--remember")
     assert not batch(tmp_path / "bytes", server.url)[1] and server.stats()["batches"] == 4
 
@@ -174,7 +174,7 @@ CHILD = """
 import os, signal, sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
-from slm.store import Store
+from slm.teacher.store import Store
 name, when = {point!r}
 if name:
     called = getattr(Store, name)

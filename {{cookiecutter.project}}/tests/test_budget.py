@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from slm.budget import Budget, Estimate, approve, estimate, worst_case
 from slm.config.synthesis import Endpoint
 from slm.errors import UserError
-from slm.store import Spent, Store
+from slm.teacher.budget import Budget, Estimate, approve, estimate, worst_case
+from slm.teacher.store import Spent, Store
 
 REQUEST = {"model": "big", "messages": [{"role": "user", "content": "naïve"}], "max_tokens": 100}
 
@@ -119,8 +119,8 @@ def test_a_person_is_asked(monkeypatch: pytest.MonkeyPatch, line: str, fine: boo
         def flush(self) -> None: ...
 
     monkeypatch.delenv("TEACHER_SPEND_USD", raising=False)
-    monkeypatch.setattr("slm.budget.sys.stdin", Terminal())
-    monkeypatch.setattr("slm.budget.sys.stderr", Terminal())
+    monkeypatch.setattr("slm.teacher.budget.sys.stdin", Terminal())
+    monkeypatch.setattr("slm.teacher.budget.sys.stderr", Terminal())
     if fine:
         approve(endpoint(), planned(20.0))
     else:

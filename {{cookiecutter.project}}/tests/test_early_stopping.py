@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from slm import training
 from slm.config.params import load_params
-from slm.early_stopping import validation_score
 from slm.errors import UserError
 from slm.files import read_json
 from slm.modeling.checkpoints import load_model, load_tokenizer
 from slm.modeling.encoding import encode_example
 from slm.task.records import TASK, read_records
+from slm.training import trainer as training
+from slm.training.early_stopping import validation_score
 
 SCORES = [0.1, 0.5, 0.4, 0.5, 0.9]  # with a patience of two, the fourth ends it: as good is no better
 
@@ -105,7 +105,7 @@ def test_the_score_is_that_of_the_answers_to_the_validation_set(project: Path, m
         def __init__(self, text: str) -> None:
             self.text = text
 
-    monkeypatch.setattr("slm.early_stopping.generate", lambda *_: [(i, Said(text)) for i, text in said.items()])
+    monkeypatch.setattr("slm.training.early_stopping.generate", lambda *_: [(i, Said(text)) for i, text in said.items()])
     model = load_model(Path("models/teacher"), load_params())
     assert validation_score(tokenizer)(model) == pytest.approx(1 - 1 / len(records))
     # Where memory is short fewer are asked at once; here it is refused, since not even one fits.

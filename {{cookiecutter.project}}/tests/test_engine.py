@@ -18,8 +18,8 @@ from slm.engine import answer_all
 from slm.files import sha256_json
 from slm.modeling.checkpoints import load_tokenizer, save_model
 from slm.modeling.encoding import encode_prompt, use_short_template
-from slm.store import Store, pack
 from slm.task.records import Record
+from slm.teacher.store import Store, pack
 
 RECORDS = [Record(str(i), [{"role": "user", "content": f"turn on the {'kitchen ' * (i % 5)}light {i}"}]) for i in range(62)]
 

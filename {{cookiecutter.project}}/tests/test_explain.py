@@ -53,7 +53,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_text(Path("task/task.yaml"), "name: lamp\nkind: label\ninstruction: On or off?\nlabels: ['on', 'off']\n")
     write_text(Path("task/train.jsonl"), "1\n")
     write_text(Path("recipes/int4.json"), '{"passes": {"round": {"bits": 4}}}')
-    write_text(Path("slm/training.py"), "x = 1\n")
+    write_text(Path("slm/training/trainer.py"), "x = 1\n")
     write_text(Path("dvc.yaml"), "stages: {}\n")
     write_text(Path(".gitignore"), "/reports\n/predictions\n.cache\n")
     write_json(Path("released.json"), {"released": None, "best": None})
@@ -137,13 +137,13 @@ def test_what_changed_since_the_release_is_named(checkout: Path):
     write_text(Path("params.yaml"), params.replace("kl_weight: 0.7", "kl_weight: 0.1"))
     write_text(Path("recipes/int4.json"), '{"passes": {"round": {"bits": 3}}}')
     write_text(Path("task/train.jsonl"), "1\n2\n3\n")
-    write_text(Path("slm/training.py"), "x = 2\n")
+    write_text(Path("slm/training/trainer.py"), "x = 2\n")
     text = explain("score", result("score", entry))
     for line in (
         "distill.kl_weight: 0.7 -> 0.1",
         "recipes/int4.json: passes.round.bits: 4 -> 3",
         "data: task/train.jsonl (+2 -0 lines)",
-        "code: slm/training.py (+1 -1 lines)",
+        "code: slm/training/trainer.py (+1 -1 lines)",
     ):
         assert f"  {line}\n" in text
     gone = entry | {"revision": "0" * 40}

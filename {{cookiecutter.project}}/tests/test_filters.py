@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from slm.config.synthesis import Filters
-from slm.filters import STEPS, Sieve
 from slm.task.answers import tidied
 from slm.task.definition import Task
 from slm.task.records import Record
+from slm.teacher.filters import STEPS, Sieve
 
 ON = {
     "refusal": True,

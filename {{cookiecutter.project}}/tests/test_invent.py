@@ -7,9 +7,9 @@ import test_asking
 
 from slm.config.synthesis import Generate
 from slm.errors import UserError
-from slm.invent import RECIPES, calls_of, read_requests, slices
 from slm.task.definition import Task
 from slm.task.records import Record
+from slm.teacher.prompt_generation import RECIPES, calls_of, read_requests, slices
 from slm.weak import worst_first
 
 LABEL = Task(name="t", kind="label", instruction="Sort letters.", labels=["bill", "advert", "love"])

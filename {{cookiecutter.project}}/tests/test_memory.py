@@ -17,7 +17,7 @@ from slm.modeling.encoding import collate, encode_example, encode_prompt
 from slm.modeling.generation import _generate_batch
 from slm.modeling.qat import round_in_training
 from slm.task.records import TASK, read_records
-from slm.training import train
+from slm.training.trainer import train
 
 
 @pytest.fixture

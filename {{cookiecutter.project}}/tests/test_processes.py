@@ -23,10 +23,9 @@ from slm.files import read_json, sha256_file, write_json, write_text
 from slm.modeling.checkpoints import adapt, load_tokenizer, save_model
 from slm.modeling.encoding import encode_example
 from slm.modeling.vocabulary import add_phrases
-from slm.processes import spread
-from slm.shards import check_sharding
 from slm.task.records import TASK, read_records
-from slm.training import _Sampler, train
+from slm.training.distributed import check_sharding, spread
+from slm.training.trainer import _Sampler, train
 
 # As gradients are summed in another order, the last bits differ; a high learning rate would make more of them.
 TOLERANCE = 1e-4

@@ -7,8 +7,8 @@ import test_asking
 from jsonschema import Draft202012Validator
 
 from slm.config.synthesis import Endpoint
-from slm.rationale import apart, instruction, with_rationale
 from slm.task.definition import Task
+from slm.teacher.rationale import apart, instruction, with_rationale
 
 LABEL = Task(name="t", kind="label", instruction="i", labels=["a", "b"])
 TEXT = Task(name="t", kind="text", instruction="i")

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from slm.errors import UserError
-from slm.ledger import table
-from slm.store import Spent, Store, export, pack, read_export
+from slm.teacher.ledger import table
+from slm.teacher.store import Spent, Store, pack
+from slm.teacher.transfer import export, read_export
 
 
 def answer(text: str, usd: float | None = 0.5) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from slm.modeling.qat import RoundedLinear, round_in_training
 from slm.modeling.vocabulary import add_phrases, learn_phrases, trim
 from slm.pruning import choose_layers, keep_layers, keep_neurons, loss_of
 from slm.task.records import TASK, Record, read_records
-from slm.training import _Sampler, train
+from slm.training.trainer import _Sampler, train
 from tests.conftest import TEXTS
 
 

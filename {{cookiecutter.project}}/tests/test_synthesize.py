@@ -12,14 +12,14 @@ from ruamel.yaml import YAML
 from teacher_server import REASONING, answer_of
 
 from pipeline import evaluate, synthesize
-from slm.asking import requests_of
 from slm.config.edit import edit
 from slm.config.params import load_params
 from slm.errors import UserError
 from slm.files import read_jsonl, write_jsonl, write_text
-from slm.store import Store
 from slm.task.definition import load_task
-from slm.verify import question_of
+from slm.teacher.ask import requests_of
+from slm.teacher.store import Store
+from slm.teacher.verification import question_of
 from tests.conftest import Server
 
 ROOT = Path(__file__).parents[1]

@@ -53,7 +53,7 @@ class Endpoint(Strict):
 
 
 class Generate(Strict):
-    """How many new prompts each recipe of slm/invent.py is to give."""
+    """How many new prompts each recipe of slm/teacher/prompt_generation.py is to give."""
 
     self_instruct: int = Field(ge=0, le=1_000_000)
     evolve: int = Field(ge=0, le=1_000_000)

@@ -5,8 +5,8 @@ import re
 from typing import Any
 
 from slm.config.synthesis import Endpoint
-from slm.endpoint import Request, text_request
 from slm.task.definition import Task
+from slm.teacher.client import Request, text_request
 
 MOST_TOKENS = 16
 SYSTEM = """You check the answers of an assistant. What the assistant is told:

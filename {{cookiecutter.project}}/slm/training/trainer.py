@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from slm.config.params import Params, Training
-from slm.early_stopping import EarlyStopping
 from slm.errors import UserError
 from slm.files import RESUME, sha256_json, write_json
 from slm.modeling.checkpoints import device_of
@@ -22,7 +21,8 @@ from slm.modeling.encoding import IGNORE, collate
 from slm.modeling.loss import answer_loss
 from slm.modeling.memory import fit
 from slm.modeling.qat import round_in_training
-from slm.shards import check_sharding, checkpoint_form, filled, hollow, sharding
+from slm.training.distributed import check_sharding, checkpoint_form, filled, hollow, sharding
+from slm.training.early_stopping import EarlyStopping
 
 
 class Examples(Dataset[dict[str, Any]]):
@@ -150,7 +150,7 @@ def train(
         examples: dicts of prompt_ids, answer_ids and perhaps the teacher's distribution.
         inputs: hashes of all that the result depends on: they name the folder to resume from.
         curve: a JSON file that gets the training curve, [{"step", "loss", ...}].
-        score: the model's score on validation data, see `slm.early_stopping`; asked only with `settings.patience`.
+        score: the model's score on validation data, see `slm.training.early_stopping`; asked only with `settings.patience`.
 
     Returns:
         the trained model, `model` itself but where each process held a part of it; facts: steps, tokens, final loss; with `settings.patience` also validation_score, and the step from which the weights are.

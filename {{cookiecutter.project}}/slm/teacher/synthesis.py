@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from slm.agreement import agreed
-from slm.asking import ask_missing, one_model, requests_of, stored_answers
-from slm.budget import NOTHING, dollars, worst_case
 from slm.config.synthesis import Synthesize
-from slm.endpoint import Request, key_of, parameters_of
-from slm.filters import Sieve
-from slm.invent import calls_of, provenance_of, read_requests
-from slm.rationale import apart
-from slm.store import Spent, Store
 from slm.task.answers import normal, tidied
 from slm.task.definition import Task
 from slm.task.records import Record
-from slm.verify import question_of, said_wrong
+from slm.teacher.ask import ask_missing, one_model, requests_of, stored_answers
+from slm.teacher.budget import NOTHING, dollars, worst_case
+from slm.teacher.client import Request, key_of, parameters_of
+from slm.teacher.filters import Sieve
+from slm.teacher.prompt_generation import calls_of, provenance_of, read_requests
+from slm.teacher.rationale import apart
+from slm.teacher.self_consistency import agreed
+from slm.teacher.store import Spent, Store
+from slm.teacher.verification import question_of, said_wrong
 
 # Of each prompt: the answer to keep with what is known of it, None if there is none; and then why.
 Answers = Iterator[tuple[dict[str, Any] | None, str]]

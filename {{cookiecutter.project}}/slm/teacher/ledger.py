@@ -1,12 +1,12 @@
 """What the teacher has cost, by day and run, from the response store.
 
-python -m slm.ledger        also: make teacher-ledger
+python -m slm.teacher.ledger        also: make teacher-ledger
 """
 
 from typing import Any
 
 from slm.errors import stage
-from slm.store import STORE, Store
+from slm.teacher.store import STORE, Store
 
 HEAD = ("day", "run", "model", "answers", "tokens in", "tokens out", "USD", "seconds", "from the store", "unanswered")
 

@@ -15,14 +15,14 @@ from typing import Any
 from datasketch import MinHash, MinHashLSH
 
 from slm.config.synthesis import Filters
-from slm.patterns import CONTROL, PERSONAL, REFUSALS, SECRETS, found
 from slm.quality.similarity import NEAR, Index, grams
 from slm.task.answers import class_of, normal, schema_error, strict
 from slm.task.definition import Task
 from slm.task.records import Record
+from slm.teacher.patterns import CONTROL, PERSONAL, REFUSALS, SECRETS, found
 
 # Each filter, in the order in which they judge, with its switch in params.yaml; without one: always on. After all of them, and at a price, the
-# teacher itself is asked (slm/verify.py).
+# teacher itself is asked (slm/teacher/verification.py).
 STEPS = {
     "unanswered": None,
     "refusal": "refusal",
@@ -154,7 +154,7 @@ class Sieve:
         return f"off after {self._limit} tokens (synthesize.max_new_tokens): {text[:60]}" if answer["cut"] else None
 
     def _schema(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
-        # A reply that does not keep reasoning and answer apart (slm/rationale.py) would teach the student to reason aloud.
+        # A reply that does not keep reasoning and answer apart (slm/teacher/rationale.py) would teach the student to reason aloud.
         return f"no answer after a rationale: {text[:80]}" if answer.get("no_answer") else schema(self._task, prompt.asked, text)
 
     def _control(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:

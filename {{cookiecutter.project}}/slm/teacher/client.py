@@ -1,8 +1,8 @@
 """A teacher behind any OpenAI-compatible endpoint, by the official client over aiohttp.
 
 The client sends and reads; retries (tenacity), the pace and the budget are ours to decide, because each attempt may cost money. What comes back
-is believed only as far as it is a whole answer of bounded size; what it says is judged later, by slm/filters.py. Key or token
-(slm/credential.py) are taken out of all that the endpoint sends before anything else sees it.
+is believed only as far as it is a whole answer of bounded size; what it says is judged later, by slm/teacher/filters.py. Key or token
+(slm/teacher/auth.py) are taken out of all that the endpoint sends before anything else sees it.
 """
 
 import asyncio
@@ -15,15 +15,15 @@ import httpx2
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from slm.budget import Budget, Cost, dollars, worst_case
 from slm.config.synthesis import Endpoint, Synthesize
-from slm.credential import Credential
 from slm.errors import UserError
 from slm.files import sha256_json
-from slm.pace import Pace, retry_after
-from slm.rationale import TOKENS, with_rationale
-from slm.reply import NotAnAnswer, read_reply
 from slm.task.definition import Task
+from slm.teacher.auth import Credential
+from slm.teacher.budget import Budget, Cost, dollars, worst_case
+from slm.teacher.concurrency import Pace, retry_after
+from slm.teacher.rationale import TOKENS, with_rationale
+from slm.teacher.response import NotAnAnswer, read_reply
 
 Request = dict[str, Any]
 LONGEST_WAIT = 30.0  # seconds between two attempts, if the endpoint names none

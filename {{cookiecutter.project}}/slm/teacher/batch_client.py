@@ -9,10 +9,10 @@ import openai
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from slm import endpoint
 from slm.config.synthesis import Endpoint
-from slm.endpoint import Again, Session, hopeless, retry_after, root
 from slm.errors import UserError
+from slm.teacher import client as endpoint
+from slm.teacher.client import Again, Session, hopeless, retry_after, root
 
 PATH = "/v1/chat/completions"  # of each request of a batch, whatever the address of the server
 LONGEST_PAUSE = 60.0  # seconds between two looks at a batch
@@ -187,7 +187,7 @@ class BatchApi(Session):
 
 
 def gone(name: str) -> str:
-    return f"if it is gone for good, `python -m slm.store forget {name}` and run again"
+    return f"if it is gone for good, `python -m slm.teacher.transfer forget {name}` and run again"
 
 
 def read(form: type[Any], body: bytes) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 from slm.config.synthesis import Endpoint
 from slm.errors import UserError
-from slm.store import Spent, Store
+from slm.teacher.store import Spent, Store
 
 MESSAGE_TOKENS = 16  # what a chat template puts around a message, at most
 APPROVAL = "TEACHER_SPEND_USD"

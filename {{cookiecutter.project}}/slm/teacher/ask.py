@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from slm.batch import ask_in_batches
-from slm.budget import NOTHING, Budget, approve, estimate, worst_case
 from slm.config.synthesis import Synthesize
-from slm.endpoint import Failure, Teacher, key_of, request_of
 from slm.errors import UserError
-from slm.interrupt import interrupted
 from slm.progress import bar
-from slm.rationale import instruction
-from slm.store import Spent, Store
 from slm.task.definition import Task
+from slm.teacher.batch import ask_in_batches
+from slm.teacher.budget import NOTHING, Budget, approve, estimate, worst_case
+from slm.teacher.client import Failure, Teacher, key_of, request_of
+from slm.teacher.rationale import instruction
+from slm.teacher.signals import interrupted
+from slm.teacher.store import Spent, Store
 
 Requests = Iterable[tuple[str, dict[str, Any]]]
 
@@ -83,7 +83,7 @@ def ask_missing(settings: Synthesize, store: Store, requests: Requests, later: S
     if waiting and not settings.endpoint.batch:
         raise UserError(
             "requests are under way in a batch and would be paid twice: set synthesize.endpoint.batch: true to wait for it, or give it up "
-            f"(`python -m slm.store forget {waiting}`)"
+            f"(`python -m slm.teacher.transfer forget {waiting}`)"
         )
     if not missing:
         return asyncio.run(ask_in_batches(settings, store, requests)) if waiting else {}

@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slm.config.synthesis import Endpoint, Generate
-from slm.endpoint import Request, parameters_of, text_request
 from slm.errors import UserError
-from slm.patterns import REFUSALS
 from slm.task.answers import class_of, unfenced
 from slm.task.definition import Task
 from slm.task.records import TASK, Record
+from slm.teacher.client import Request, parameters_of, text_request
+from slm.teacher.patterns import REFUSALS
 
 PERSONAS = (
     "a child of eight", "a teenager in a hurry", "a retired teacher who writes in whole sentences", "a nurse after a night shift",

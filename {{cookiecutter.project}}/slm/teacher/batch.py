@@ -12,15 +12,15 @@ from typing import IO, Any
 
 from pydantic import BaseModel, ValidationError
 
-from slm.batch_api import ENDED, PATH, Batch, BatchApi, Fault, Faults, Refused
-from slm.budget import Budget, Cost, worst_case
 from slm.config.synthesis import Synthesize
-from slm.endpoint import as_stored, longest_answer
 from slm.errors import UserError
-from slm.interrupt import interrupted
 from slm.progress import bar
-from slm.reply import NotAnAnswer, read_reply
-from slm.store import Store
+from slm.teacher.batch_client import ENDED, PATH, Batch, BatchApi, Fault, Faults, Refused
+from slm.teacher.budget import Budget, Cost, worst_case
+from slm.teacher.client import as_stored, longest_answer
+from slm.teacher.response import NotAnAnswer, read_reply
+from slm.teacher.signals import interrupted
+from slm.teacher.store import Store
 
 # Of one batch, by OpenAI's reference and by Azure's: learn.microsoft.com/azure/foundry/reference/rest/batches-create-batch
 MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000
