@@ -176,6 +176,8 @@ def main() -> None:
 
 def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.config.params import Augment, Rounding, load_params
+    from slm.distillation.pruning import keep_layers, keep_neurons
+    from slm.distillation.synthetic import encode_synthetic, read_synthetic
     from slm.files import RESUME, sha256_json
     from slm.modeling.checkpoints import load_model, load_tokenizer, with_adapters
     from slm.modeling.encoding import collate, encode_example, encode_prompt
@@ -183,8 +185,6 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.modeling.loss import answer_loss
     from slm.modeling.qat import round_in_training
     from slm.modeling.vocabulary import prepare
-    from slm.pruning import keep_layers, keep_neurons
-    from slm.synthetic import encode_synthetic, read_synthetic
     from slm.task.augmentation import vary
     from slm.task.definition import load_task
     from slm.task.metrics import score_one

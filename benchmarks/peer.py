@@ -48,12 +48,12 @@ def compare(project: Path, steps: int = STEPS) -> dict[str, float]:
 def inside(steps: int) -> dict[str, float]:
     from datasets import Dataset
     from slm.config.params import load_params
+    from slm.distillation.pruning import keep_layers, keep_neurons
+    from slm.distillation.synthetic import encode_synthetic, read_synthetic
     from slm.files import read_json
     from slm.modeling.checkpoints import load_model, load_tokenizer
     from slm.modeling.encoding import IGNORE, collate, encode_example, encode_prompt
     from slm.modeling.generation import generate
-    from slm.pruning import keep_layers, keep_neurons
-    from slm.synthetic import encode_synthetic, read_synthetic
     from slm.task.definition import load_task
     from slm.task.metrics import score_one
     from slm.task.records import TASK, fixed_sample, read_records

@@ -106,7 +106,7 @@ def losses_of(kind: str, teacher: Any, kept: list[int]) -> Iterator[None]:
 
 
 def layers_of(model: Any, probe: dict[str, Any], keep: int, chosen: str) -> list[int]:
-    from slm.pruning import choose_layers
+    from slm.distillation.pruning import choose_layers
 
     depth = model.config.num_hidden_layers
     ways: dict[str, Callable[[], list[int]]] = {
@@ -122,7 +122,7 @@ def layers_of(model: Any, probe: dict[str, Any], keep: int, chosen: str) -> list
 
 def without_a_block(model: Any, probe: dict[str, Any], keep: int) -> list[int]:
     """All layers but the block in a row whose absence raises the loss least."""
-    from slm.pruning import loss_of
+    from slm.distillation.pruning import loss_of
     from torch.nn import ModuleList
 
     layers, losses = list(model.model.layers), {}
@@ -136,7 +136,7 @@ def without_a_block(model: Any, probe: dict[str, Any], keep: int) -> list[int]:
 
 def least_similar(model: Any, probe: dict[str, Any], keep: int) -> list[int]:
     """Layers whose output differs most from their input: block influence (ShortGPT, arXiv 2403.03853)."""
-    from slm.pruning import loss_of
+    from slm.distillation.pruning import loss_of
     from torch.nn.functional import cosine_similarity
 
     seen, alike = probe["attention_mask"].bool(), []
@@ -156,7 +156,7 @@ def keep_head_groups(model: Any, probe: dict[str, Any], keep: int) -> None:
 
     A group is a key and value head with the query heads that read it (grouped-query attention, arXiv 2305.13245).
     """
-    from slm.pruning import _heard, _keep_inputs, _keep_outputs
+    from slm.distillation.pruning import _heard, _keep_inputs, _keep_outputs
     from torch import arange
 
     parts, groups = [layer.self_attn for layer in model.model.layers], model.config.num_key_value_heads

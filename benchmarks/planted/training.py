@@ -46,7 +46,7 @@ SHIFTED = """data_collator=lambda batch: (
         )(collate(batch, tokenizer.pad_token_id)),"""
 
 SAVE = "    save_model(student, tokenizer, OUTPUT)\n"
-ONE_LAYER_LESS = """    from slm.pruning import keep_layers
+ONE_LAYER_LESS = """    from slm.distillation.pruning import keep_layers
 
     keep_layers(student, list(range(student.config.num_hidden_layers - 1)))
 """

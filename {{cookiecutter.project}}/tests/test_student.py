@@ -15,6 +15,7 @@ from torch.nn import ModuleList
 from transformers import PreTrainedTokenizerFast
 
 from slm.config.params import Rounding, load_params
+from slm.distillation.pruning import choose_layers, keep_layers, keep_neurons, loss_of
 from slm.errors import UserError
 from slm.modeling.checkpoints import adapt, load_model, load_tokenizer, map_rows, merged, save_model, with_adapters
 from slm.modeling.encoding import IGNORE, collate, encode_example, use_short_template
@@ -22,7 +23,6 @@ from slm.modeling.generation import generate, perplexity
 from slm.modeling.loss import answer_loss
 from slm.modeling.qat import RoundedLinear, round_in_training
 from slm.modeling.vocabulary import add_phrases, learn_phrases, trim
-from slm.pruning import choose_layers, keep_layers, keep_neurons, loss_of
 from slm.task.records import TASK, Record, read_records
 from slm.training.trainer import _Sampler, train
 from tests.conftest import TEXTS
