@@ -22,7 +22,7 @@ import onnx  # noqa: E402
 from slm import foundry  # noqa: E402
 from slm.config.params import load_params  # noqa: E402
 from slm.files import read_json, read_jsonl, write_json  # noqa: E402
-from slm.runtime import GenAI  # noqa: E402
+from slm.inference.genai import GenAI  # noqa: E402
 from statsmodels.stats.proportion import proportion_confint  # noqa: E402
 
 EXAMPLES = 200

@@ -125,7 +125,7 @@ def chat_keeps_what_was_said(folder: Path) -> None:
     command = [str(folder / ".venv" / "bin" / "python"), "-m", "slm.chatbox"]
     done = subprocess.run(command, cwd=folder, input="\n".join(lines) + "\n\n", capture_output=True, text=True, check=True)
     code = (
-        "import sys; from slm.runtime import GenAI; model, said = GenAI(sys.argv[1]), []\n"
+        "import sys; from slm.inference.genai import GenAI; model, said = GenAI(sys.argv[1]), []\n"
         "for line in sys.argv[2:]:\n"
         "    said.append({'role': 'user', 'content': line})\n"
         "    said.append({'role': 'assistant', 'content': model.ask(model.encode(said), 96).text})\n"

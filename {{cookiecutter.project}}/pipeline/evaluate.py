@@ -13,8 +13,8 @@ from typing import Any
 from slm.config.params import Params, Rung, load_params
 from slm.errors import UserError, stage
 from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, write_jsonl
+from slm.inference.genai import GenAI, ask_singly
 from slm.progress import print_closing_line, track
-from slm.runtime import GenAI, ask_singly
 from slm.task.definition import Task, load_task
 from slm.task.metrics import summarise
 from slm.task.records import TASK, Record, fixed_sample, prediction, read_records
@@ -23,7 +23,7 @@ TEST = TASK / "test.jsonl"
 
 
 def by_transformers(folder: Path, prompts: list[list[dict[str, str]]], params: Params) -> Iterator[tuple[int, str, bool]]:
-    from slm.engine import answer_all
+    from slm.inference.engine import answer_all
     from slm.modeling.checkpoints import load_tokenizer
     from slm.modeling.encoding import encode_prompt
 

@@ -26,7 +26,7 @@ KNOWN = ("model", "parameters", "request_id", "usage", "usd", "answers", "agreem
 
 def ask_local(records: list[Record], provenance: dict[str, Any], params: Params, store: Store) -> Iterator[dict[str, Any] | None]:
     """The local teacher's answers. Their text stays as it is: its log-probabilities belong to these very tokens."""
-    from slm.engine import answer_all
+    from slm.inference.engine import answer_all
     from slm.modeling.checkpoints import load_tokenizer
     from slm.modeling.encoding import encode_prompt  # imports of seconds that an endpoint does not need
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from slm.files import read_json
-from slm.runtime import GenAI
+from slm.inference.genai import GenAI
 
 
 def peak_rss_mb() -> float:

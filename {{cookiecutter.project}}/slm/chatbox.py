@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slm.config.params import load_params
 from slm.errors import UserError, stage
-from slm.runtime import GenAI
+from slm.inference.genai import GenAI
 from slm.task.definition import load_task
 from slm.task.records import TASK, read_records
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from slm.errors import UserError, stage
 from slm.files import read_json, write_json
-from slm.runtime import GenAI
+from slm.inference.genai import GenAI
 
 FACTS = Path("device.json")
 TOLERANCE = Path("devices.json")

@@ -29,10 +29,10 @@ from slm.errors import UserError, stage
 from slm.files import dvc_md5, folder_sha256, read_json, sha256_file, weights_mb, weights_sha256, write_json, write_jsonl, write_text
 from slm.gate import judge_metric
 from slm.git import file_at
+from slm.inference.genai import ask_singly
 from slm.integrity import judge_rounds
 from slm.progress import track
 from slm.released import RELEASED, model_of, predictions_of, test_set_of
-from slm.runtime import ask_singly
 from slm.task.definition import Task, load_task
 from slm.task.metrics import summarise
 from slm.task.records import TASK, fixed_sample, prediction, read_records

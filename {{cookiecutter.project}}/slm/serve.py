@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from slm.errors import UserError, stage
-from slm.runtime import GenAI
+from slm.inference.genai import GenAI
 
 LONGEST_BODY = 1 << 20
 

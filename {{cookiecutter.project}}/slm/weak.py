@@ -14,8 +14,8 @@ from typing import Any
 from slm.config.edit import edit
 from slm.config.params import PARAMS, load_params
 from slm.errors import UserError, stage
+from slm.inference.genai import ask_singly
 from slm.progress import track
-from slm.runtime import ask_singly
 from slm.task.definition import load_task
 from slm.task.metrics import summarise
 from slm.task.records import TASK, prediction, read_records

@@ -14,8 +14,8 @@ import torch
 
 from pipeline.synthesize import ask_local
 from slm.config.params import Compute, Params, Synthesize
-from slm.engine import answer_all
 from slm.files import sha256_json
+from slm.inference.engine import answer_all
 from slm.modeling.checkpoints import load_tokenizer, save_model
 from slm.modeling.encoding import encode_prompt, use_short_template
 from slm.task.records import Record
@@ -126,7 +126,7 @@ def test_without_ray_the_stage_says_how_to_get_it():
 import sys
 sys.modules["ray"] = None
 from pathlib import Path
-from slm.engine import answer_all
+from slm.inference.engine import answer_all
 from slm.files import sha256_json
 from slm.config.params import Compute, Params
 params = Params.model_construct(compute=Compute(device="cpu", engine="ray", processes=1, accelerate=None))

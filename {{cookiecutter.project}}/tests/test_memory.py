@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from slm.config.params import Rounding, load_params
-from slm.engine import answer_all
 from slm.errors import UserError
 from slm.files import read_json
+from slm.inference.engine import answer_all
 from slm.modeling import memory
 from slm.modeling.checkpoints import load_model, load_tokenizer
 from slm.modeling.encoding import collate, encode_example, encode_prompt
