@@ -5,9 +5,9 @@ from pathlib import Path
 
 from slm.config.params import Models, load_params
 from slm.errors import UserError, stage
+from slm.evaluation.ladder import build
 from slm.files import folder_sha256, read_json, replacing, weights_sha256, write_json
 from slm.foundry import ask
-from slm.ladder import build
 from slm.papers import archive, bill_of_materials, checksums, copy_model, model_card
 from slm.progress import print_closing_line
 from slm.task.definition import load_task

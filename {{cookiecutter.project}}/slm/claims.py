@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError
+from slm.evaluation.ladder import build
 from slm.files import read_json, read_jsonl, sha256_file
-from slm.ladder import build
 from slm.papers import checksums
 from slm.task.definition import Task
 from slm.task.metrics import summarise

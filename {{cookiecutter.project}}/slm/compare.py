@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 
 from slm.contract import AGAINST_RELEASED, Contract
-from slm.cost import share_interval
+from slm.evaluation.cost import share_interval
 from slm.statistics import paired, slices_worse
 from slm.task.answers import class_of
 from slm.task.definition import Task

@@ -14,11 +14,11 @@ from slm.changes import knobs_diff
 from slm.compare import flips, slices
 from slm.config.params import load_params
 from slm.contract import BUILT_IN, Contract, Gate, load_contract
-from slm.cost import spread
 from slm.errors import UserError
+from slm.evaluation.cost import spread
+from slm.evaluation.ladder import BESIDE
 from slm.files import read_json, read_jsonl
 from slm.git import differing, file_at, git
-from slm.ladder import BESIDE
 from slm.released import RELEASED, predictions_of
 from slm.task.definition import Task, load_task
 from slm.task.metrics import interval, score_one

@@ -23,14 +23,14 @@ from slm.compare import blame, judge_baseline
 from slm.config.loader import parse_yaml
 from slm.config.params import load_params
 from slm.contract import CONTRACT, Contract, Gate, load_contract
-from slm.cost import share_interval
 from slm.data_figures import data_figures
 from slm.errors import UserError, stage
+from slm.evaluation.cost import share_interval
+from slm.evaluation.ladder import table
 from slm.explain import explain
 from slm.files import folder_mb, folder_sha256, read_json, read_jsonl, sha256_file, weights_sha256, write_json, write_text
 from slm.git import file_at, git_line
 from slm.integrity import judge_data, judge_integrity, judge_licences, judge_rounds
-from slm.ladder import table
 from slm.released import RELEASED, predictions_of
 from slm.tables import plain
 from slm.task.definition import load_task

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from slm.contract import Contract
-from slm.cost import SPREAD, spread
+from slm.evaluation.cost import SPREAD, spread
 from slm.task.records import TASK
 from slm.verdict import Row, row
 
@@ -58,7 +58,7 @@ def judge_integrity(facts: dict[str, Any]) -> list[Row]:
 
 
 def judge_rounds(cost: dict[str, Any]) -> Row:
-    """Whether the rounds of one measurement agree (the rule is in slm/cost.py), by the ratios that it states."""
+    """Whether the rounds of one measurement agree (the rule is in slm/evaluation/cost.py), by the ratios that it states."""
     ratios: dict[str, list[float]] = cost.get("ratios") or {}
     name = "rounds agree"
     if not ratios:

@@ -24,8 +24,8 @@ from slm.comment import comment
 from slm.compare import blame, judge_baseline, judge_cost
 from slm.config.params import Params, load_params
 from slm.contract import load_contract
-from slm.cost import machine, side_by_side
 from slm.errors import UserError, stage
+from slm.evaluation.cost import machine, side_by_side
 from slm.files import dvc_md5, folder_sha256, read_json, sha256_file, weights_mb, weights_sha256, write_json, write_jsonl, write_text
 from slm.gate import judge_metric
 from slm.git import file_at

@@ -14,8 +14,8 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.model.license import LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
 
+from slm.evaluation.ladder import table
 from slm.files import sha256_file
-from slm.ladder import table
 from slm.tables import markdown
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from slm.ladder import table
+from slm.evaluation.ladder import table
 from slm.tables import markdown
 
 Row = dict[str, Any]

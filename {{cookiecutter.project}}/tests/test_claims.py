@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from slm.claims import alike, with_true_labels, wrong_figures, wrong_papers
+from slm.evaluation.ladder import COST, RUNGS, build
 from slm.files import read_json, sha256_file, write_json, write_jsonl
-from slm.ladder import COST, RUNGS, build
 from slm.papers import checksums
 from slm.task.metrics import summarise
 from slm.task.records import Record

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import measure
-from slm import cost, judge
+from slm import judge
 from slm.config.params import Measure, load_params
-from slm.cost import ATTEMPTS, agree, ratios_by_round, side_by_side, spread
+from slm.evaluation import cost
+from slm.evaluation.cost import ATTEMPTS, agree, ratios_by_round, side_by_side, spread
 from slm.files import read_json, write_text
 from slm.integrity import judge_rounds
 

@@ -9,8 +9,8 @@ import pytest
 
 from slm import report
 from slm.config.params import load_params
+from slm.evaluation.ladder import RUNGS
 from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, write_jsonl, write_text
-from slm.ladder import RUNGS
 from slm.task.definition import load_task
 from slm.task.metrics import summarise
 

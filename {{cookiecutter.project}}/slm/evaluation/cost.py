@@ -71,7 +71,7 @@ def one_set(folders: dict[str, Path], prompts: list[list[dict[str, str]]], setti
 
 
 def run_once(folder: Path, prompts: Path, threads: int, max_new_tokens: int) -> Row:
-    command = [sys.executable, "-m", "slm.bench", str(folder), str(prompts), "--threads", str(threads)]
+    command = [sys.executable, "-m", "slm.evaluation.cost_worker", str(folder), str(prompts), "--threads", str(threads)]
     command += ["--max-new-tokens", str(max_new_tokens)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False)

@@ -1,6 +1,6 @@
 """Time and memory of one model folder, in a process of its own.
 
-    python -m slm.bench models/int4 prompts.json --threads 1 --max-new-tokens 72
+    python -m slm.evaluation.cost_worker models/int4 prompts.json --threads 1 --max-new-tokens 72
 
 prompts.json: [[{"role", "content"}, …], …]. The last line of stdout is one JSON document.
 """
