@@ -181,7 +181,7 @@ def server(chain: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [str(chain / ".venv" / "bin" / "python"), "-m", "slm.serve", "--port", str(port)]
+    command = [str(chain / ".venv" / "bin" / "python"), "-m", "slm.serving.server", "--port", str(port)]
     process = subprocess.Popen(command, cwd=chain, env=environment())
     address = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 60

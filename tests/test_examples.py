@@ -122,7 +122,7 @@ def test_the_checks_take_an_example_and_refuse_a_planted_fault(kind: str, projec
 def chat_keeps_what_was_said(folder: Path) -> None:
     """The second reply is the one that the package gives to both lines and its own first reply."""
     lines = ("A table for two on Friday, please.", "At seven.")
-    command = [str(folder / ".venv" / "bin" / "python"), "-m", "slm.chatbox"]
+    command = [str(folder / ".venv" / "bin" / "python"), "-m", "slm.serving.chat"]
     done = subprocess.run(command, cwd=folder, input="\n".join(lines) + "\n\n", capture_output=True, text=True, check=True)
     code = (
         "import sys; from slm.inference.genai import GenAI; model, said = GenAI(sys.argv[1]), []\n"

@@ -1,6 +1,6 @@
 """Talk to the shipped model in the terminal.
 
-python -m slm.chatbox       or: make chat
+python -m slm.serving.chat       or: make chat
 """
 
 from pathlib import Path

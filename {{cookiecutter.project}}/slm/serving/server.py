@@ -1,7 +1,7 @@
 """The shipped model behind an OpenAI-compatible address, on this machine or in a container.
 
-    python -m slm.serve                          the package in dist/, on http://127.0.0.1:8000/v1
-    python -m slm.serve --model DIR --host 0.0.0.0 --port 80
+    python -m slm.serving.server                          the package in dist/, on http://127.0.0.1:8000/v1
+    python -m slm.serving.server --model DIR --host 0.0.0.0 --port 80
 
 One request is answered at a time, in the order in which they come: a small model on a few cores gains nothing from two at once.
 """
