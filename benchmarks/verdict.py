@@ -39,7 +39,7 @@ def retrained(environment: Path) -> dict[str, float]:
     if not note.exists() or note.read_text(encoding="utf-8") != tree:
         copy(healthy, folder)
         note.write_text(tree, encoding="utf-8")
-    must(folder, "python", "-m", "slm.seeds", str(SEEDS))
+    must(folder, "python", "-m", "slm.experiments.seeds", str(SEEDS))
     return compared(folder, "retrained")
 
 

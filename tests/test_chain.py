@@ -321,7 +321,7 @@ def test_search_finds_and_applies_on_validation_data(copy: Path):
     again = run(copy, "make", "search", "TRIALS=2")
     assert "2 trials so far" in again.stdout and "Running stage" not in again.stdout
     assert (copy / "dvc.lock").read_bytes() == before[0] and sorted(p.name for p in (copy / ".dvc" / "cache").rglob("*")) == cached
-    python(copy, "-m", "slm.search", "--apply")
+    python(copy, "-m", "slm.experiments.search", "--apply")
     after = (copy / "params.yaml").read_text(encoding="utf-8").splitlines()
     changed = [new.split(":")[0].strip() for old, new in zip(before[1], after, strict=True) if old != new]
     assert set(changed) <= {"learning_rate", "layers"}

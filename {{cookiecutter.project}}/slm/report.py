@@ -19,9 +19,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from slm.config.params import Params, load_params
 from slm.errors import UserError, stage
 from slm.evaluation.ladder import table
+from slm.experiments.seeds import made_from
 from slm.files import read_json, read_jsonl, write_text
 from slm.gate import REPORTS, judge
-from slm.seeds import made_from
 from slm.task.answers import class_of, valid
 from slm.task.definition import Task, load_task
 from slm.task.metrics import interval, score_one

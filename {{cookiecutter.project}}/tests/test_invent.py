@@ -7,10 +7,10 @@ import test_asking
 
 from slm.config.synthesis import Generate
 from slm.errors import UserError
+from slm.experiments.weak_slices import worst_first
 from slm.task.definition import Task
 from slm.task.records import Record
 from slm.teacher.prompt_generation import RECIPES, calls_of, read_requests, slices
-from slm.weak import worst_first
 
 LABEL = Task(name="t", kind="label", instruction="Sort letters.", labels=["bill", "advert", "love"])
 COUNTS = {"bill": 60, "advert": 30, "love": 6}

@@ -15,13 +15,13 @@ import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from slm import search
 from slm.config.loader import load_yaml, parse_yaml
 from slm.config.params import load_params
 from slm.errors import UserError
+from slm.experiments import search
+from slm.experiments.search import SPACE, WORK, made_from, open_study, ranked
+from slm.experiments.search_space import Space
 from slm.files import write_text
-from slm.search import SPACE, WORK, made_from, open_study, ranked
-from slm.space import Space
 from slm.task.records import TASK
 from tests.conftest import QUICK, ROOT
 
@@ -220,7 +220,7 @@ def test_two_machines_share_a_study(locked: Path, tmp_path: Path):
     shutil.copytree(locked, other)
     address = f"sqlite:///{(tmp_path / 'shared.db').as_posix()}"
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    words = [sys.executable, "-m", "slm.search", "--trials", "4", "--storage", address]
+    words = [sys.executable, "-m", "slm.experiments.search", "--trials", "4", "--storage", address]
     both = [
         subprocess.Popen(words, cwd=folder, env=os.environ | {"PATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for folder in (locked, other)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slm.experiments.seeds import luck, made_from, stages
 from slm.files import write_text
-from slm.seeds import luck, made_from, stages
 
 LOCK = """
 stages:

@@ -1,8 +1,8 @@
 """Better parameters for the student, searched by Optuna and chosen on validation data: the test set is in no trial's copy.
 
-    python -m slm.search --trials 20     goes on until the study has 20 trials; stopped or killed, the same command goes on
-    python -m slm.search                 what has been found so far
-    python -m slm.search --apply         writes the best trial's parameters into params.yaml; `git diff` shows them
+    python -m slm.experiments.search --trials 20     goes on until the study has 20 trials; stopped or killed, the same command goes on
+    python -m slm.experiments.search                 what has been found so far
+    python -m slm.experiments.search --apply         writes the best trial's parameters into params.yaml; `git diff` shows them
 
 A trial is a copy of this checkout with other parameters, in which the stages `distill` and `finetune` run, and whose student then answers the validation
 set. With `--storage`, the address of a database that Optuna knows, many machines with the same commit and data share one study.
@@ -25,11 +25,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from slm.config.edit import merge, rewrite
 from slm.config.loader import load_yaml
 from slm.config.params import PARAMS, Params, load_params
-from slm.copies import GIVEN, RETRY, copy
 from slm.dvc_cli import dvc, dvc_status, out_of_lock
 from slm.errors import UserError, stage
+from slm.experiments.search_space import STAGES, Space, nested, value_of
+from slm.experiments.workspace import GIVEN, RETRY, copy
 from slm.files import read_json, sha256_file, sha256_json
-from slm.space import STAGES, Space, nested, value_of
 from slm.tables import plain
 from slm.task.records import TASK, prediction, read_records
 
@@ -224,7 +224,7 @@ def main() -> None:
         )
     else:
         print(
-            f"best: trial {best[0].number}; `python -m slm.search --apply` (with the same --space and --storage) writes it into params.yaml"
+            f"best: trial {best[0].number}; `python -m slm.experiments.search --apply` (with the same --space and --storage) writes it into params.yaml"
         )
 
 

@@ -1,6 +1,6 @@
 """Where the last student is weakest, on validation data: what `synthesize.generate.weak_slices` chooses its seeds by.
 
-    python -m slm.weak      also: make weak-slices; asks the form that ships the validation set (about a minute), writes its score by class and
+    python -m slm.experiments.weak_slices      also: make weak-slices; asks the form that ships the validation set (about a minute), writes its score by class and
                             tag into params.yaml (synthesize.slice_scores)
 
 The test set has no say in what a student learns. A student cannot be an input of the stage that it is made from, so its scores are written down as

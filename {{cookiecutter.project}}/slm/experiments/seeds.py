@@ -1,6 +1,6 @@
 """How much of a score is luck? The student is trained again from other seeds: same teacher, same data, same test set.
 
-    python -m slm.seeds 5       seeds 0 to 4; one that is done is not trained again, one that was stopped goes on
+    python -m slm.experiments.seeds 5       seeds 0 to 4; one that is done is not trained again, one that was stopped goes on
 
 Takes as long as the student's stages, times the number of seeds. Nothing of this checkout changes: each seed has a copy of its own, and only the
 answers come back, to predictions/seeds/ (and the models into DVC's cache: `dvc gc --workspace` frees it). Prints the luck of training beside the luck of the test set, and writes reports/seeds.json;
@@ -17,9 +17,9 @@ from ruamel.yaml import YAML
 from scipy.stats import t
 
 from slm.config.params import load_params
-from slm.copies import RETRY, copy
 from slm.dvc_cli import dvc, dvc_status, out_of_lock
 from slm.errors import UserError, stage
+from slm.experiments.workspace import RETRY, copy
 from slm.files import read_jsonl, sha256_json, write_json, write_jsonl
 from slm.tables import plain
 from slm.task.definition import load_task
