@@ -106,7 +106,7 @@ def untaught(folder: Path) -> None:
     """The folder of a model that has learned another lesson: the teacher's first layers, in INT4, before any distillation."""
     program = (
         "from pathlib import Path; from slm.modeling.checkpoints import load_model, load_tokenizer, save_model; from slm.config.params import load_params;"
-        "from slm.distillation.pruning import keep_layers; from slm.olive import run_recipe; p = load_params(); t = Path('models/teacher');"
+        "from slm.distillation.pruning import keep_layers; from slm.export.olive import run_recipe; p = load_params(); t = Path('models/teacher');"
         "m = load_model(t, p); keep_layers(m, [0, 1]); save_model(m, load_tokenizer(t), Path('models/untaught'));"
         "run_recipe(Path('recipes/int4.json'), Path('models/untaught'), Path('models/int4'))"
     )

@@ -12,12 +12,12 @@ import torch
 
 from slm.config.params import load_params
 from slm.errors import UserError, stage
+from slm.export.olive import run_recipe
 from slm.files import folder_sha256, replacing, write_json
 from slm.inference.genai import GenAI
 from slm.modeling.checkpoints import load_model, load_tokenizer
 from slm.modeling.encoding import encode_prompt
 from slm.modeling.generation import generate
-from slm.olive import run_recipe
 from slm.progress import print_closing_line, track
 from slm.task.records import TASK, fixed_sample, read_records
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from slm.config.params import Models, load_params
 from slm.errors import UserError, stage
 from slm.evaluation.ladder import build
+from slm.export.foundry import ask
+from slm.export.packaging import archive, bill_of_materials, checksums, copy_model, model_card
 from slm.files import folder_sha256, read_json, replacing, weights_sha256, write_json
-from slm.foundry import ask
-from slm.papers import archive, bill_of_materials, checksums, copy_model, model_card
 from slm.progress import print_closing_line
 from slm.task.definition import load_task
 from slm.task.records import TASK, fixed_sample, read_records

@@ -11,9 +11,9 @@ from scipy.special import log_softmax
 
 from slm.config.params import load_params
 from slm.errors import stage
+from slm.export.olive import run_recipe
 from slm.files import weights_mb, write_json
 from slm.inference.genai import GenAI
-from slm.olive import run_recipe
 from slm.progress import print_closing_line, track
 from slm.task.records import TASK, fixed_sample, read_records
 

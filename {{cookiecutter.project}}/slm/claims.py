@@ -6,8 +6,8 @@ from typing import Any
 
 from slm.errors import UserError
 from slm.evaluation.ladder import build
+from slm.export.packaging import checksums
 from slm.files import read_json, read_jsonl, sha256_file
-from slm.papers import checksums
 from slm.task.definition import Task
 from slm.task.metrics import summarise
 from slm.task.records import Record, prediction

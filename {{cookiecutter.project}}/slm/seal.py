@@ -20,9 +20,9 @@ from slm import github
 from slm.config.params import load_params
 from slm.dvc_cli import dvc_status, out_of_lock
 from slm.errors import UserError, stage
+from slm.export.packaging import archive, with_waivers
 from slm.files import folder_mb, folder_sha256, read_json, replacing, sha256_file, weights_sha256, write_json, write_text
 from slm.git import git
-from slm.papers import archive, with_waivers
 from slm.released import SEAL, read_seal
 from slm.verdict import waivers_of
 from slm.workflow import SEALED, seal_key

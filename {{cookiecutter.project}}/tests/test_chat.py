@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from slm.export.olive import pad_with_what_no_prompt_holds
 from slm.files import read_json, write_json
 from slm.modeling.encoding import SHORT_CHATML, encode_answer, encode_prompt, use_short_template
-from slm.olive import pad_with_what_no_prompt_holds
 
 USER, REPLY, MORE = (
     {"role": r, "content": c} for r, c in (("user", "turn on the light"), ("assistant", "done"), ("user", "and the timer"))

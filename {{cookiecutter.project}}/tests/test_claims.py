@@ -9,8 +9,8 @@ import pytest
 
 from slm.claims import alike, with_true_labels, wrong_figures, wrong_papers
 from slm.evaluation.ladder import COST, RUNGS, build
+from slm.export.packaging import checksums
 from slm.files import read_json, sha256_file, write_json, write_jsonl
-from slm.papers import checksums
 from slm.task.metrics import summarise
 from slm.task.records import Record
 

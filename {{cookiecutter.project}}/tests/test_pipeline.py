@@ -56,7 +56,7 @@ def test_files_are_short():
 
 
 def test_olive_still_needs_its_overlay():
-    """When this fails, Olive and the runtime agree again: delete the overlay from slm/olive.py, the Makefile and requirements/."""
+    """When this fails, Olive and the runtime agree again: delete the overlay from slm/export/olive.py, the Makefile and requirements/."""
     module = "onnxruntime_genai.models.quantized_model"
     olive = find_spec("olive")
     assert olive and olive.origin

@@ -10,8 +10,8 @@ import pytest
 from slm.comment import comment
 from slm.contract import BUILT_IN, Contract, Gate, Released, load_contract
 from slm.errors import UserError
+from slm.export.packaging import with_waivers
 from slm.gate import waivers_in_force
-from slm.papers import with_waivers
 from slm.verdict import as_markdown, headline, row, rows_of, verdict, waivers_of
 from slm.waivers import Waiver, load_waivers, waive
 

@@ -1,6 +1,6 @@
 """Ask a package through Foundry Local, as a user's application would. Works without a network.
 
-    python -m slm.foundry dist/home-assistant/model '[{"role": "user", "content": "turn off the kitchen light"}]' 72
+    python -m slm.export.foundry dist/home-assistant/model '[{"role": "user", "content": "turn off the kitchen light"}]' 72
 
 Foundry Local brings its own copy of the runtime, so it lives in a process of its own.
 """
@@ -23,7 +23,7 @@ def ask(folder: Path, messages: list[dict[str, str]], max_new_tokens: int) -> st
     """
     with tempfile.TemporaryDirectory() as scratch:
         environment = os.environ | {"SLM_FOUNDRY_DATA": scratch}
-        command = [sys.executable, "-m", "slm.foundry", str(folder), json.dumps(messages), str(max_new_tokens)]
+        command = [sys.executable, "-m", "slm.export.foundry", str(folder), json.dumps(messages), str(max_new_tokens)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", check=False)
     if done.returncode or not done.stdout.strip():
         raise UserError(f"{folder}: Foundry Local cannot use it: {' / '.join(done.stderr.strip().splitlines()[-2:]) or 'no answer'}")
