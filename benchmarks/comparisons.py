@@ -17,14 +17,14 @@ sys.path.insert(0, str(PROJECT))
 if not (PROJECT / "predictions").is_dir():
     sys.exit(f"{PROJECT / 'predictions'}: no such folder; `make demo` makes it")
 
-from slm.calibrate import whole  # noqa: E402
-from slm.calibration import Simulation, stated  # noqa: E402
-from slm.compare import judge_baseline  # noqa: E402
-from slm.contract import load_contract  # noqa: E402
 from slm.files import read_json, read_jsonl  # noqa: E402
-from slm.simulation import read_answers  # noqa: E402
 from slm.task.definition import load_task  # noqa: E402
-from slm.verdict import refuses  # noqa: E402
+from slm.verdict.baseline import judge_baseline  # noqa: E402
+from slm.verdict.calibration.proposal import whole  # noqa: E402
+from slm.verdict.calibration.rates import Simulation, stated  # noqa: E402
+from slm.verdict.calibration.simulation import read_answers  # noqa: E402
+from slm.verdict.contract import load_contract  # noqa: E402
+from slm.verdict.rows import refuses  # noqa: E402
 
 DROP = 0.05  # of a candidate that must be caught
 TOTAL = 0.045  # lost by three releases together

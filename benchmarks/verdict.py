@@ -44,7 +44,7 @@ def retrained(environment: Path) -> dict[str, float]:
 
 
 def gate_seconds(project: Path) -> float:
-    runs = [run(project, "python", "-m", "slm.gate") for _ in range(GATE_RUNS)]
+    runs = [run(project, "python", "-m", "slm.verdict.gate") for _ in range(GATE_RUNS)]
     assert all(r.code == 0 for r in runs), runs[0].log  # a gate that stops early is quick
     return statistics.median(r.seconds for r in runs)
 

@@ -64,4 +64,4 @@ released: {{margin: 0.05, best_margin: 0.05, time: 2, memory: 2, weights: 1.02, 
         encoding="utf-8",
         newline="\n",
     )
-    return run(folder, "python", "-m", "slm.gate")
+    return run(folder, "python", "-m", "slm.verdict.gate")

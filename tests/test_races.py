@@ -83,7 +83,10 @@ def test_a_seal_that_dies_half_way_is_completed_by_the_next_run(world: World):
     assert len(names) == len(set(names))
     sealed = assets(world, draft, world.folder / "assembled")
     python_at(
-        world, world.clone("read"), "-c", f"from pathlib import Path; from slm.released import read_seal; read_seal(Path({str(sealed)!r}))"
+        world,
+        world.clone("read"),
+        "-c",
+        f"from pathlib import Path; from slm.verdict.released import read_seal; read_seal(Path({str(sealed)!r}))",
     )
     assert world.forge.statuses[world.tip()][0]["state"] == "success"
 

@@ -48,8 +48,8 @@ def test_a_good_tag_is_released_named_and_taken_back(world: World):
     python_at(world, folder, "-m", "slm.seal", "verify", "v1")
     # A second release, then the first again.
     world.git(folder, "push", "--quiet", "origin", "HEAD:refs/heads/main")
-    python_at(world, folder, "-m", "slm.released")
-    python_at(world, folder, "-m", "slm.released", "rollback", "v1")
+    python_at(world, folder, "-m", "slm.verdict.released")
+    python_at(world, folder, "-m", "slm.verdict.released", "rollback", "v1")
     assert json.loads((folder / "released.json").read_text(encoding="utf-8"))["released"] == entry
 
 

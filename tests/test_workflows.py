@@ -112,7 +112,7 @@ def test_a_worse_model_is_refused_with_the_answers_that_it_lost(released: World,
 
 
 CHEATS = {
-    "gate returns 0": (write("slm/gate.py", "def main():\n    return 0\n"), "slm/gate.py"),
+    "gate returns 0": (write("slm/verdict/gate.py", "def main():\n    return 0\n"), "slm/verdict/gate.py"),
     "scorer always right": (write("slm/task/metrics.py", "def score_one(*_):\n    return {'score': 1.0}\n"), "slm/task/metrics.py"),
     "evaluate copies the answers": (append("pipeline/evaluate.py", "\n# answers = expected\n"), "pipeline/evaluate.py"),
     "contract loosened": (write("gates.yaml", GATES.replace("0.10", "0.0").replace("0.05,", "0.2,")), "gates.yaml"),

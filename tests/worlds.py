@@ -51,7 +51,7 @@ def sealed(made: Path, testrun_uid: str) -> Path:
     def make() -> None:
         contract = (made / "gates.yaml").read_text(encoding="utf-8")
         (made / "gates.yaml").write_text(GATES, encoding="utf-8")
-        python(made, "-m", "slm.gate")
+        python(made, "-m", "slm.verdict.gate")
         python(made, "-m", "slm.seal", "pack")
         (made / "gates.yaml").write_text(contract, encoding="utf-8")
 
@@ -66,7 +66,7 @@ def released(world: World, sealed: Path) -> World:
 
     def edit(folder: Path) -> None:
         shutil.copytree(sealed, folder / "sealed")
-        python_at(world, folder, "-m", "slm.released", "entry", "sealed", "v1")
+        python_at(world, folder, "-m", "slm.verdict.released", "entry", "sealed", "v1")
         shutil.rmtree(folder / "sealed")
 
     world.git(world.origin, "tag", "v1", "main")

@@ -171,7 +171,7 @@ def prepare(source: Path = QUICK, home: Path = HOME) -> Path:
     commit(healthy, "The healthy project")
     (home / "repro.log").write_text(must(healthy, "dvc", "repro"), encoding="utf-8")
     release(healthy)
-    must(healthy, "python", "-m", "slm.gate")  # compared with itself it is no worse
+    must(healthy, "python", "-m", "slm.verdict.gate")  # compared with itself it is no worse
     note.write_text(json.dumps(inputs), encoding="utf-8")
     return healthy
 
@@ -207,13 +207,13 @@ def release(folder: Path) -> None:
 
     What a release would download from GitHub is put where the download is kept.
     """
-    done = run(folder, "python", "-m", "slm.gate")
+    done = run(folder, "python", "-m", "slm.verdict.gate")
     if done.code:
         raise RuntimeError(f"the healthy project fails its own gates:\n{done.log[-4000:]}")
     must(folder, "python", "-m", "slm.seal", "pack")
     commit(folder, "The first model")
     must(folder, "git", "tag", "v1")
-    must(folder, "python", "-m", "slm.released", "entry", "sealed", "v1")
+    must(folder, "python", "-m", "slm.verdict.released", "entry", "sealed", "v1")
     entry = json.loads((folder / "released.json").read_text(encoding="utf-8"))["released"]
     kept = folder / ".cache" / "released"
     kept.mkdir(exist_ok=True)

@@ -21,11 +21,11 @@ from slm.errors import UserError, stage
 from slm.evaluation.ladder import table
 from slm.experiments.seeds import made_from
 from slm.files import read_json, read_jsonl, write_text
-from slm.gate import REPORTS, judge
 from slm.task.answers import class_of, valid
 from slm.task.definition import Task, load_task
 from slm.task.metrics import interval, score_one
-from slm.verdict import Row, headline, rows_of
+from slm.verdict.gate import REPORTS, judge
+from slm.verdict.rows import Row, headline, rows_of
 
 OUTPUT = REPORTS / "report.html"
 FIGURES = [  # title, figure of the ladder, form of a value, hint

@@ -23,9 +23,9 @@ from slm.errors import UserError, stage
 from slm.export.packaging import archive, with_waivers
 from slm.files import folder_mb, folder_sha256, read_json, replacing, sha256_file, weights_sha256, write_json, write_text
 from slm.git import git
-from slm.released import SEAL, read_seal
-from slm.verdict import waivers_of
-from slm.workflow import SEALED, seal_key
+from slm.verdict.released import SEAL, SEALED, read_seal
+from slm.verdict.rows import waivers_of
+from slm.workflow import seal_key
 
 LARGEST_REFERENCE_MB = 1800  # a release's asset may have 2 GiB
 FIGURES = ("score", "score_low", "score_high", "n", "valid_rate", "request_ms_p50", "rss_mb", "weights_mb")

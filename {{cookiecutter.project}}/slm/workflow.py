@@ -21,15 +21,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from slm import github, released
-from slm.candidate import unpack
+from slm import github
 from slm.errors import UserError, stage
 from slm.git import git
+from slm.verdict import released
+from slm.verdict.released import SEALED
+from slm.verdict.untrusted import unpack
 
 CONTEXT = "model-verdict"
 VERDICT = Path("verdict")
 CANDIDATE = Path("candidate")
-SEALED = Path("sealed")
 WAITING = "released"  # the branch whose pull request names a release
 MARKER = "<!-- model-verdict -->"
 Row = dict[str, Any]

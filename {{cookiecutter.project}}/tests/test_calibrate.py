@@ -1,4 +1,4 @@
-"""The simulation behind `python -m slm.calibrate`: its models are as good as it says, and it judges as the gate does."""
+"""The simulation behind `python -m slm.verdict.calibration.proposal`: its models are as good as it says, and it judges as the gate does."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slm.calibrate import report
-from slm.calibration import SPLIT, calibrate, rate
-from slm.compare import judge_baseline
-from slm.contract import Contract, Gate, Released
 from slm.errors import UserError
 from slm.files import write_jsonl
-from slm.simulation import Answers, decline, evidence, history, pair, read_answers
 from slm.task.definition import Task
+from slm.verdict.baseline import judge_baseline
+from slm.verdict.calibration.proposal import report
+from slm.verdict.calibration.rates import SPLIT, calibrate, rate
+from slm.verdict.calibration.simulation import Answers, decline, evidence, history, pair, read_answers
+from slm.verdict.contract import Contract, Gate, Released
 
 LIMITS = Released(
     margin=0.065, best_margin=0.065, time=1.15, memory=1.15, weights=1.02, slice_size=30, alpha=0.1, best_alpha=0.05, slice_alpha=0.2
@@ -106,7 +106,7 @@ def test_bounds_of_a_rate_hold_it():
 
 def test_calibration_keeps_to_what_it_proposes_and_repeats_itself(monkeypatch):
     for name, value in {"RUNS": 400, "FEWER": 100, "SIZES": (200,), "DROPS": (0.05, 0.2)}.items():
-        monkeypatch.setattr(f"slm.calibration.{name}", value)
+        monkeypatch.setattr(f"slm.verdict.calibration.rates.{name}", value)
     known = answers()
     result = calibrate(known, LIMITS)
     assert json.dumps(result) == json.dumps(calibrate(known, LIMITS))

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from slm.claims import alike, with_true_labels, wrong_figures, wrong_papers
 from slm.evaluation.ladder import COST, RUNGS, build
 from slm.export.packaging import checksums
 from slm.files import read_json, sha256_file, write_json, write_jsonl
 from slm.task.metrics import summarise
 from slm.task.records import Record
+from slm.verdict.integrity import alike, with_true_labels, wrong_figures, wrong_papers
 
 RIGHT, WRONG = '{"name":"a","arguments":{}}', '{"name":"b","arguments":{}}'
 RECORDS = [Record(str(i), [{"role": "user", "content": f"p{i}"}, {"role": "assistant", "content": RIGHT}], ["plain"]) for i in range(4)]

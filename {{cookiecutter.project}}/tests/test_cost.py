@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from pipeline import measure
-from slm import judge
 from slm.config.params import Measure, load_params
 from slm.evaluation import cost
 from slm.evaluation.cost import ATTEMPTS, agree, ratios_by_round, side_by_side, spread
 from slm.files import read_json, write_text
-from slm.integrity import judge_rounds
+from slm.verdict import judge
+from slm.verdict.cost import judge_rounds
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"teacher": Path("teacher"), "int4": Path("int4")}

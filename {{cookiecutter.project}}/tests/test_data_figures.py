@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from slm.data_figures import data_figures, distance
 from slm.errors import UserError
+from slm.verdict.data_figures import data_figures, distance
 
 
 def split(classes: dict[str, int], tags: dict[str, int] | None = None) -> dict:

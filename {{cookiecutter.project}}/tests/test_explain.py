@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from slm import gate
-from slm.changes import knobs_diff
-from slm.compare import blame, flips
 from slm.config.params import load_params
 from slm.errors import UserError
-from slm.explain import explain
 from slm.files import sha256_file, write_json, write_jsonl, write_text
-from slm.verdict import row, verdict
+from slm.verdict import gate
+from slm.verdict.baseline import blame, flips
+from slm.verdict.changes import knobs_diff
+from slm.verdict.explain import explain
+from slm.verdict.rows import row, verdict
 
 ROOT = Path(__file__).parents[1]
 GATES = """\
@@ -93,7 +93,7 @@ def test_without_a_release_the_worst_answers_are_shown(checkout: Path):
     assert text.index("t0\n") < text.index("t1\n")  # what cannot be read comes first
     assert "\x1b" not in text and "\ufffd[31m?" in text
     assert "nothing is released yet" in text
-    assert 'Again: dvc repro --force --single-item evaluate@int4 && dvc repro && python -m slm.gate --explain "score"' in text
+    assert 'Again: dvc repro --force --single-item evaluate@int4 && dvc repro && python -m slm.verdict.gate --explain "score"' in text
 
 
 def test_with_a_release_the_flipped_answers_are_shown(checkout: Path):

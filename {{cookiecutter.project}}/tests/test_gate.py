@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from slm.compare import judge_baseline
-from slm.contract import Contract, Gate, Released
-from slm.gate import how_sure, judge_metric
-from slm.integrity import judge_data, judge_integrity, judge_licences
-from slm.statistics import bounds, chance, paired
-from slm.verdict import verdict
+from slm.verdict.baseline import judge_baseline
+from slm.verdict.contract import Contract, Gate, Released
+from slm.verdict.cost import how_sure
+from slm.verdict.integrity import judge_integrity
+from slm.verdict.limits import judge_metric
+from slm.verdict.policy import judge_data, judge_licences
+from slm.verdict.rows import verdict
+from slm.verdict.statistics import bounds, chance, paired
 
 RUNG = {"name": "int4", "score": 0.7, "score_low": 0.66, "request_ms_p50": 100.0, "weights_sha256": "w"}
 LADDER = {"rungs": [{"name": "teacher", "score": 0.75, "request_ms_p50": 500.0}, RUNG]}

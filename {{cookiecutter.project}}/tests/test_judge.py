@@ -11,14 +11,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from slm.candidate import inspect, unpack
-from slm.changes import JUDGE, describe
-from slm.comment import inert
-from slm.compare import judge_cost
-from slm.contract import Contract, Gate, Released
 from slm.dvc_cli import lacking, out_of_lock
 from slm.errors import UserError
 from slm.plan import whole
+from slm.verdict.changes import JUDGE, describe
+from slm.verdict.comment import inert
+from slm.verdict.contract import Contract, Gate, Released
+from slm.verdict.cost import judge_cost
+from slm.verdict.untrusted import inspect, unpack
 from slm.workflow import seal_key
 
 HOSTILE = [
@@ -195,9 +195,19 @@ def test_all_but_words_and_judging_touches_the_model(name: str, history):
 def test_the_judges_files_loosening_and_lost_tests_are_named(history):
     commit, base = history
     tests = json.dumps({"id": "0", "messages": [0]}) + "\n" + json.dumps({"id": "1", "messages": ["easier"]}) + "\n"
-    files = {"gates.yaml": GATES.replace("0.5}", "0.1}"), "task/test.jsonl": tests, "slm/gate.py": "x", ".github/workflows/a.yml": "x"}
+    files = {
+        "gates.yaml": GATES.replace("0.5}", "0.1}"),
+        "task/test.jsonl": tests,
+        "slm/verdict/gate.py": "x",
+        ".github/workflows/a.yml": "x",
+    }
     found = describe(base, commit(**files))
-    assert [line.split(" ")[0] for line in found["judge"]] == [".github/workflows/a.yml", "gates.yaml", "slm/gate.py", "task/test.jsonl"]
+    assert [line.split(" ")[0] for line in found["judge"]] == [
+        ".github/workflows/a.yml",
+        "gates.yaml",
+        "slm/verdict/gate.py",
+        "task/test.jsonl",
+    ]
     assert found["weakened"] == [
         "gate 'score' went from 0.5 to 0.1",
         "task/test.jsonl lost 2 of 4 examples",
@@ -280,7 +290,7 @@ def test_cost_is_judged_as_share_of_the_released_model():
 def test_the_judges_code_is_known_by_name():
     """All that the judge and the workflows' steps import from slm/, and what that imports, is in the list."""
     root, seen = Path(__file__).parents[1], set()
-    waiting = ["slm.judge", "slm.workflow", "slm.gate", "slm.seal", "slm.released", "slm.evaluation.cost_worker"]
+    waiting = ["slm.verdict.judge", "slm.workflow", "slm.verdict.gate", "slm.seal", "slm.verdict.released", "slm.evaluation.cost_worker"]
     while waiting:
         name = waiting.pop()
         path = root / f"{name.replace('.', '/')}.py"

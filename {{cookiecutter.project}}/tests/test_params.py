@@ -7,9 +7,9 @@ from ruamel.yaml import YAML
 
 from slm.config.edit import PROFILES, merge
 from slm.config.params import PARAMS, Params, load_params
-from slm.contract import load_contract, loosened
 from slm.errors import UserError
 from slm.files import read_json
+from slm.verdict.contract import load_contract, loosened
 
 ROOT = Path(__file__).parent.parent
 

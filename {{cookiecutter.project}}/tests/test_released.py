@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from slm import released
 from slm.files import write_json
+from slm.verdict import released
 
 
 @pytest.fixture

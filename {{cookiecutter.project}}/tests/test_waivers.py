@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from slm.comment import comment
-from slm.contract import BUILT_IN, Contract, Gate, Released, load_contract
 from slm.errors import UserError
 from slm.export.packaging import with_waivers
-from slm.gate import waivers_in_force
-from slm.verdict import as_markdown, headline, row, rows_of, verdict, waivers_of
-from slm.waivers import Waiver, load_waivers, waive
+from slm.verdict.comment import comment
+from slm.verdict.contract import BUILT_IN, Contract, Gate, Released, load_contract
+from slm.verdict.gate import waivers_in_force
+from slm.verdict.rows import as_markdown, headline, row, rows_of, verdict, waivers_of
+from slm.verdict.waivers import Waiver, load_waivers, waive
 
 ROOT = Path(__file__).parents[1]
 CONTRACT = Contract(

@@ -23,7 +23,6 @@ from slm.config.params import Measure
 from slm.errors import UserError
 from slm.files import write_json
 from slm.progress import track
-from slm.statistics import ratio_interval
 
 SPREAD = 1.5  # largest ratio of a model to the first one, over the rounds, as a multiple of the smallest
 ATTEMPTS = 3
@@ -95,16 +94,6 @@ def figures(runs: list[Row]) -> Row:
         "request_ms": [[r["request_ms"] for r in run["requests"]] for run in runs],
         "request_ms_p50_by_round": [float(np.median([r["request_ms"] for r in run["requests"]])) for run in runs],
     }
-
-
-def share_interval(mine: Row, other: Row, figure: str) -> str:
-    """How sure the ratio of two models' times is, as the end of a sentence; empty for what is no time of many requests."""
-    quantile = {"request_ms_p50": 0.5, "request_ms_p95": 0.95}.get(figure)
-    one, two = mine.get("request_ms") or [], other.get("request_ms") or []
-    if quantile is None or [len(r) for r in one] != [len(r) for r in two] or not one or len(one[0]) < 2:
-        return ""
-    low, high = ratio_interval(one, two, quantile)
-    return f" (95% interval {low:.3f} to {high:.3f}, over {len(one[0])} prompts, each asked {len(one)} times)"
 
 
 def machine() -> Row:

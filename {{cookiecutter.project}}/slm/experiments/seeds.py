@@ -4,7 +4,7 @@
 
 Takes as long as the student's stages, times the number of seeds. Nothing of this checkout changes: each seed has a copy of its own, and only the
 answers come back, to predictions/seeds/ (and the models into DVC's cache: `dvc gc --workspace` frees it). Prints the luck of training beside the luck of the test set, and writes reports/seeds.json;
-`python -m slm.calibrate predictions/seeds/*.jsonl` says what that means for the verdict.
+`python -m slm.verdict.calibration.proposal predictions/seeds/*.jsonl` says what that means for the verdict.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Rates of false alarms and misses of the gate's comparisons, from candidates of known quality (slm/simulation.py), and limits to match."""
+"""Rates of false alarms and misses of the gate's comparisons, from candidates of known quality (slm/verdict/calibration/simulation.py), and limits to match."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from statsmodels.stats.proportion import proportion_confint
 
-from slm.contract import Released
 from slm.errors import UserError
-from slm.simulation import Answers, Draw, Evidence, decline, evidence, history, joined, pair
+from slm.verdict.calibration.simulation import Answers, Draw, Evidence, decline, evidence, history, joined, pair
+from slm.verdict.contract import Released
 
 RUNS = 6000  # simulated comparisons behind each stated rate, over all pairs of models
 FEWER = 4000  # behind each line of the tables of proposals

@@ -1,4 +1,4 @@
-"""What a person acts on, for one gate of the verdict: `python -m slm.gate --explain NAME`.
+"""What a person acts on, for one gate of the verdict: `python -m slm.verdict.gate --explain NAME`.
 
 The row; its evidence (examples, slices or figures, whichever the gate is about); what changed since the released model; and the
 command that makes the figure again.
@@ -10,19 +10,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from slm.changes import knobs_diff
-from slm.compare import flips, slices
 from slm.config.params import load_params
-from slm.contract import BUILT_IN, Contract, Gate, load_contract
 from slm.errors import UserError
 from slm.evaluation.cost import spread
 from slm.evaluation.ladder import BESIDE
 from slm.files import read_json, read_jsonl
 from slm.git import differing, file_at, git
-from slm.released import RELEASED, predictions_of
 from slm.task.definition import Task, load_task
 from slm.task.metrics import interval, score_one
-from slm.verdict import Row, brief, by_whom, mark
+from slm.verdict.baseline import flips, slices
+from slm.verdict.changes import knobs_diff
+from slm.verdict.contract import BUILT_IN, Contract, Gate, load_contract
+from slm.verdict.released import RELEASED, predictions_of
+from slm.verdict.rows import Row, brief, by_whom, mark
 
 SHOWN = 20  # examples
 SCORES = ("score", "score_low", "score_high", "valid_rate", "field_f1", *BESIDE)
@@ -196,7 +196,7 @@ def outputs_since(revision: str) -> list[str]:
 
 def again(name: str, gate: Gate | None, shipped: str) -> str:
     """The command that makes a gate's figure anew."""
-    after = f'dvc repro && python -m slm.gate --explain "{name}"'
+    after = f'dvc repro && python -m slm.verdict.gate --explain "{name}"'
     if gate is None:
         makes = {
             "rounds agree": "measure",

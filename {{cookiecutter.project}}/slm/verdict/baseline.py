@@ -1,22 +1,20 @@
 """A candidate beside the released model: quality example by example, cost as shares of what was measured in the same run."""
 
-import math
 from collections import defaultdict
 
-from slm.contract import AGAINST_RELEASED, Contract
-from slm.evaluation.cost import share_interval
-from slm.statistics import paired, slices_worse
 from slm.task.answers import class_of
 from slm.task.definition import Task
 from slm.task.metrics import score_one
-from slm.verdict import Row, brief, row
+from slm.verdict.contract import AGAINST_RELEASED, Contract
+from slm.verdict.rows import Row, brief, row
+from slm.verdict.statistics import paired, slices_worse
 
 
 def judge_baseline(contract: Contract, task: Task, candidate: list[Row], baselines: dict[str, list[Row] | None]) -> list[Row]:
     """Paired comparisons with the released model and with the best release so far.
 
     A loss that is shown blocks; one that is not shown but cannot be ruled out warns. Why so: docs/verdict-method.md of the template;
-    how often each is wrong: `python -m slm.calibrate`, whose simulation follows these rules.
+    how often each is wrong: `python -m slm.verdict.calibration.proposal`, whose simulation follows these rules.
 
     Args:
         candidate: prediction rows (id, expected, answer, tags).
@@ -54,23 +52,6 @@ def judge_baseline(contract: Contract, task: Task, candidate: list[Row], baselin
             rows.append(_judge_slices(contract, task, candidate, baseline))
     if baselines.get("released") is None:
         rows.append(row("no slice worse", "block", None, None, None, "no baseline: nothing is released yet"))
-    return rows
-
-
-def judge_cost(contract: Contract, candidate: dict[str, float], released: dict[str, float] | None) -> list[Row]:
-    """Time, memory and weights of a candidate as shares of the released model's, measured in one run on one machine."""
-    rows = []
-    figures = {"time": "request_ms_p50", "memory": "rss_mb", "weights": "weights_mb"}
-    for name, figure in figures.items():
-        limit, label = getattr(contract.released, name), f"{name} of released"
-        if released is None:
-            rows.append(row(label, "block", None, None, limit, "no baseline: nothing is released yet"))
-            continue
-        share = candidate[figure] / released[figure] if released[figure] else math.inf
-        passed = math.isfinite(share) and share <= limit
-        why = f"{figure} is {candidate[figure]:.4g}, the released model's is {released[figure]:.4g} beside it: a share of {share:.3f}"
-        why += share_interval(candidate, released, figure)
-        rows.append(row(label, "block", passed, round(share, 4) if math.isfinite(share) else None, limit, f"{why}, must be <= {limit}"))
     return rows
 
 

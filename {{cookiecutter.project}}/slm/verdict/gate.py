@@ -1,8 +1,8 @@
 """The verdict: one comparison of facts with the contract. It measures nothing and decides everything.
 
-python -m slm.gate                    prints a table, writes reports/verdict.json and verdict.md, exits 1 if a blocking gate fails
-python -m slm.gate --explain NAME     one gate: its evidence, what changed since the released model, how to make its figure again
-python -m slm.gate --json             prints the verdict's JSON (--markdown: its Markdown) in place of the table
+python -m slm.verdict.gate                    prints a table, writes reports/verdict.json and verdict.md, exits 1 if a blocking gate fails
+python -m slm.verdict.gate --explain NAME     one gate: its evidence, what changed since the released model, how to make its figure again
+python -m slm.verdict.gate --json             prints the verdict's JSON (--markdown: its Markdown) in place of the table
 
 A failed gate that waivers.yaml names is shown as waived and refuses nothing. A waiver counts once it is on the default branch, so
 that no pull request waives its own gates: see `waivers_in_force`. (In pr.yml this code is the pull request's too: that verdict is
@@ -11,75 +11,35 @@ feedback, and the judge, in the default branch's checkout, has the last word.)
 
 import argparse
 import json
-import math
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from slm.changes import knobs_diff, loosening
-from slm.claims import judge_claims, with_true_labels
-from slm.compare import blame, judge_baseline
 from slm.config.loader import parse_yaml
 from slm.config.params import load_params
-from slm.contract import CONTRACT, Contract, Gate, load_contract
-from slm.data_figures import data_figures
 from slm.errors import UserError, stage
-from slm.evaluation.cost import share_interval
 from slm.evaluation.ladder import table
-from slm.explain import explain
 from slm.files import folder_mb, folder_sha256, read_json, read_jsonl, sha256_file, weights_sha256, write_json, write_text
 from slm.git import file_at, git_line
-from slm.integrity import judge_data, judge_integrity, judge_licences, judge_rounds
-from slm.released import RELEASED, predictions_of
 from slm.tables import plain
 from slm.task.definition import load_task
 from slm.task.metrics import score_one
 from slm.task.records import TASK, read_records
-from slm.verdict import Row, as_markdown, headline, row, rows_of, verdict
-from slm.waivers import WAIVERS, Waiver, Waivers, load_waivers, waive
+from slm.verdict.baseline import blame, judge_baseline
+from slm.verdict.changes import knobs_diff, loosening
+from slm.verdict.contract import CONTRACT, Contract, load_contract
+from slm.verdict.cost import how_sure, judge_rounds
+from slm.verdict.data_figures import data_figures
+from slm.verdict.explain import explain
+from slm.verdict.integrity import judge_claims, judge_integrity, with_true_labels
+from slm.verdict.limits import judge_metric
+from slm.verdict.policy import judge_data, judge_licences
+from slm.verdict.released import RELEASED, predictions_of
+from slm.verdict.rows import as_markdown, headline, rows_of, verdict
+from slm.verdict.waivers import WAIVERS, Waiver, Waivers, load_waivers, waive
 
 REPORTS = Path("reports")
-
-
-def judge_metric(gate: Gate, ladder: dict[str, Any], shipped: str, absent: dict[str, str]) -> Row:
-    """One gate of the contract against the ladder; a figure that is missing or no finite number fails.
-
-    Args:
-        ladder: its rungs; `data` (slm/data_figures.py) and `package` may stand among them.
-        absent: rungs, or single figures of one, that by nature are lacking, with the reason; a gate over one of those does not apply.
-    """
-    figures = {r["name"]: r for r in ladder["rungs"]}
-    sign = ">=" if gate.at_least is not None else "<="
-
-    def read(metric: str) -> float | None:
-        rung, figure = metric.split(".")
-        value = figures.get(shipped if rung == "shipped" else rung, {}).get(figure)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
-
-    for metric in (gate.metric, gate.over):
-        why = absent.get(metric or "") or absent.get((metric or "").split(".")[0])
-        if metric and why and read(metric) is None:
-            return row(gate.name, gate.severity, None, None, gate.limit, f"does not apply: {why}")
-    value = read(gate.metric)
-    what = gate.metric
-    if gate.over is not None:
-        divisor = read(gate.over)
-        value = value / divisor if value is not None and divisor else None
-        what = f"{gate.metric} / {gate.over}"
-    if value is None:
-        return row(gate.name, gate.severity, False, None, gate.limit, f"{what} is missing or no finite number")
-    passed = gate.holds(value)
-    return row(gate.name, gate.severity, passed, round(value, 4), gate.limit, f"{what} is {value:.3f}, must be {sign} {gate.limit}")
-
-
-def how_sure(gate: Gate, cost: dict[str, Any], shipped: str) -> str:
-    """The interval of a ratio of times, as the end of its sentence; empty for other figures."""
-    if gate.over is None:
-        return ""
-    (one, figure), (two, other) = (metric.replace("shipped.", f"{shipped}.").split(".") for metric in (gate.metric, gate.over))
-    mine, divisor = (cost["rungs"].get(rung, {}).get("by_threads", {}).get(str(cost["threads"]), {}) for rung in (one, two))
-    return share_interval(mine, divisor, figure) if figure == other else ""
 
 
 def _weakened(revision: str | None) -> list[str]:

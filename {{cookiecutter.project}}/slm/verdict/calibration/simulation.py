@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from statsmodels.stats.proportion import proportion_confint
 
-from slm.compare import slices_of
-from slm.contract import Released
 from slm.errors import UserError
 from slm.files import read_jsonl
-from slm.statistics import bounds, chance, chance_of_drop
 from slm.task.definition import Task
 from slm.task.metrics import score_one
+from slm.verdict.baseline import slices_of
+from slm.verdict.contract import Released
+from slm.verdict.statistics import bounds, chance, chance_of_drop
 
 Array = NDArray[np.float64]
 
@@ -68,7 +68,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the gate's rule looks at, for each simulated comparison; see `slm.compare.judge_baseline`."""
+    """What the gate's rule looks at, for each simulated comparison; see `slm.verdict.baseline.judge_baseline`."""
 
     p: Array
     p_best: Array
@@ -176,7 +176,7 @@ def _models(scores: Array, number: int, size: int, runs: int, rng: np.random.Gen
 
 
 def _best(best: Array, new: Array) -> Array:
-    """As `slm.released` has it: a new release is the best so far if the lower end of its interval is above the other's score."""
+    """As `slm.verdict.released` has it: a new release is the best so far if the lower end of its interval is above the other's score."""
     low, _ = proportion_confint(new.sum(1), new.shape[1], alpha=0.05, method="wilson")
     return np.where((low > best.mean(1))[:, None], new, best)
 

@@ -1,10 +1,10 @@
 """How often is the verdict wrong? The gate's comparisons, tried on candidates whose true quality is known.
 
-python -m slm.calibrate                     from the models in predictions/ that answered the whole test set
-python -m slm.calibrate FILE FILE ...       from these, for example the predictions of several seeds
+python -m slm.verdict.calibration.proposal                     from the models in predictions/ that answered the whole test set
+python -m slm.verdict.calibration.proposal FILE FILE ...       from these, for example the predictions of several seeds
 
 Equally good candidates that are refused are false alarms; candidates that are truly worse and pass are misses. How such candidates are
-made of your own models' answers says slm/simulation.py. Prints what the limits in gates.yaml cost, and proposes limits and a size of the test
+made of your own models' answers says slm/verdict/calibration/simulation.py. Prints what the limits in gates.yaml cost, and proposes limits and a size of the test
 set; writes reports/calibration.json. A minute or two on one core; the same files give the same numbers.
 """
 
@@ -13,14 +13,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slm.calibration import ALARMS, CAUGHT, SPLIT, STEPS, calibrate
-from slm.contract import load_contract
 from slm.errors import UserError, stage
 from slm.files import read_jsonl, write_json
-from slm.simulation import read_answers
 from slm.tables import plain
 from slm.task.definition import load_task
 from slm.task.records import TASK
+from slm.verdict.calibration.rates import ALARMS, CAUGHT, SPLIT, STEPS, calibrate
+from slm.verdict.calibration.simulation import read_answers
+from slm.verdict.contract import load_contract
 
 OUTPUT = Path("reports") / "calibration.json"
 

@@ -1,6 +1,6 @@
 """The released models that released.json names: their packages and predictions, fetched once and refused if changed. Standard library only.
 
-`python -m slm.released` with one of:
+`python -m slm.verdict.released` with one of:
 
 (nothing)             fetch what is not here yet
 entry sealed v1       name what is sealed there as the release v1
@@ -24,6 +24,7 @@ from slm.files import read_json, read_jsonl, replacing, sha256_file, write_json
 
 RELEASED = Path("released.json")
 CACHE = Path(".cache/released")
+SEALED = Path("sealed")
 SEAL = "SEAL.json"
 Entry = dict[str, Any]
 

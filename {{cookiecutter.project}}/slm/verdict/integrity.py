@@ -1,4 +1,4 @@
-"""What the reports claim, held against what they were made from: predictions, cost, test set, package."""
+"""Can the facts be relied on? What is judged is what ships, and reports follow from what they were made from. No waiver lets these through."""
 
 import math
 from pathlib import Path
@@ -11,9 +11,55 @@ from slm.files import read_json, read_jsonl, sha256_file
 from slm.task.definition import Task
 from slm.task.metrics import summarise
 from slm.task.records import Record, prediction
-from slm.verdict import Row, row
+from slm.verdict.rows import Row, row
 
 REPORTS, PREDICTIONS = Path("reports"), Path("predictions")
+
+
+def judge_integrity(facts: dict[str, Any]) -> list[Row]:
+    """What is judged is what ships, on this test set, by this scorer. These gates cannot be switched off.
+
+    Args:
+        facts: `header` (of the predictions), `quality`, `ladder_row`, `package_folder_sha256`, `package_weights_sha256`,
+            `cost_folder_sha256`, `test_sha256`, `test_ids`, `answered_ids`, `rescored`; see `judge`.
+    """
+    header, quality, ladder = facts["header"], facts["quality"], facts["ladder_row"]
+
+    def same(name: str, claimed: Any, true: Any, why: str) -> Row:
+        return row(name, "block", claimed == true and true is not None, str(claimed)[:12], str(true)[:12], why)
+
+    bytes_scored = same(
+        "bytes scored", header.get("folder_sha256"), facts["package_folder_sha256"], "the predictions come from the bytes in the package"
+    )
+    bytes_timed = same(
+        "bytes timed", facts["cost_folder_sha256"], facts["package_folder_sha256"], "time and memory are of the bytes in the package"
+    )
+    weights = same(
+        "weights", ladder.get("weights_sha256"), facts["package_weights_sha256"], "the ladder speaks of the weights in the package"
+    )
+    test = same("test set", header.get("test_sha256"), facts["test_sha256"], "the predictions answer the test set of this checkout")
+    size = row(
+        "whole test set",
+        "block",
+        facts["answered_ids"] == facts["test_ids"] and bool(facts["test_ids"]),
+        len(facts["answered_ids"]),
+        len(facts["test_ids"]),
+        "every test example was asked, in order, and none beside",
+    )
+    claimed = (quality.get("score"), ladder.get("score"))
+    rescored = facts["rescored"]
+    score = row(
+        "score",
+        "block",
+        all(isinstance(c, float) and math.isclose(c, rescored, abs_tol=1e-9) for c in claimed),
+        claimed[1],
+        rescored,
+        "scoring the predictions again gives the score that is claimed",
+    )
+    rows = [bytes_scored, bytes_timed, weights, test, size, score]
+    for r in rows:
+        r["name"] = f"integrity: {r['name']}"
+    return rows
 
 
 def judge_claims(task: Task, ladder: Row, records: list[Record], package: Path) -> list[Row]:

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from slm.config.loader import load_yaml
-from slm.contract import Contract
-from slm.verdict import Row
+from slm.verdict.contract import Contract
+from slm.verdict.rows import Row
 
 WAIVERS = Path("waivers.yaml")
 

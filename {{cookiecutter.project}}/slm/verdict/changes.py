@@ -1,6 +1,6 @@
 """What a change touches, read from two commits as data: no file of either is imported or run.
 
-python -m slm.changes BASE HEAD      says whether the model must be judged anew, and which of the judge's files changed
+python -m slm.verdict.changes BASE HEAD      says whether the model must be judged anew, and which of the judge's files changed
 """
 
 import argparse
@@ -14,10 +14,10 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from slm.contract import CONTRACT, Contract, loosened
 from slm.errors import stage
 from slm.git import changed_files, differing, file_at, git
-from slm.waivers import WAIVERS, Waivers, waived_since
+from slm.verdict.contract import CONTRACT, Contract, loosened
+from slm.verdict.waivers import WAIVERS, Waivers, waived_since
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -43,16 +43,30 @@ JUDGE = {
     "pipeline/evaluate.py": "the evaluation",
     "pipeline/measure.py": "the measurement",
     "pipeline/package.py": "the ladder",
-    "slm/config/*": "the judge's code",
-    "slm/task/*": "the judge's code",
-    "slm/modeling/*": "the judge's code",
-} | {
-    f"slm/{name}.py": "the judge's code"
-    for name in (
-        "__init__", "bench", "dvc_cli", "git", "tables", "candidate", "changes", "claims", "comment", "compare", "contract", "cost", "data_figures", "errors", "explain", "files", "gate", "github",
-        "integrity", "judge", "ladder", "papers", "plan", "progress", "released", "runtime", "seal", "statistics", "verdict", "waivers", "workflow",
-    )
-}  # fmt: skip
+} | dict.fromkeys(
+    (
+        *(
+            "slm/*__init__.py",
+            "slm/dvc_cli.py",
+            "slm/errors.py",
+            "slm/files.py",
+            "slm/git.py",
+            "slm/github.py",
+            "slm/progress.py",
+            "slm/tables.py",
+        ),
+        *(
+            "slm/config/*",
+            "slm/task/*",
+            "slm/modeling/encoding.py",
+            "slm/inference/genai.py",
+            "slm/evaluation/*",
+            "slm/export/packaging.py",
+        ),
+        *("slm/verdict/*", "slm/ci/*"),
+    ),
+    "the judge's code",
+)
 
 
 def touches_model(files: list[str]) -> list[str]:

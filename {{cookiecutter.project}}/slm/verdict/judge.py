@@ -1,7 +1,7 @@
 """The verdict on a package whose makers are not trusted: nothing of theirs is believed but the package's bytes.
 
-    python -m slm.judge candidate --base COMMIT --head COMMIT      what verdict.yml runs
-    python -m slm.judge dist/NAME/model                            the same at home, of the model in this checkout
+    python -m slm.verdict.judge candidate --base COMMIT --head COMMIT      what verdict.yml runs
+    python -m slm.verdict.judge dist/NAME/model                            the same at home, of the model in this checkout
 
 Code, contract, waivers, scorer and test set are those of this checkout (in the workflow, the default branch's). The package is looked
 at, asked the whole test set, and measured beside the released one. Of the change itself only file names and texts are read.
@@ -18,26 +18,26 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from slm.candidate import inspect
-from slm.changes import describe, knobs_diff
-from slm.comment import comment
-from slm.compare import blame, judge_baseline, judge_cost
 from slm.config.params import Params, load_params
-from slm.contract import load_contract
 from slm.errors import UserError, stage
 from slm.evaluation.cost import machine, side_by_side
 from slm.files import dvc_md5, folder_sha256, read_json, sha256_file, weights_mb, weights_sha256, write_json, write_jsonl, write_text
-from slm.gate import judge_metric
 from slm.git import file_at
 from slm.inference.genai import ask_singly
-from slm.integrity import judge_rounds
 from slm.progress import track
-from slm.released import RELEASED, model_of, predictions_of, test_set_of
 from slm.task.definition import Task, load_task
 from slm.task.metrics import summarise
 from slm.task.records import TASK, fixed_sample, prediction, read_records
-from slm.verdict import Row, headline, row, verdict
-from slm.waivers import load_waivers, waive
+from slm.verdict.baseline import blame, judge_baseline
+from slm.verdict.changes import describe, knobs_diff
+from slm.verdict.comment import comment
+from slm.verdict.contract import load_contract
+from slm.verdict.cost import judge_cost, judge_rounds
+from slm.verdict.limits import judge_metric
+from slm.verdict.released import RELEASED, model_of, predictions_of, test_set_of
+from slm.verdict.rows import Row, headline, row, verdict
+from slm.verdict.untrusted import inspect
+from slm.verdict.waivers import load_waivers, waive
 
 OUTPUT = Path("verdict")
 TEST = TASK / "test.jsonl"

@@ -1,0 +1,46 @@
+"""What a model may be made from: the licences and the data checks that the contract asks for."""
+
+from typing import Any
+
+from slm.task.records import TASK
+from slm.verdict.contract import Contract
+from slm.verdict.rows import Row, row
+
+
+def judge_licences(contract: Contract, models: dict[str, tuple[str, str]], data: str | None) -> list[Row]:
+    """Whether the licences of models and data are ones that the contract allows, word for word; no row where it allows any.
+
+    Args:
+        models: by what each is, the knob of params.yaml and what it says.
+    """
+    if contract.allowed_licences is None:
+        return []
+    allowed, rows = ", ".join(contract.allowed_licences), []
+    for what, knob, file, licence in (
+        *((what, knob, "params.yaml", licence) for what, (knob, licence) in models.items()),
+        ("data", "license", f"{TASK}/task.yaml", data),
+    ):
+        passed = licence in contract.allowed_licences
+        why = f"{knob} of {file} is {licence}, which allowed_licences {'name' if passed else 'do not name'}"
+        why += "" if passed else f"; correct it there, take another {what}, or allow it in gates.yaml"
+        rows.append(row(f"licence of the {what}", "block", passed, licence, allowed, why))
+    return rows
+
+
+def judge_data(contract: Contract, report: dict[str, Any] | None) -> list[Row]:
+    """Whether the data report holds what the contract requires of each labelled file: an expectation that was removed is missed here.
+
+    `check` stops the pipeline where an expectation fails, and cannot know of one that is gone from task/expectations.
+    """
+    if contract.required_expectations is None:
+        return []
+    results = [r for suite in (report or {}).get("suites", []) for r in suite["results"]]
+    wanted = [(column, f"{TASK}/{split}.jsonl") for column in contract.required_expectations for split in ("train", "validation", "test")]
+    kept = [(r["passed"] and r["limits"].get("mostly", 1) == 1, (r["column"], r["file"])) for r in results]  # mostly: some may fail
+    held = {place for good, place in kept if good} - {place for good, place in kept if not good}
+    lacking = [f"{column} of {file}" for column, file in wanted if (column, file) not in held]
+    columns = ", ".join(contract.required_expectations)
+    why = f"the labelled data was checked for {columns}, and holds"
+    if lacking:
+        why = f"not checked or not met: {', '.join(lacking)}; restore the expectation in task/expectations and run `dvc repro`"
+    return [row("data expectations", "block", not lacking, len(wanted) - len(lacking), len(wanted), why)]
