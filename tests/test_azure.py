@@ -32,7 +32,7 @@ def baked(tmp_path: Path) -> Path:
 def job(path: Path):
     from azure.ai.ml import load_job  # takes seconds
 
-    # What slm/azure.py gives `az ml job create` by --set is this to the loader.
+    # What slm/ci/azureml.py gives `az ml job create` by --set is this to the loader.
     sets = {"compute": "azureml:my-cluster", "environment_variables.PROFILE": "full", "tags.commit": "abc"}
     loaded = load_job(path, params_override=[{key: value} for key, value in sets.items()])
     assert loaded._validate().passed

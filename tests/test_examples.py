@@ -146,7 +146,7 @@ def test_the_whole_pipeline_runs_with_an_example(kind: str, project: Path, tmp_p
     assert gate(folder, FIGURES[kind], floor=1).code == 1
     gates = {g["name"]: g for g in read_json(folder / "reports" / "verdict.json")["gates"]}
     assert gates["own figure"]["passed"] is False and 0 <= gates["own figure"]["value"] < 1
-    must(folder, "python", "-m", "slm.report")
+    must(folder, "python", "-m", "slm.report.page")
     if kind == "conversation":
         chat_keeps_what_was_said(folder)
     card = (folder / "dist" / kind / "README.md").read_text(encoding="utf-8")

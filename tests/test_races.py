@@ -230,7 +230,7 @@ def test_two_releases_at_the_same_moment_do_not_overwrite_each_other(released: W
 def _announce_at(world: World, folder: Path, tag: str) -> subprocess.CompletedProcess:
     output = world.folder / "output"
     variables = world.environment() | {"GITHUB_API_URL": world.forge.url, "GITHUB_REPOSITORY": "acme/slm", "GITHUB_OUTPUT": str(output)}
-    command = ["python3", "-m", "slm.workflow", "announce", tag]
+    command = ["python3", "-m", "slm.ci.steps", "announce", tag]
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
 
 

@@ -45,7 +45,7 @@ def test_a_good_tag_is_released_named_and_taken_back(world: World):
     entry = json.loads((folder / "released.json").read_text(encoding="utf-8"))["released"]
     assert entry["tag"] == "v1" and entry["revision"] == world.tip("v1")
     # The bytes come back, and are those of the tagged commit.
-    python_at(world, folder, "-m", "slm.seal", "verify", "v1")
+    python_at(world, folder, "-m", "slm.ci.seal", "verify", "v1")
     # A second release, then the first again.
     world.git(folder, "push", "--quiet", "origin", "HEAD:refs/heads/main")
     python_at(world, folder, "-m", "slm.verdict.released")
@@ -57,18 +57,18 @@ def test_a_changed_byte_of_a_release_is_found(released: World):
     asset = next(a for a in released.forge.release("v1")["assets"] if a["name"] == "predictions.jsonl")
     released.forge.files[asset["id"]] += b" "
     with pytest.raises(AssertionError, match="is not the file that was sealed"):
-        python_at(released, released.clone("read"), "-m", "slm.seal", "verify", "v1")
+        python_at(released, released.clone("read"), "-m", "slm.ci.seal", "verify", "v1")
 
 
 def test_a_device_says_what_the_package_said_and_how_fast_it_is_beside_another_rung(sealed: Path, made: Path, tmp_path: Path):
-    facts = json.loads(python(made, "-m", "slm.device", str(sealed), "--examples", "20").stdout)
+    facts = json.loads(python(made, "-m", "slm.ci.device", str(sealed), "--examples", "20").stdout)
     assert (facts["asked"], facts["flipped"]) == (20, 0)
     assert facts["time_share"]["of"] == "int8" and facts["time_share"]["here"] > 0
     other = Path(shutil.copytree(sealed, tmp_path / "sealed"))
     header, *rows = (other / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     changed = [json.dumps(json.loads(r) | {"answer": "something else"}) for r in rows[:10]] + rows[10:]
     (other / "predictions.jsonl").write_text("\n".join([header, *changed]) + "\n", encoding="utf-8")
-    done = python(made, "-m", "slm.device", str(other), check=False)
+    done = python(made, "-m", "slm.ci.device", str(other), check=False)
     assert done.returncode == 2
     assert re.search(r"\d+ of \d+ answers are not those of the machine that judged", done.stderr), done.stderr
     assert "assumed, there is no devices.json yet" in done.stderr
@@ -147,7 +147,7 @@ def test_a_branch_that_another_run_moved_meanwhile_is_not_overwritten(world: Wor
     other = world.push(append("params.yaml", "# theirs\n"), branch="model-update")
     folder = world.clone("late")
     append("params.yaml", "# mine\n")(folder)
-    code = "from slm.workflow import propose; propose('model-update', 'Update', '', ['params.yaml'], seen='')"
+    code = "from slm.ci.steps import propose; propose('model-update', 'Update', '', ['params.yaml'], seen='')"
     with pytest.raises(AssertionError, match="if another run moved the branch model-update meanwhile, run this job again"):
         python_at(world, folder, "-c", code)
     assert world.tip("model-update") == other and not world.forge.pulls

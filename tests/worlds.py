@@ -52,7 +52,7 @@ def sealed(made: Path, testrun_uid: str) -> Path:
         contract = (made / "gates.yaml").read_text(encoding="utf-8")
         (made / "gates.yaml").write_text(GATES, encoding="utf-8")
         python(made, "-m", "slm.verdict.gate")
-        python(made, "-m", "slm.seal", "pack")
+        python(made, "-m", "slm.ci.seal", "pack")
         (made / "gates.yaml").write_text(contract, encoding="utf-8")
 
     once("sealed", testrun_uid, make)

@@ -8,7 +8,7 @@ Command = tuple[str, ...]
 
 # Doors through which a project is judged; each adds to what fired.
 GATE: Command = ("python", "-m", "slm.verdict.gate")
-LOCK: Command = ("python", "-m", "slm.plan", "--locked")
+LOCK: Command = ("python", "-m", "slm.ci.plan", "--locked")
 TESTS: Command = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_scoring.py")
 # What the judge says of a change itself: for a plant that commits it.
 CHANGES: Command = ("python", "-m", "slm.verdict.changes", "HEAD~1", "HEAD")

@@ -210,7 +210,7 @@ def release(folder: Path) -> None:
     done = run(folder, "python", "-m", "slm.verdict.gate")
     if done.code:
         raise RuntimeError(f"the healthy project fails its own gates:\n{done.log[-4000:]}")
-    must(folder, "python", "-m", "slm.seal", "pack")
+    must(folder, "python", "-m", "slm.ci.seal", "pack")
     commit(folder, "The first model")
     must(folder, "git", "tag", "v1")
     must(folder, "python", "-m", "slm.verdict.released", "entry", "sealed", "v1")

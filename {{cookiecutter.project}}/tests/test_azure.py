@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from slm import azure
+from slm.ci import azureml as azure
 from slm.errors import UserError
 
 ROOT = Path(__file__).parent.parent

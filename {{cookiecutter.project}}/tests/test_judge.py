@@ -11,15 +11,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from slm.ci.plan import whole
+from slm.ci.seal import seal_key
 from slm.dvc_cli import lacking, out_of_lock
 from slm.errors import UserError
-from slm.plan import whole
 from slm.verdict.changes import JUDGE, describe
 from slm.verdict.comment import inert
 from slm.verdict.contract import Contract, Gate, Released
 from slm.verdict.cost import judge_cost
 from slm.verdict.untrusted import inspect, unpack
-from slm.workflow import seal_key
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -290,7 +290,7 @@ def test_cost_is_judged_as_share_of_the_released_model():
 def test_the_judges_code_is_known_by_name():
     """All that the judge and the workflows' steps import from slm/, and what that imports, is in the list."""
     root, seen = Path(__file__).parents[1], set()
-    waiting = ["slm.verdict.judge", "slm.workflow", "slm.verdict.gate", "slm.seal", "slm.verdict.released", "slm.evaluation.cost_worker"]
+    waiting = ["slm.verdict.judge", "slm.ci.steps", "slm.verdict.gate", "slm.ci.seal", "slm.verdict.released", "slm.evaluation.cost_worker"]
     while waiting:
         name = waiting.pop()
         path = root / f"{name.replace('.', '/')}.py"

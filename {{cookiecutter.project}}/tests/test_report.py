@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from slm import report
 from slm.config.params import load_params
 from slm.evaluation.ladder import RUNGS
 from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, write_jsonl, write_text
+from slm.report import page as report
 from slm.task.definition import load_task
 from slm.task.metrics import summarise
 

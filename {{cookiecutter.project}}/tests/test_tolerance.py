@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from slm import tolerance
+from slm.ci import device_tolerance as tolerance
 from slm.files import read_json, write_json
 
 
 def propose(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["slm.tolerance", "facts"])
+    monkeypatch.setattr(sys, "argv", ["slm.ci.device_tolerance", "facts"])
     tolerance.main()
 
 

@@ -2,11 +2,11 @@
 
 import re
 
+from slm.ci.steps import MARKER
 from slm.tables import markdown
 from slm.task.definition import Task
 from slm.verdict.baseline import flips
 from slm.verdict.rows import Row, headline, rows_of, waivers_of
-from slm.workflow import MARKER
 
 LONGEST = 60_000  # GitHub takes 65,536 characters
 

@@ -1,14 +1,14 @@
 """The steps of the workflows that talk to GitHub, as commands. Standard library only.
 
-    python -m slm.workflow pending       the status of a new head: no verdict yet
-    python -m slm.workflow find          the pull request of the run that verdict.yml follows, and its head commit
-    python -m slm.workflow candidate     the package that this run made, unpacked into candidate/
-    python -m slm.workflow report        verdict/ as commit status and comment
-    python -m slm.workflow seal          the status of a commit of main, and sealed/ as a draft release
-    python -m slm.workflow sealed        the sealed package of this commit into sealed/, if its verdict is good
-    python -m slm.workflow publish v1    sealed/ and release/ as the GitHub release v1
-    python -m slm.workflow propose       a branch with the changed files as pull request
-    python -m slm.workflow announce v1   the release v1 in released.json, as pull request
+    python -m slm.ci.steps pending       the status of a new head: no verdict yet
+    python -m slm.ci.steps find          the pull request of the run that verdict.yml follows, and its head commit
+    python -m slm.ci.steps candidate     the package that this run made, unpacked into candidate/
+    python -m slm.ci.steps report        verdict/ as commit status and comment
+    python -m slm.ci.steps seal          the status of a commit of main, and sealed/ as a draft release
+    python -m slm.ci.steps sealed        the sealed package of this commit into sealed/, if its verdict is good
+    python -m slm.ci.steps publish v1    sealed/ and release/ as the GitHub release v1
+    python -m slm.ci.steps propose       a branch with the changed files as pull request
+    python -m slm.ci.steps announce v1   the release v1 in released.json, as pull request
 
 Names, titles and branches of strangers are read from the event's file, never from a command line.
 """
@@ -116,14 +116,6 @@ def report() -> None:
     text = (VERDICT / "comment.md").read_text(encoding="utf-8")
     github.set_status(head, "success" if verdict["passed"] else "failure", CONTEXT, text.splitlines()[0].lstrip("# "), run_url())
     github.upsert_comment(pull["number"], MARKER, f"{text}\n[Run of the judge]({run_url()})\n")
-
-
-def seal_key(lock: str) -> str:
-    """Name of the package that a dvc.lock speaks of: the same bytes, the same name."""
-    found = re.search(r"- path: dist\n\s+hash: md5\n\s+md5: ([0-9a-f]{32})", lock)
-    if not found:
-        raise UserError("dvc.lock names no package: run `make repro` and commit dvc.lock")
-    return found[1][:16]
 
 
 def seal() -> None:

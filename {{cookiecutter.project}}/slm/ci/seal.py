@@ -1,6 +1,6 @@
 """The sealed package: the bytes that were judged, the facts that they were judged by, and the lock that says what they were made from.
 
-`python -m slm.seal` with one of:
+`python -m slm.ci.seal` with one of:
 
 pack                  dist/, predictions/, reports/, dvc.lock and a rung to time beside, of this checkout into sealed/
 open sealed           put them into a checkout, if every byte is as it was sealed and made from what this checkout holds
@@ -10,6 +10,7 @@ verify v1             fetch the bytes of a release and hold them against the com
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import tarfile
@@ -25,7 +26,6 @@ from slm.files import folder_mb, folder_sha256, read_json, replacing, sha256_fil
 from slm.git import git
 from slm.verdict.released import SEAL, SEALED, read_seal
 from slm.verdict.rows import waivers_of
-from slm.workflow import seal_key
 
 LARGEST_REFERENCE_MB = 1800  # a release's asset may have 2 GiB
 FIGURES = ("score", "score_low", "score_high", "n", "valid_rate", "request_ms_p50", "rss_mb", "weights_mb")
@@ -35,6 +35,14 @@ def reference_of(shipped: str) -> Path | None:
     """The rung that a device times beside the package: times of two machines are never compared, but their ratios can be."""
     folder = Path("models") / ("int4" if shipped == "int8" else "int8")
     return folder if folder.exists() and folder_mb(folder) < LARGEST_REFERENCE_MB else None
+
+
+def seal_key(lock: str) -> str:
+    """Name of the package that a dvc.lock speaks of: the same bytes, the same name."""
+    found = re.search(r"- path: dist\n\s+hash: md5\n\s+md5: ([0-9a-f]{32})", lock)
+    if not found:
+        raise UserError("dvc.lock names no package: run `make repro` and commit dvc.lock")
+    return found[1][:16]
 
 
 def pack() -> None:

@@ -1,7 +1,7 @@
 """The training of train.yml on Azure ML. Standard library and the Azure CLI (`az`) alone.
 
-    python3 -m slm.azure submit     starts azureml/job.yml, follows it to its end, brings what it proposes
-    python3 -m slm.azure cancel     ends the job of this run, where it still runs
+    python3 -m slm.ci.azureml submit     starts azureml/job.yml, follows it to its end, brings what it proposes
+    python3 -m slm.ci.azureml cancel     ends the job of this run, where it still runs
 
 Needs the repository variables named in `VARIABLES`, and the right of a workflow's job to ask for an identity token. This logs in
 itself, again and again, because GitHub's token for Azure lasts minutes, what Azure gives for it an hour, and a training longer.
@@ -20,9 +20,9 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+from slm.ci.steps import output
 from slm.errors import UserError, stage
 from slm.files import replacing
-from slm.workflow import output
 
 VARIABLES = (
     "AZURE_CLIENT_ID",

@@ -1,10 +1,10 @@
 """What `dvc repro` would make anew here, and about how long that takes; stated before it starts.
 
-    python -m slm.plan                 the stages and their minutes
-    python -m slm.plan --run --budget 20   takes from cache and remote what is there and runs the rest; over the budget: nothing
-    python -m slm.plan --pull          takes from cache and remote what is there
-    python -m slm.plan --push          gives the remote what dvc.lock names
-    python -m slm.plan --locked        exits 2 if dvc.lock does not say what the files say
+    python -m slm.ci.plan                 the stages and their minutes
+    python -m slm.ci.plan --run --budget 20   takes from cache and remote what is there and runs the rest; over the budget: nothing
+    python -m slm.ci.plan --pull          takes from cache and remote what is there
+    python -m slm.ci.plan --push          gives the remote what dvc.lock names
+    python -m slm.ci.plan --locked        exits 2 if dvc.lock does not say what the files say
 
 Minutes are each stage's `meta.minutes` in dvc.yaml: the default profile's on two cores.
 """

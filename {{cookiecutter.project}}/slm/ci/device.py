@@ -1,9 +1,9 @@
 """Does the sealed package say here what it said where it was judged? Needs the runtime, and nothing of the pipeline.
 
-    python -m slm.device sealed            asks a fixed part of the test set, compares answer by answer; facts in device.json
+    python -m slm.ci.device sealed            asks a fixed part of the test set, compares answer by answer; facts in device.json
 
 Processors sum in different orders, so a few answers may differ; more than the tolerance is another model. The tolerance is that of
-devices.json, which the first run on devices proposes (slm/tolerance.py). Milliseconds are stated, and compared with no other machine;
+devices.json, which the first run on devices proposes (slm/ci/device_tolerance.py). Milliseconds are stated, and compared with no other machine;
 what is compared is their ratio to those of a reference, another rung that is sealed beside the package.
 """
 

@@ -1,6 +1,6 @@
 """How many answers may differ on a device: measured on devices, in devices.json, which a person merges.
 
-`python -m slm.tolerance facts` makes devices.json of what every device said (facts/**/device.json), if there is none yet.
+`python -m slm.ci.device_tolerance facts` makes devices.json of what every device said (facts/**/device.json), if there is none yet.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from statsmodels.stats.proportion import proportion_confint
 
-from slm.device import FACTS, TOLERANCE
+from slm.ci.device import FACTS, TOLERANCE
 from slm.errors import UserError, stage
 from slm.files import read_json, write_json
 

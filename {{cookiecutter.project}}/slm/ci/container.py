@@ -1,6 +1,6 @@
 """The container image of a sealed package: built, started, asked once, and pushed if a registry token is there.
 
-python3 -m slm.image ghcr.io/owner/name:v1       (standard library and docker alone)
+python3 -m slm.ci.container ghcr.io/owner/name:v1       (standard library and docker alone)
 """
 
 import json
