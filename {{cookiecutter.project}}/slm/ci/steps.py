@@ -115,7 +115,7 @@ def report() -> None:
     verdict = json.loads(verdict_file.read_text(encoding="utf-8"))
     text = (VERDICT / "comment.md").read_text(encoding="utf-8")
     github.set_status(head, "success" if verdict["passed"] else "failure", CONTEXT, text.splitlines()[0].lstrip("# "), run_url())
-    github.upsert_comment(pull["number"], MARKER, f"{text}\n[Run of the judge]({run_url()})\n")
+    github.upsert_comment(pull["number"], MARKER, f"{text}\n[Run of the judge]({run_url()})\n\n{MARKER}\n")
 
 
 def seal() -> None:

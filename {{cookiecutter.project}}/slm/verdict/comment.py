@@ -2,7 +2,6 @@
 
 import re
 
-from slm.ci.steps import MARKER
 from slm.tables import markdown
 from slm.task.definition import Task
 from slm.verdict.baseline import flips
@@ -48,7 +47,7 @@ def comment(task: Task, result: Row, changes: Row | None, shown: Row) -> str:
     if not result["passed"]:
         parts.append("Again at home: `make repro judge`. `gates.yaml` says what each gate is for.\n")
     text = "\n".join(parts)
-    return (text if len(text) < LONGEST else text[:LONGEST] + "\n\n…\n") + f"\n{MARKER}\n"
+    return text if len(text) < LONGEST else text[:LONGEST] + "\n\n…\n"
 
 
 def _table(shown: Row) -> str:
