@@ -13,7 +13,8 @@ from slm.task.definition import load_task
 from slm.task.records import TASK, read_records
 
 OUTPUT = Path("reports/data.json")
-# What training waits for. It says that the data was judged, and nothing of it: a change of the test set alone trains nothing again.
+# What training waits for. It says that the data was judged, and nothing of it: a change of the test set alone
+# trains nothing again.
 JUDGED = Path("reports/judged.json")
 SPLITS = {"train": True, "validation": True, "test": True, "prompts": False}
 
@@ -29,7 +30,9 @@ def main() -> None:
 
     # What is trained on must not be near what is held out; validation must not be near test.
     test = Index([(f"{TASK}/test.jsonl:{r.line}", r.asked) for r in splits["test"]])
-    held_out = Index([(f"{TASK}/{name}.jsonl:{r.line}", r.asked) for name in ("validation", "test") for r in splits[name]])
+    held_out = Index(
+        [(f"{TASK}/{name}.jsonl:{r.line}", r.asked) for name in ("validation", "test") for r in splits[name]]
+    )
     against = {"train": held_out, "prompts": held_out, "validation": test, "test": None}
     frames = {name: frame(task, records, against[name]) for name, records in splits.items()}
 
@@ -37,7 +40,11 @@ def main() -> None:
     for suite, names in {"labelled": ("train", "validation", "test"), "prompts": ("prompts",)}.items():
         path = TASK / "expectations" / f"{suite}.json"
         files = {f"{TASK}/{name}.jsonl": name for name in names if name in frames}
-        report = validate(path, {f: frames[n] for f, n in files.items()}, {f: [r.line for r in splits[n]] for f, n in files.items()})
+        report = validate(
+            path,
+            {f: frames[n] for f, n in files.items()},
+            {f: [r.line for r in splits[n]] for f, n in files.items()},
+        )
         reports.append((path, report))
     failed = [explain(report, path) for path, report in reports if not report["passed"]]
     if failed:
@@ -45,9 +52,13 @@ def main() -> None:
 
     facts = {
         "splits": {name: summary(task, records) for name, records in splits.items()},
-        "nearest_in_train": {name: similarity(splits["train"], splits[name]) for name in ("validation", "test")},
+        "nearest_in_train": {
+            name: similarity(splits["train"], splits[name]) for name in ("validation", "test")
+        },
         "suites": [report for _, report in reports],
-        "doubtful": doubtful_labels(task, {name: records for name, records in splits.items() if SPLITS[name]}),
+        "doubtful": doubtful_labels(
+            task, {name: records for name, records in splits.items() if SPLITS[name]}
+        ),
     }
     write_json(OUTPUT, facts)
     write_json(JUDGED, {"judged": list(splits)})

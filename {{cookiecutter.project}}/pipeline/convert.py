@@ -37,12 +37,16 @@ def main(name: str, checkpoint: str) -> None:
     run_recipe(RECIPE, source, output)
 
     # Parity: the same greedy tokens, and first logits that differ by rounding only.
-    prompts = fixed_sample(read_records(TASK / "validation.jsonl", True), params.convert.parity_prompts, params.seed)
+    prompts = fixed_sample(
+        read_records(TASK / "validation.jsonl", True), params.convert.parity_prompts, params.seed
+    )
     tokenizer, model, runtime = load_tokenizer(source), load_model(source, params), GenAI(output)
     ids = [encode_prompt(tokenizer, r.prompt) for r in prompts]
     for record, mine in zip(prompts, ids, strict=True):
         if mine != runtime.encode(record.prompt):
-            raise UserError(f"{output}: its tokenizer or chat template reads {record.text!r} as other tokens than {source}; rebuild both")
+            raise UserError(
+                f"{output}: its tokenizer or chat template reads {record.text!r} as other tokens than {source}; rebuild both"
+            )
     limit = params.evaluate.max_new_tokens
     expected = dict(generate(model, tokenizer, ids, params.evaluate.batch_size, limit))
     answers = track(runtime.ask_all(ids, params.evaluate.batch_size, limit), "parity", total=len(ids))

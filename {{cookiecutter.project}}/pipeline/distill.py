@@ -18,7 +18,8 @@ from slm.training.distributed import spread
 from slm.training.early_stopping import validation_score
 from slm.training.trainer import forget_checkpoints, train
 
-# With an endpoint as the teacher there is no local one: the student then starts from the base model. It may have one of its own.
+# With an endpoint as the teacher there is no local one: the student then starts from the base model. It may
+# have one of its own.
 TEACHER, BASE, OWN = Path("models/teacher"), Path("models/base"), Path("models/own")
 RECORDS = Path("data/synthetic.jsonl")
 LOGPROBS = Path("data/logprobs.npz")
@@ -39,8 +40,14 @@ def main() -> None:
     synthetic = read_synthetic(RECORDS, LOGPROBS)
     labelled = read_records(TASK / "train.jsonl", answered=True)
     validation = read_records(TASK / "validation.jsonl", answered=True)
-    files = (RECORDS, LOGPROBS, *(TASK / name for name in ("train.jsonl", "validation.jsonl", "prompts.jsonl", "task.yaml")))
-    inputs = {path.as_posix(): sha256_file(path) for path in files} | {"augment": sha256_json(params.augment.model_dump())}
+    files = (
+        RECORDS,
+        LOGPROBS,
+        *(TASK / name for name in ("train.jsonl", "validation.jsonl", "prompts.jsonl", "task.yaml")),
+    )
+    inputs = {path.as_posix(): sha256_file(path) for path in files} | {
+        "augment": sha256_json(params.augment.model_dump())
+    }
 
     with tempfile.TemporaryDirectory() as scratch:
         prepared = start
@@ -70,11 +77,23 @@ def main() -> None:
         keep_neurons(model, batch, settings.neurons)
 
     examples = [encode_synthetic(tokenizer, record, ids, values) for record, ids, values in synthetic]
-    # Of the teacher's answers too: where it copied wrongly, the request does not hold the value, and nothing is exchanged.
-    varied = vary([*labelled, *(record for record, _, _ in synthetic)], read_prompts(), params.augment, params.seed)
+    # Of the teacher's answers too: where it copied wrongly, the request does not hold the value, and nothing
+    # is exchanged.
+    varied = vary(
+        [*labelled, *(record for record, _, _ in synthetic)], read_prompts(), params.augment, params.seed
+    )
     examples += [encode_example(tokenizer, record) for record in (*labelled, *varied)]
     model, facts = train(
-        "distill", model, tokenizer, examples, settings, params, inputs, CURVE, settings.kl_weight, score=validation_score(tokenizer)
+        "distill",
+        model,
+        tokenizer,
+        examples,
+        settings,
+        params,
+        inputs,
+        CURVE,
+        settings.kl_weight,
+        score=validation_score(tokenizer),
     )
 
     save_model(model, tokenizer, OUTPUT)

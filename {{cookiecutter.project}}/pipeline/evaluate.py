@@ -2,7 +2,8 @@
 
 python -m pipeline.evaluate int4 models/int4
 
-What ships needs neither Transformers nor an endpoint's client, whose imports take seconds: each way to ask brings its own.
+What ships needs neither Transformers nor an endpoint's client, whose imports take seconds: each way to ask
+brings its own.
 """
 
 import sys
@@ -22,29 +23,39 @@ from slm.task.records import TASK, Record, fixed_sample, prediction, read_record
 TEST = TASK / "test.jsonl"
 
 
-def by_transformers(folder: Path, prompts: list[list[dict[str, str]]], params: Params) -> Iterator[tuple[int, str, bool]]:
+def by_transformers(
+    folder: Path, prompts: list[list[dict[str, str]]], params: Params
+) -> Iterator[tuple[int, str, bool]]:
     from slm.inference.engine import answer_all
     from slm.modeling.checkpoints import load_tokenizer
     from slm.modeling.encoding import encode_prompt
 
     tokenizer = load_tokenizer(folder)
     ids = [encode_prompt(tokenizer, messages) for messages in prompts]
-    for i, answer in answer_all(folder, tokenizer, ids, params, params.evaluate.batch_size, params.evaluate.max_new_tokens):
+    for i, answer in answer_all(
+        folder, tokenizer, ids, params, params.evaluate.batch_size, params.evaluate.max_new_tokens
+    ):
         yield i, answer.text, answer.cut
 
 
-def by_genai(rung: str, folder: Path, prompts: list[list[dict[str, str]]], params: Params) -> Iterator[tuple[int, str, bool]]:
+def by_genai(
+    rung: str, folder: Path, prompts: list[list[dict[str, str]]], params: Params
+) -> Iterator[tuple[int, str, bool]]:
     limit = params.evaluate.max_new_tokens
     if rung == "onnx":  # fp32 rounds alike in batches, which are quicker
         runtime = GenAI(folder)
-        replies = runtime.ask_all([runtime.encode(messages) for messages in prompts], params.evaluate.batch_size, limit)
+        replies = runtime.ask_all(
+            [runtime.encode(messages) for messages in prompts], params.evaluate.batch_size, limit
+        )
     else:
         replies = ask_singly(folder, prompts, limit)
     for i, reply in replies:
         yield i, reply.text, reply.cut
 
 
-def by_endpoint(task: Task, prompts: list[list[dict[str, str]]], params: Params) -> Iterator[tuple[int, str, bool]]:
+def by_endpoint(
+    task: Task, prompts: list[list[dict[str, str]]], params: Params
+) -> Iterator[tuple[int, str, bool]]:
     from slm.task.answers import tidied
     from slm.teacher.ask import ask_missing, requests_of, stored_answers
     from slm.teacher.rationale import apart
@@ -54,7 +65,9 @@ def by_endpoint(task: Task, prompts: list[list[dict[str, str]]], params: Params)
     requests = requests_of(params.synthesize, task, prompts)
     failures = ask_missing(params.synthesize, store, requests)
     for why in failures.values():  # a score over the rest would flatter
-        raise UserError(f"{len(failures)} of {len(prompts)} test examples got no answer, one because: {why}; run again, answers are kept")
+        raise UserError(
+            f"{len(failures)} of {len(prompts)} test examples got no answer, one because: {why}; run again, answers are kept"
+        )
     for i, answer in enumerate(stored_answers(params.synthesize, store, [key for key, _ in requests])):
         assert answer is not None
         _, text = apart(params.synthesize.endpoint, task, answer["text"])
@@ -75,7 +88,9 @@ def perplexity_of(folder: Path, records: list[Record], params: Params) -> float:
 @stage
 def main(rung: Rung, folder_name: str) -> None:
     params, task, folder = load_params(), load_task(), Path(folder_name)
-    records: list[Record] = fixed_sample(read_records(TEST, answered=True), params.evaluate.sample[rung], params.seed)
+    records: list[Record] = fixed_sample(
+        read_records(TEST, answered=True), params.evaluate.sample[rung], params.seed
+    )
     prompts = [r.prompt for r in records]
 
     endpoint = (folder / "endpoint.json").exists()
@@ -97,11 +112,18 @@ def main(rung: Rung, folder_name: str) -> None:
     }
     predictions = [prediction(r, *given[i]) for i, r in enumerate(records)]
     write_jsonl(Path("predictions") / f"{rung}.jsonl", [{"rung": rung, **hashes}, *predictions])
-    facts = {"rung": rung, **hashes, "cut": sum(p["cut"] for p in predictions), **summarise(task, predictions)}
+    facts = {
+        "rung": rung,
+        **hashes,
+        "cut": sum(p["cut"] for p in predictions),
+        **summarise(task, predictions),
+    }
     if task.kind == "text" and not endpoint and not (folder / "genai_config.json").exists():
         facts["perplexity"] = perplexity_of(folder, records, params)
     write_json(Path("reports/quality") / f"{rung}.json", facts)
-    print_closing_line("evaluate", {"rung": rung, "n": facts["n"], "score": facts["score"], "cut": facts["cut"]})
+    print_closing_line(
+        "evaluate", {"rung": rung, "n": facts["n"], "score": facts["score"], "cut": facts["cut"]}
+    )
 
 
 if __name__ == "__main__":

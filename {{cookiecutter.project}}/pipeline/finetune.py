@@ -34,14 +34,27 @@ def main() -> None:
     examples = [encode_example(tokenizer, record) for record in records]
 
     model = adapt(STUDENT, params.finetune, params)
-    model, facts = train("finetune", model, tokenizer, examples, params.finetune, params, inputs, CURVE, score=validation_score(tokenizer))
+    model, facts = train(
+        "finetune",
+        model,
+        tokenizer,
+        examples,
+        params.finetune,
+        params,
+        inputs,
+        CURVE,
+        score=validation_score(tokenizer),
+    )
     with replacing(ADAPTER) as temporary:
         temporary.mkdir()
         if params.finetune.method != "full":
             model.save_pretrained(temporary)
             # PEFT holds the modules as a set: their order would be another in each run, and so the bytes.
             config = read_json(temporary / "adapter_config.json")
-            write_json(temporary / "adapter_config.json", config | {"target_modules": sorted(config["target_modules"])})
+            write_json(
+                temporary / "adapter_config.json",
+                config | {"target_modules": sorted(config["target_modules"])},
+            )
     student = merged(model, STUDENT, params.finetune, params)
 
     save_model(student, tokenizer, OUTPUT)

@@ -9,7 +9,12 @@ from slm.files import folder_sha256, weights_mb, write_json
 from slm.progress import print_closing_line
 from slm.task.records import TASK, fixed_sample, read_records
 
-RUNGS = {"teacher": Path("models/teacher-onnx"), "onnx": Path("models/onnx"), "int8": Path("models/int8"), "int4": Path("models/int4")}
+RUNGS = {
+    "teacher": Path("models/teacher-onnx"),
+    "onnx": Path("models/onnx"),
+    "int8": Path("models/int8"),
+    "int4": Path("models/int4"),
+}
 # What ships costs what it weighs; the teacher is counted as its tied fp32 checkpoint.
 WEIGHED = RUNGS | {"teacher": Path("models/teacher")}
 OUTPUT = Path("reports/cost.json")
@@ -40,7 +45,9 @@ def main() -> None:
     }
     write_json(OUTPUT, facts)
     times = {name: round(row[str(threads)]["request_ms_p50"], 1) for name, row in figures.items()}
-    print_closing_line("measure", {"request_ms_p50": times, "agreed": measured["agreed"], "attempts": measured["attempts"]})
+    print_closing_line(
+        "measure", {"request_ms_p50": times, "agreed": measured["agreed"], "attempts": measured["attempts"]}
+    )
 
 
 if __name__ == "__main__":

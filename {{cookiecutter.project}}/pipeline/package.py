@@ -1,4 +1,6 @@
-"""The measured bytes with their papers: ladder, model card, bill of materials, checksums; loaded once and asked."""
+"""The measured bytes with their papers: ladder, model card, bill of materials, checksums; loaded once and
+asked.
+"""
 
 import shutil
 from pathlib import Path
@@ -34,7 +36,10 @@ def main() -> None:
 
     student = read_json(REPORTS / "finetune.json")["parameters_m"]
     parameters = dict.fromkeys(("distilled", "finetuned", "onnx", "int8", "int4"), student)
-    parameters |= {"base": read_json(REPORTS / "fetch.json")["parameters_m"], "teacher": read_json(REPORTS / "teach.json")["parameters_m"]}
+    parameters |= {
+        "base": read_json(REPORTS / "fetch.json")["parameters_m"],
+        "teacher": read_json(REPORTS / "teach.json")["parameters_m"],
+    }
     ladder = build(REPORTS, task.name, params.profile, parameters)
 
     # What ships is what was measured.
@@ -58,7 +63,9 @@ def main() -> None:
         archive(folder, temporary / f"{name}.tar.gz")
     write_json(LADDER, ladder)
     megabytes = (OUTPUT / f"{name}.tar.gz").stat().st_size / 1e6
-    print_closing_line("package", {"name": name, "variant": variant, "archive_mb": round(megabytes, 1), **tried})
+    print_closing_line(
+        "package", {"name": name, "variant": variant, "archive_mb": round(megabytes, 1), **tried}
+    )
 
 
 if __name__ == "__main__":

@@ -28,11 +28,15 @@ def main(name: str, recipe: str) -> None:
     run_recipe(Path("recipes") / f"{recipe}.json", CHECKPOINT, output)
 
     # Divergence on validation data: same answers, and KL of the first answer token's distribution, in nats.
-    records = fixed_sample(read_records(TASK / "validation.jsonl", True), params.convert.parity_prompts, params.seed)
+    records = fixed_sample(
+        read_records(TASK / "validation.jsonl", True), params.convert.parity_prompts, params.seed
+    )
     reference, quantized = GenAI(REFERENCE), GenAI(output)
     limit = params.evaluate.max_new_tokens
     prompts = [reference.encode(record.prompt) for record in records]
-    expected = {i: reply.token_ids for i, reply in reference.ask_all(prompts, params.evaluate.batch_size, limit)}
+    expected = {
+        i: reply.token_ids for i, reply in reference.ask_all(prompts, params.evaluate.batch_size, limit)
+    }
     equal, divergences = 0, []
     for i, ids in track(enumerate(prompts), "divergence", total=len(prompts)):
         equal += quantized.ask(ids, limit).token_ids == expected[i]

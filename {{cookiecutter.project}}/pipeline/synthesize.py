@@ -1,4 +1,6 @@
-"""The teacher's answers to unlabelled prompts, yours and its own, with provenance and, from a local teacher, its top-k log-probabilities."""
+"""The teacher's answers to unlabelled prompts, yours and its own, with provenance and, from a local teacher,
+its top-k log-probabilities.
+"""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -24,8 +26,12 @@ INVENTED = Path("data/invented.jsonl")
 KNOWN = ("model", "parameters", "request_id", "usage", "usd", "answers", "agreement", "rationale")
 
 
-def ask_local(records: list[Record], provenance: dict[str, Any], params: Params, store: Store) -> Iterator[dict[str, Any] | None]:
-    """The local teacher's answers. Their text stays as it is: its log-probabilities belong to these very tokens."""
+def ask_local(
+    records: list[Record], provenance: dict[str, Any], params: Params, store: Store
+) -> Iterator[dict[str, Any] | None]:
+    """The local teacher's answers. Their text stays as it is: its log-probabilities belong to these very
+    tokens.
+    """
     from slm.inference.engine import answer_all
     from slm.modeling.checkpoints import load_tokenizer
     from slm.modeling.encoding import encode_prompt  # imports of seconds that an endpoint does not need
@@ -37,11 +43,14 @@ def ask_local(records: list[Record], provenance: dict[str, Any], params: Params,
     missing = [i for i, key in enumerate(keys) if store.get(key) is None]
     if missing:
         asked = [prompts[i] for i in missing]
-        answers = answer_all(TEACHER, tokenizer, asked, params, settings.batch_size, settings.max_new_tokens, settings.top_k)
+        answers = answer_all(
+            TEACHER, tokenizer, asked, params, settings.batch_size, settings.max_new_tokens, settings.top_k
+        )
         batch = {}
         for i, answer in track(answers, "answers", total=len(missing)):
             batch[keys[missing[i]]] = vars(answer)
-            # Whole batches only: a resumed run then cuts the same batches, if it has the memory for them, and their sums round alike.
+            # Whole batches only: a resumed run then cuts the same batches, if it has the memory for them, and
+            # their sums round alike.
             if len(batch) == settings.batch_size:
                 store.put(batch)
                 batch = {}
@@ -60,25 +69,39 @@ def main() -> None:
     params, task = load_params(), load_task()
     settings = params.synthesize
     prompts = read_records(TASK / "prompts.jsonl", answered=False)[: settings.prompts]
-    held_out = [(f"{TASK}/{s}.jsonl:{r.line}", r) for s in ("validation", "test") for r in read_records(TASK / f"{s}.jsonl", answered=True)]
+    held_out = [
+        (f"{TASK}/{s}.jsonl:{r.line}", r)
+        for s in ("validation", "test")
+        for r in read_records(TASK / f"{s}.jsonl", answered=True)
+    ]
     invented: list[dict[str, Any]] = []
     answers: Iterable[tuple[dict[str, Any] | None, str]]
     license_name: str | None
     store = Store()
     if settings.teacher == "local":
         license_name = params.models.license
-        provenance = {"teacher": "local", "folder_sha256": folder_sha256(TEACHER), "max_new_tokens": settings.max_new_tokens}
+        provenance = {
+            "teacher": "local",
+            "folder_sha256": folder_sha256(TEACHER),
+            "max_new_tokens": settings.max_new_tokens,
+        }
         answers = zip(ask_local(prompts, provenance, params, store), itertools.repeat(""), strict=False)
     else:
         from slm.teacher.synthesis import Rounds  # again an import of seconds
 
         license_name = settings.endpoint.license
-        provenance = {"teacher": "endpoint", "base_url": settings.endpoint.base_url, "model": settings.endpoint.model}
+        provenance = {
+            "teacher": "endpoint",
+            "base_url": settings.endpoint.base_url,
+            "model": settings.endpoint.model,
+        }
         rounds = Rounds(task, settings, store)
         if any(settings.generate.model_dump().values()):
             judge = Sieve(task, settings.filters, settings.max_new_tokens, held_out)
             invented = rounds.invent(read_records(TASK / "train.jsonl", answered=True), prompts, judge)
-            prompts += [Record(row["id"], row["messages"], tags_of(row)) for row in invented if row["dropped"] is None]
+            prompts += [
+                Record(row["id"], row["messages"], tags_of(row)) for row in invented if row["dropped"] is None
+            ]
         answers = rounds.answer(prompts)
 
     sieve = Sieve(task, settings.filters, settings.max_new_tokens, held_out)
@@ -105,7 +128,9 @@ def main() -> None:
         lengths.append(len(known.get("topk_ids", [])))
     if settings.filters.verify:
         left = [row for row in rows if row["dropped"] is None]
-        for row, (doubt, verdict) in zip(left, rounds.verify([Record(row["id"], row["messages"]) for row in left]), strict=True):
+        for row, (doubt, verdict) in zip(
+            left, rounds.verify([Record(row["id"], row["messages"]) for row in left]), strict=True
+        ):
             row["dropped"] = doubt
             row["provenance"]["verdict"] = verdict
     store.close()
@@ -120,7 +145,9 @@ def main() -> None:
             logprobs=np.array(logprobs, dtype=np.float16).reshape(-1, k),
             lengths=np.array(lengths, dtype=np.int32),
         )
-    print_closing_line("synthesize", {"records": len(rows), "dropped": sum(row["dropped"] is not None for row in rows)})
+    print_closing_line(
+        "synthesize", {"records": len(rows), "dropped": sum(row["dropped"] is not None for row in rows)}
+    )
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def main() -> None:
 
     records = read_records(TASK / "train.jsonl", answered=True)
     inputs = {"augment": sha256_json(params.augment.model_dump())} | {
-        name: sha256_file(TASK / name) for name in ("train.jsonl", "validation.jsonl", "prompts.jsonl", "task.yaml")
+        name: sha256_file(TASK / name)
+        for name in ("train.jsonl", "validation.jsonl", "prompts.jsonl", "task.yaml")
     }
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -53,7 +54,17 @@ def main() -> None:
         examples = [encode_example(tokenizer, record) for record in [*records, *varied]]
 
         model = adapt(start, params.teach, params)
-        model, facts = train("teach", model, tokenizer, examples, params.teach, params, inputs, CURVE, score=validation_score(tokenizer))
+        model, facts = train(
+            "teach",
+            model,
+            tokenizer,
+            examples,
+            params.teach,
+            params,
+            inputs,
+            CURVE,
+            score=validation_score(tokenizer),
+        )
         teacher = merged(model, start, params.teach, params)
 
     save_model(teacher, tokenizer, OUTPUT)

@@ -37,7 +37,11 @@ def main() -> None:
     rows = read_jsonl(INPUT)
     records = [Record(row["id"], row["messages"], row["tags"]) for row in rows]
     held_out = Index(
-        [(f"{TASK}/{name}.jsonl:{r.line}", r.asked) for name in ("validation", "test") for r in read_records(TASK / f"{name}.jsonl", True)]
+        [
+            (f"{TASK}/{name}.jsonl:{r.line}", r.asked)
+            for name in ("validation", "test")
+            for r in read_records(TASK / f"{name}.jsonl", True)
+        ]
     )
     table = frame(task, records, held_out)
     table["dropped"] = [row["dropped"] for row in rows]
@@ -51,7 +55,10 @@ def main() -> None:
     invented = read_jsonl(INVENTED)
     kept = [record for record, row in zip(records, rows, strict=True) if row["dropped"] is None]
     traced = sum(
-        row["dropped"] is None and bool(row["provenance"].get("teacher")) and bool(row["provenance"].get("prompt")) for row in rows
+        row["dropped"] is None
+        and bool(row["provenance"].get("teacher"))
+        and bool(row["provenance"].get("prompt"))
+        for row in rows
     )
     facts = {
         "asked": len(rows),
@@ -64,7 +71,12 @@ def main() -> None:
     }
     if invented:
         passed = Counter(row["provenance"]["recipe"] for row in invented if row["dropped"] is None)
-        facts["invented"] = {"asked": len(invented), "kept": passed.total(), "recipes": dict(passed), **dropped(invented)}
+        facts["invented"] = {
+            "asked": len(invented),
+            "kept": passed.total(),
+            "recipes": dict(passed),
+            **dropped(invented),
+        }
     write_json(OUTPUT, facts)
     print_closing_line("validate", {"asked": len(rows), "kept": len(kept)})
 

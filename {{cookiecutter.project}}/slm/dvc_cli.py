@@ -8,13 +8,16 @@ from typing import Any
 
 from slm.errors import UserError
 
-# What is not here but whose hash is in the lock is no change: it can be pulled or made again, to the same bytes.
+# What is not here but whose hash is in the lock is no change: it can be pulled or made again, to the same
+# bytes.
 ABSENT = {"deleted", "not in cache"}
 
 
 def dvc_status(checkout: Path = Path()) -> dict[str, list[Any]]:
     command = [sys.executable, "-m", "dvc", "status", "--json"]
-    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, encoding="utf-8", check=False)
+    done = subprocess.run(
+        command, cwd=checkout, capture_output=True, text=True, encoding="utf-8", check=False
+    )
     if done.returncode:
         raise UserError(f"dvc status: {done.stderr.strip()[-300:]}")
     return json.loads(done.stdout or "{}")

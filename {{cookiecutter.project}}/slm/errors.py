@@ -31,7 +31,9 @@ def stage(main: Callable[..., None]) -> Callable[..., None]:
             if getattr(error, "errno", None) != errno.ENOSPC and "No space left on device" not in str(error):
                 raise
             where = getattr(error, "filename", None) or "while writing"
-            sys.exit(_fail(f"the disk is full ({where}): free some space, then run `dvc repro` again; it resumes"))
+            sys.exit(
+                _fail(f"the disk is full ({where}): free some space, then run `dvc repro` again; it resumes")
+            )
 
     return run
 
@@ -39,7 +41,8 @@ def stage(main: Callable[..., None]) -> Callable[..., None]:
 def _fail(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if summary:  # in a workflow: where a person looks first; as code, since a message may quote anybody's text
+    # in a workflow: where a person looks first; as code, since a message may quote anybody's text
+    if summary:
         with Path(summary).open("a", encoding="utf-8") as stream:
             stream.write(f"\n    error: {' '.join(message.split())}\n\n")
     return 2

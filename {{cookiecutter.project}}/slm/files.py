@@ -58,7 +58,9 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """Rows of a JSON-lines file that this pipeline wrote itself; people's files go through `slm.task.records`."""
+    """Rows of a JSON-lines file that this pipeline wrote itself; people's files go through
+    `slm.task.records`.
+    """
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
@@ -103,7 +105,10 @@ def folder_mb(folder: Path) -> float:
 def dvc_md5(folder: Path) -> str:
     """The hash by which dvc.lock names a folder: that of the sorted list of its files' hashes."""
     rows = [
-        {"md5": hashlib.md5(p.read_bytes(), usedforsecurity=False).hexdigest(), "relpath": p.relative_to(folder).as_posix()}
+        {
+            "md5": hashlib.md5(p.read_bytes(), usedforsecurity=False).hexdigest(),
+            "relpath": p.relative_to(folder).as_posix(),
+        }
         for p in folder.rglob("*")
         if p.is_file()
     ]

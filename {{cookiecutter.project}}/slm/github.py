@@ -1,6 +1,8 @@
-"""GitHub's API, as far as the workflows need it. Standard library only: a job that may write installs nothing.
+"""GitHub's API, as far as the workflows need it. Standard library only: a job that may write installs
+nothing.
 
-Address, repository and token come from the variables that Actions sets; without a token public repositories can be read.
+Address, repository and token come from the variables that Actions sets; without a token public repositories
+can be read.
 """
 
 import json
@@ -23,7 +25,9 @@ def repository() -> str:
     """owner/name, of the workflow or of this clone's origin."""
     name = os.environ.get("GITHUB_REPOSITORY")
     if not name:
-        url = subprocess.run(["git", "remote", "get-url", "origin"], capture_output=True, text=True, check=False).stdout.strip()
+        url = subprocess.run(
+            ["git", "remote", "get-url", "origin"], capture_output=True, text=True, check=False
+        ).stdout.strip()
         found = re.search(r"[/:]([\w.-]+/[\w.-]+?)(?:\.git)?/?$", url)
         name = found[1] if found else ""
     if not name:
@@ -50,9 +54,13 @@ def open_url(method: str, path: str, body: Any = None, accept: str = "applicatio
     try:
         return urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
-        raise UserError(f"GitHub answers {error.code} to {method} {path.split('?')[0]}: {error.read(300)!r}") from None
+        raise UserError(
+            f"GitHub answers {error.code} to {method} {path.split('?')[0]}: {error.read(300)!r}"
+        ) from None
     except OSError as error:
-        raise UserError(f"GitHub cannot be reached ({method} {path.split('?')[0]}): {error}; run the job again") from None
+        raise UserError(
+            f"GitHub cannot be reached ({method} {path.split('?')[0]}): {error}; run the job again"
+        ) from None
 
 
 def call(method: str, path: str, body: Any = None) -> Any:
@@ -74,7 +82,9 @@ def pages(path: str, key: str | None = None) -> list[Row]:
 
 
 def download(path: str, target: Path, limit_mb: float, accept: str = "application/octet-stream") -> None:
-    """accept: assets of releases are sent as bytes only when asked for as such, artifacts of runs only when not."""
+    """accept: assets of releases are sent as bytes only when asked for as such, artifacts of runs only when
+    not.
+    """
     left = int(limit_mb * 1e6)
     with open_url("GET", path, accept=accept) as response, target.open("wb") as stream:
         while block := response.read(BLOCK):
@@ -88,13 +98,23 @@ def download(path: str, target: Path, limit_mb: float, accept: str = "applicatio
 def pull_of(run: Row) -> Row | None:
     """The open pull request whose head a workflow run tested.
 
-    The run's payload comes from GitHub, not from the pull request; the number is asked of the API and counts only if
-    its head is still the commit that was tested.
+    The run's payload comes from GitHub, not from the pull request; the number is asked of the API and counts
+    only if its head is still the commit that was tested.
     """
-    query = urllib.parse.urlencode({"state": "open", "head": f"{run['head_repository']['owner']['login']}:{run['head_branch']}"})
+    query = urllib.parse.urlencode(
+        {"state": "open", "head": f"{run['head_repository']['owner']['login']}:{run['head_branch']}"}
+    )
     for pull in pages(f"repos/{repository()}/pulls?{query}"):
-        if pull["head"]["sha"] == run["head_sha"] and (pull["head"]["repo"] or {}).get("full_name") == run["head_repository"]["full_name"]:
-            return {"number": int(pull["number"]), "base": pull["base"]["sha"], "head": pull["head"]["sha"], "branch": pull["base"]["ref"]}
+        if (
+            pull["head"]["sha"] == run["head_sha"]
+            and (pull["head"]["repo"] or {}).get("full_name") == run["head_repository"]["full_name"]
+        ):
+            return {
+                "number": int(pull["number"]),
+                "base": pull["base"]["sha"],
+                "head": pull["head"]["sha"],
+                "branch": pull["base"]["ref"],
+            }
     return None
 
 
@@ -128,7 +148,9 @@ def download_asset(tag: str, name: str, target: Path, limit_mb: float = 20_000) 
     release = release_by_tag(tag)
     asset = next((a for a in (release or {}).get("assets", []) if a["name"] == name), None)
     if asset is None:
-        raise UserError(f"the GitHub release {tag} has no asset {name}; is the tag right, and may this token read it?")
+        raise UserError(
+            f"the GitHub release {tag} has no asset {name}; is the tag right, and may this token read it?"
+        )
     download(f"repos/{repository()}/releases/assets/{asset['id']}", target, limit_mb)
 
 
@@ -147,7 +169,11 @@ def create_release(tag: str, commit: str, title: str, body: str, assets: list[Pa
             address = made["upload_url"].split("{")[0]
             call("POST", f"{address}?name={urllib.parse.quote(path.name)}", path.read_bytes())
     if not draft:
-        call("PATCH", f"repos/{repository()}/releases/{made['id']}", {"draft": False, "body": body, "name": title})
+        call(
+            "PATCH",
+            f"repos/{repository()}/releases/{made['id']}",
+            {"draft": False, "body": body, "name": title},
+        )
 
 
 def open_pull_of(branch: str) -> int | None:
@@ -162,4 +188,10 @@ def open_pull(branch: str, base: str, title: str, body: str) -> int:
     if number is not None:
         call("PATCH", f"repos/{repository()}/pulls/{number}", {"title": title, "body": body})
         return number
-    return int(call("POST", f"repos/{repository()}/pulls", {"head": branch, "base": base, "title": title, "body": body})["number"])
+    return int(
+        call(
+            "POST",
+            f"repos/{repository()}/pulls",
+            {"head": branch, "base": base, "title": title, "body": body},
+        )["number"]
+    )

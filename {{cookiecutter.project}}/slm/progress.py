@@ -12,7 +12,15 @@ Item = TypeVar("Item")
 
 def bar(what: str, total: int | None = None, items: Iterable[Any] | None = None) -> tqdm:
     interactive = sys.stderr.isatty()
-    return tqdm(items, desc=what, total=total, unit="", dynamic_ncols=interactive, mininterval=0.5 if interactive else 10, file=sys.stderr)
+    return tqdm(
+        items,
+        desc=what,
+        total=total,
+        unit="",
+        dynamic_ncols=interactive,
+        mininterval=0.5 if interactive else 10,
+        file=sys.stderr,
+    )
 
 
 def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:

@@ -1,4 +1,6 @@
-"""A task of four examples and a model of a few thousand weights, made here: no test needs the pipeline's outputs."""
+"""A task of four examples and a model of a few thousand weights, made here: no test needs the pipeline's
+outputs.
+"""
 
 import copy
 import json
@@ -41,7 +43,10 @@ def task() -> Task:
         answer_schema={
             "type": "object",
             "required": ["name", "arguments"],
-            "properties": {"name": {"enum": ["a", "b"]}, "arguments": {"type": "object", "properties": {"n": {"type": "integer"}}}},
+            "properties": {
+                "name": {"enum": ["a", "b"]},
+                "arguments": {"type": "object", "properties": {"n": {"type": "integer"}}},
+            },
         },
     )
 
@@ -53,9 +58,16 @@ def tiny() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    trainer = BpeTrainer(vocab_size=2000, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = BpeTrainer(
+        vocab_size=2000,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
     backend.train_from_iterator(TEXTS * 20, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|im_end|>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|im_end|>"
+    )
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -75,7 +87,9 @@ def tiny() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
 def write(tmp_path: Path):
     def write(*rows: object) -> Path:
         path = tmp_path / "data.jsonl"
-        path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows), encoding="utf-8")
+        path.write_text(
+            "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows), encoding="utf-8"
+        )
         return path
 
     return write
@@ -111,7 +125,9 @@ def labelled(name: str, count: int) -> list[dict]:
 
 @pytest.fixture
 def project(tiny, tmp_path: Path) -> Path:
-    """This project with a task of two labels, and what a student is made from as the stages before `distill` leave it: a tiny teacher and its answers."""
+    """This project with a task of two labels, and what a student is made from as the stages before `distill`
+    leave it: a tiny teacher and its answers.
+    """
     from slm.modeling.checkpoints import save_model  # seconds, and few tests need it
 
     folder = tmp_path / "project"
@@ -124,7 +140,9 @@ def project(tiny, tmp_path: Path) -> Path:
     write_text(folder / "task/task.yaml", "name: t\nkind: label\ninstruction: i\nlabels: [light, timer]\n")
     for split, count in (("train", 10), ("validation", 10), ("test", 4)):
         write_jsonl(folder / "task" / f"{split}.jsonl", labelled(split, count))
-    write_jsonl(folder / "task/prompts.jsonl", [{"id": "p", "messages": [{"role": "user", "content": "light"}]}])
+    write_jsonl(
+        folder / "task/prompts.jsonl", [{"id": "p", "messages": [{"role": "user", "content": "light"}]}]
+    )
 
     model, tokenizer = copy.deepcopy(tiny)
     use_short_template(tokenizer)
@@ -135,10 +153,15 @@ def project(tiny, tmp_path: Path) -> Path:
     write_jsonl(folder / "data/synthetic.jsonl", synthetic)
     write_jsonl(folder / "data/invented.jsonl", [])
     # The teacher's distribution is known for every other answer.
-    answers = [encode_answer(tokenizer, row["messages"][-1]["content"]) if i % 2 else [] for i, row in enumerate(synthetic)]
+    answers = [
+        encode_answer(tokenizer, row["messages"][-1]["content"]) if i % 2 else []
+        for i, row in enumerate(synthetic)
+    ]
     ids = np.array([[token, 0, 1] for answer in answers for token in answer])
     values = np.tile(np.log([0.8, 0.1, 0.05]), (len(ids), 1))
-    np.savez(folder / "data/logprobs.npz", ids=ids, logprobs=values, lengths=[len(answer) for answer in answers])
+    np.savez(
+        folder / "data/logprobs.npz", ids=ids, logprobs=values, lengths=[len(answer) for answer in answers]
+    )
     for name in ("fetch", "data", "judged", "synthetic", "teach", "curves/teach"):
         write_json(folder / "reports" / f"{name}.json", {"parameters_m": 0.1})
     return folder
@@ -149,7 +172,9 @@ class Server:
 
     def __init__(self, *flags: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parent / "teacher_server.py"), *flags], stdout=subprocess.PIPE, text=True
+            [sys.executable, str(Path(__file__).parent / "teacher_server.py"), *flags],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self.process.stdout
         self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}"

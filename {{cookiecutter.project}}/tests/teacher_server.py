@@ -1,11 +1,15 @@
-"""A local OpenAI-compatible server over fixed answers, with faults to order: what tests and benchmarks of the endpoint teacher ask.
+"""A local OpenAI-compatible server over fixed answers, with faults to order: what tests and benchmarks of the
+endpoint teacher ask.
 
     python tests/teacher_server.py --latency 0.2 --limit 64          prints its port, then answers until it is killed
     python tests/teacher_server.py --faults '["429", "ok", "hang"]'  the first request gets the first fault, and so on; then all is well
 
-Standard library alone, so that any interpreter runs it; in a process of its own, so that a benchmark's client has a core to itself.
-GET /stats says what was asked, GET /times how often each request was answered; the body's tests, the template's tests and benchmarks/synthesis.py read it.
-It takes batches too (POST /files, POST /batches), as OpenAI and Azure do; --batch-faults orders one fault for each batch. With --tokens it also hands out tokens as Azure's App Service does to a managed identity (GET /token), and takes nothing else for a key.
+Standard library alone, so that any interpreter runs it; in a process of its own, so that a benchmark's client
+has a core to itself. GET /stats says what was asked, GET /times how often each request was answered; the
+body's tests, the template's tests and benchmarks/synthesis.py read it. It takes batches too (POST /files,
+POST /batches), as OpenAI and Azure do; --batch-faults orders one fault for each batch. With --tokens it also
+hands out tokens as Azure's App Service does to a managed identity (GET /token), and takes nothing else for a
+key.
 """
 
 import argparse
@@ -39,13 +43,16 @@ WORDS = [
     "olive",
     "poppy",
 ]
-IDENTITY, TOKEN = "planted-identity", "entra-planted"  # what the machine shows to get a token; how each token begins
+# what the machine shows to get a token; how each token begins
+IDENTITY, TOKEN = "planted-identity", "entra-planted"
 REFUSAL = "I'm sorry, but I can't help with that."
 
 
 @dataclass
 class Orders:
-    """How the server behaves. latency: seconds; tail: share of requests that take ten times as long; limit: requests at once, 429 above."""
+    """How the server behaves. latency: seconds; tail: share of requests that take ten times as long; limit:
+    requests at once, 429 above.
+    """
 
     latency: float = 0.0
     tail: float = 0.0
@@ -74,7 +81,8 @@ class Stats:
     batches: int = 0
     first: float = 0.0  # seconds, by the loop's clock: when the first request came and the last answer went
     last: float = 0.0
-    times: Counter = field(default_factory=Counter)  # how often each request was answered, by a hash of its body
+    # how often each request was answered, by a hash of its body
+    times: Counter = field(default_factory=Counter)
 
 
 def share_of(request: dict[str, Any]) -> float:
@@ -83,18 +91,27 @@ def share_of(request: dict[str, Any]) -> float:
 
 
 def answer_of(request: dict[str, Any], waver: float = 0.0, wrong: float = 0.0) -> str:
-    """The same answer to the same request, by every run; to a share `waver` of the sampled requests another than to the unsampled one."""
+    """The same answer to the same request, by every run; to a share `waver` of the sampled requests another
+    than to the unsampled one.
+    """
     room = "kitchen" if len(request["messages"][-1]["content"]) % 2 else "office"
     if "yes or no" in request["messages"][0]["content"]:  # a verdict
         return "No, it is not." if share_of(request) < wrong else "yes"
     if wanted := re.search(r"JSON list of (\d+) texts", request["messages"][0]["content"]):  # new requests
         one = name_of(request).hex()
         return json.dumps(
-            [f"could you {WORDS[int(one[i], 16)]} the {WORDS[int(one[i + 1], 16)]} of {one}, number {i}" for i in range(int(wanted[1]))]
+            [
+                f"could you {WORDS[int(one[i], 16)]} the {WORDS[int(one[i + 1], 16)]} of {one}, number {i}"
+                for i in range(int(wanted[1]))
+            ]
         )
     if "seed" in request and share_of(request) < waver:
         room = "office" if room == "kitchen" else "kitchen"
-    call = {"name": "set_light", "arguments": {"room": room, "state": "on"}} if room == "kitchen" else {"name": "none", "arguments": {}}
+    call = (
+        {"name": "set_light", "arguments": {"room": room, "state": "on"}}
+        if room == "kitchen"
+        else {"name": "none", "arguments": {}}
+    )
     answer = json.dumps(call, separators=(",", ":"))
     if '"rationale"' in request["messages"][0]["content"]:
         return json.dumps({"rationale": REASONING, "answer": call})
@@ -106,18 +123,29 @@ def name_of(request: dict[str, Any]) -> bytes:
 
 
 def completion(request: dict[str, Any], text: str | None, number: int, **changes: Any) -> dict[str, Any]:
-    choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    choice: dict[str, Any] = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": "stop",
+    }
     if request.get("logprobs"):
         tokens = [(text or "")[i : i + 4] for i in range(0, len(text or ""), 4)]
         top = [{"token": "x", "logprob": -2.5}] * request.get("top_logprobs", 0)
         choice["logprobs"] = {"content": [{"token": t, "logprob": -0.1, "top_logprobs": top} for t in tokens]}
     choice |= changes.pop("choice", {})
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
-    body = {"id": f"chatcmpl-{number}", "object": "chat.completion", "created": 0, "model": request.get("model"), "choices": [choice]}
+    body = {
+        "id": f"chatcmpl-{number}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": request.get("model"),
+        "choices": [choice],
+    }
     return body | {"usage": usage} | changes
 
 
-# Bodies of an answer with status 200 that must not be believed; each is made of the request, the good answer, its number and the sender's key.
+# Bodies of an answer with status 200 that must not be believed; each is made of the request, the good answer,
+# its number and the sender's key.
 BAD: dict[str, Any] = {
     "truncated": lambda r, a, n, k: json.dumps(completion(r, a, n)).encode()[:-30],
     "empty_body": lambda r, a, n, k: b"",
@@ -175,7 +203,8 @@ BAD: dict[str, Any] = {
     "reset": lambda r, a, n, k: json.dumps(completion(r, a, n)).encode(),
     "drip": lambda r, a, n, k: json.dumps(completion(r, a, n)).encode(),
 }  # fmt: skip
-# Answers that are bad only in what they do to the client, or harmless beside it: a good answer is inside, and may be believed once whole.
+# Answers that are bad only in what they do to the client, or harmless beside it: a good answer is inside, and
+# may be believed once whole.
 HARMLESS = {"usage_negative", "usage_huge", "usage_text", "key_in_id", "other_model"}
 STATUSES = {"401": 401, "402": 402, "403": 403, "404": 404, "400": 400, "413": 413, "422": 422, "429": 429, "429_wait": 429, "429_day": 429, "429_date": 429,
             "429_quota": 429, "500": 500, "500_key": 500, "500_huge": 500, "503": 503, "529": 529, "302": 302}  # fmt: skip
@@ -186,7 +215,9 @@ def ended_as(fault: str) -> str:
 
 
 class Desk:
-    """Files and batches. Faults: a status that a batch ends with, a fault of its files, or "lost_reply", "refused" of its creation."""
+    """Files and batches. Faults: a status that a batch ends with, a fault of its files, or "lost_reply",
+    "refused" of its creation.
+    """
 
     def __init__(self, orders: Orders, stats: Stats) -> None:
         self.orders, self.stats = orders, stats
@@ -219,7 +250,10 @@ class Desk:
         self.stats.batches += 1
         name = f"batch_{self.stats.batches}"
         lines = [json.loads(line) for line in self.files[asked["input_file_id"]].splitlines()]
-        assert all(line["url"] == asked["endpoint"] == "/v1/chat/completions" and line["method"] == "POST" for line in lines)
+        assert all(
+            line["url"] == asked["endpoint"] == "/v1/chat/completions" and line["method"] == "POST"
+            for line in lines
+        )
         assert len({line["custom_id"] for line in lines}) == len(lines)
         status = ended_as(fault)
         out, bad = ([], []) if status == "failed" else self.answered(lines, fault, key)
@@ -228,7 +262,10 @@ class Desk:
                  "output_file_id": none, "error_file_id": none,
                  "request_counts": {"total": len(lines), "completed": len(out), "failed": len(bad)}}  # fmt: skip
         if fault == "failed":
-            batch["errors"] = {"object": "list", "data": [{"code": "model_not_found", "message": f"no model big for {key}", "line": 1}]}
+            batch["errors"] = {
+                "object": "list",
+                "data": [{"code": "model_not_found", "message": f"no model big for {key}", "line": 1}],
+            }
         for rows, kind in ((out, "output"), (bad, "error")):
             if rows:
                 batch[f"{kind}_file_id"] = f"{name}-{kind}"
@@ -239,21 +276,46 @@ class Desk:
         return self.look(name), fault
 
     def answered(self, lines: list[dict[str, Any]], fault: str, key: str) -> tuple[list[bytes], list[bytes]]:
-        """Lines of the output file, and of the error file. Half of the requests of a batch that is expired, cancelled or "partly" have no answer."""
+        """Lines of the output file, and of the error file. Half of the requests of a batch that is expired,
+        cancelled or "partly" have no answer.
+        """
         out, bad = [], []
         for number, line in enumerate(lines):
-            body, text = line["body"], self.orders.answer or answer_of(line["body"], self.orders.waver, self.orders.wrong)
-            row: dict[str, Any] = {"id": f"batch_req_{number}", "custom_id": line["custom_id"], "response": None, "error": None}
+            body, text = (
+                line["body"],
+                self.orders.answer or answer_of(line["body"], self.orders.waver, self.orders.wrong),
+            )
+            row: dict[str, Any] = {
+                "id": f"batch_req_{number}",
+                "custom_id": line["custom_id"],
+                "response": None,
+                "error": None,
+            }
             if fault == "all_refused" or (number % 2 and fault in ("expired", "cancelled", "partly")):
                 if fault in ("partly", "all_refused"):
-                    row["response"] = {"status_code": 400, "request_id": "r", "body": {"error": {"message": f"refused for {key}"}}}
+                    row["response"] = {
+                        "status_code": 400,
+                        "request_id": "r",
+                        "body": {"error": {"message": f"refused for {key}"}},
+                    }
                 else:
-                    row["error"] = {"code": f"batch_{fault}", "message": "This request could not be executed in time."}
+                    row["error"] = {
+                        "code": f"batch_{fault}",
+                        "message": "This request could not be executed in time.",
+                    }
                 bad.append(json.dumps(row).encode() + b"\n")
                 continue
-            answer = BAD[fault](body, text, number, key) if fault in BAD else json.dumps(completion(body, text, number)).encode()
+            answer = (
+                BAD[fault](body, text, number, key)
+                if fault in BAD
+                else json.dumps(completion(body, text, number)).encode()
+            )
             try:
-                row["response"] = {"status_code": 200, "request_id": f"r-{number}", "body": json.loads(answer)}
+                row["response"] = {
+                    "status_code": 200,
+                    "request_id": f"r-{number}",
+                    "body": json.loads(answer),
+                }
                 out.append(json.dumps(row).encode() + b"\n")
             except ValueError:
                 out.append(answer.replace(b"\n", b" ") + b"\n")
@@ -274,7 +336,12 @@ class Desk:
 
     def look(self, name: str) -> dict[str, Any]:
         if time.monotonic() < self.done[name]:
-            return self.batches[name] | {"status": "in_progress", "output_file_id": None, "error_file_id": None, "errors": None}
+            return self.batches[name] | {
+                "status": "in_progress",
+                "output_file_id": None,
+                "error_file_id": None,
+                "errors": None,
+            }
         return self.batches[name]
 
 
@@ -300,9 +367,13 @@ class Connection(asyncio.Protocol):
             if first.startswith("GET /token"):
                 self.send(*self.token(headers))
             elif "/files" in path or "/batches" in path:
-                self.at_the_desk(first.split(" ")[0], path.partition("?")[0].removeprefix("/v1"), rest[:length], key)
+                self.at_the_desk(
+                    first.split(" ")[0], path.partition("?")[0].removeprefix("/v1"), rest[:length], key
+                )
             elif first.startswith("GET"):
-                report = {k.hex(): n for k, n in self.stats.times.items()} if "/times" in first else self.report()
+                report = (
+                    {k.hex(): n for k, n in self.stats.times.items()} if "/times" in first else self.report()
+                )
                 self.send(200, json.dumps(report).encode())
             else:
                 self.asked(json.loads(rest[:length]), key)
@@ -319,14 +390,22 @@ class Connection(asyncio.Protocol):
             made, fault = desk.create(json.loads(body), key)
             if fault == "lost_reply":
                 return self.transport.abort()
-            return self.refuse("400", key) if fault == "refused" else self.send(200, json.dumps(made).encode())
+            return (
+                self.refuse("400", key) if fault == "refused" else self.send(200, json.dumps(made).encode())
+            )
         if kind == "batches" and not name:
-            page = {"object": "list", "data": [desk.look(n) for n in reversed(desk.batches)], "has_more": False}
+            page = {
+                "object": "list",
+                "data": [desk.look(n) for n in reversed(desk.batches)],
+                "has_more": False,
+            }
             return self.send(200, json.dumps(page).encode())
         if kind == "batches" and name in desk.batches:
             return self.send(200, json.dumps(desk.look(name)).encode())
         if kind == "files" and name in desk.files:
-            return self.send(200, desk.files[name] if names[1:] == ["content"] else json.dumps(desk.file(name)).encode())
+            return self.send(
+                200, desk.files[name] if names[1:] == ["content"] else json.dumps(desk.file(name)).encode()
+            )
         self.refuse("404", key)
 
     def report(self) -> dict[str, Any]:
@@ -351,12 +430,18 @@ class Connection(asyncio.Protocol):
         ends = int(time.time() + self.orders.tokens)
         token = f"{TOKEN}-{self.random.random()}-{ends}"
         resource = "https://cognitiveservices.azure.com"
-        return 200, json.dumps({"access_token": token, "expires_on": str(ends), "resource": resource, "token_type": "Bearer"}).encode()
+        return 200, json.dumps(
+            {"access_token": token, "expires_on": str(ends), "resource": resource, "token_type": "Bearer"}
+        ).encode()
 
     def known(self, key: str) -> bool:
-        """With --tokens: a token of ours that has not ended, give or take half a minute that a request may be on its way."""
+        """With --tokens: a token of ours that has not ended, give or take half a minute that a request may be
+        on its way.
+        """
         self.stats.keys.add(key)
-        return not self.orders.tokens or (key.startswith(TOKEN) and time.time() < int(key.rpartition("-")[2]) + 30)
+        return not self.orders.tokens or (
+            key.startswith(TOKEN) and time.time() < int(key.rpartition("-")[2]) + 30
+        )
 
     def asked(self, request: dict[str, Any], key: str) -> None:
         stats, orders = self.stats, self.orders
@@ -371,7 +456,10 @@ class Connection(asyncio.Protocol):
             stats.refused += 1
             return self.refuse(fault, key)
         if "response_format" in request and fault == "no_format":
-            return self.send(400, b'{"error": {"message": "response_format is not supported", "type": "invalid_request_error"}}')
+            return self.send(
+                400,
+                b'{"error": {"message": "response_format is not supported", "type": "invalid_request_error"}}',
+            )
         stats.now += 1
         stats.most = max(stats.most, stats.now)
         latency = orders.latency * (10 if orders.tail and self.random.random() < orders.tail else 1)
@@ -382,10 +470,18 @@ class Connection(asyncio.Protocol):
         dated = "Date: Thu, 26 Oct 2006 10:00:00 GMT\r\nRetry-After: Thu, 26 Oct 2006 10:00:01 GMT\r\n"
         waits = {"429_wait": "Retry-After: 1\r\n", "429_day": "Retry-After: 86400\r\n", "429_date": dated}
         extra = (waits | {"302": "Location: http://127.0.0.1:9/\r\n"}).get(fault, "")
-        message = {"429_quota": "insufficient_quota", "500_key": f"bad key {key}", "500_huge": "x" * 20_000_000}.get(
-            fault, f"ordered {fault}"
-        )
-        error = {"error": {"message": message, "type": "ordered", "code": message if fault == "429_quota" else None}}
+        message = {
+            "429_quota": "insufficient_quota",
+            "500_key": f"bad key {key}",
+            "500_huge": "x" * 20_000_000,
+        }.get(fault, f"ordered {fault}")
+        error = {
+            "error": {
+                "message": message,
+                "type": "ordered",
+                "code": message if fault == "429_quota" else None,
+            }
+        }
         self.send(STATUSES[fault], json.dumps(error).encode(), extra)
 
     def answer(self, request: dict[str, Any], key: str, fault: str, number: int) -> None:
@@ -398,19 +494,28 @@ class Connection(asyncio.Protocol):
         if fault in BAD:
             body = BAD[fault](request, text, number, key)
         else:
-            body = json.dumps(completion(request, text, number, **({"model": self.orders.model} if self.orders.model else {}))).encode()
+            body = json.dumps(
+                completion(
+                    request, text, number, **({"model": self.orders.model} if self.orders.model else {})
+                )
+            ).encode()
         self.stats.answered += 1
         self.stats.last = asyncio.get_running_loop().time()
         if self.orders.remember:
             self.stats.times[name_of(request)] += 1
         if fault == "reset":
-            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:40])
+            self.transport.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+                + body[:40]
+            )
             asyncio.get_running_loop().call_later(0.02, self.transport.abort)
         elif fault == "wrong_length":
             self.send(200, body[:-10], length=len(body) + 100)
             self.transport.close()
         elif fault == "drip":
-            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body))
+            self.transport.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+            )
             self.drip(body)
         else:
             self.send(200, body, "Content-Encoding: gzip\r\n" if fault == "gzip" else "")
@@ -438,22 +543,41 @@ async def serve(orders: Orders, port: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--latency", type=float, default=0.0, help="seconds")
-    parser.add_argument("--tail", type=float, default=0.0, help="share of requests that take ten times as long")
+    parser.add_argument(
+        "--tail", type=float, default=0.0, help="share of requests that take ten times as long"
+    )
     parser.add_argument("--limit", type=int, default=0, help="requests at once; 429 above; 0: none")
-    parser.add_argument("--faults", type=json.loads, default=[], help="JSON list, one for each request from the first")
+    parser.add_argument(
+        "--faults", type=json.loads, default=[], help="JSON list, one for each request from the first"
+    )
     parser.add_argument("--always", default="ok", help="the fault of every later request")
     parser.add_argument("--answer", default="", help="the text of every answer")
     parser.add_argument("--model", default="", help="the model that answers; without it the one asked for")
-    parser.add_argument("--waver", type=float, default=0.0, help="share of the requests with a seed that get another answer")
-    parser.add_argument("--wrong", type=float, default=0.0, help="share of the answers that it calls wrong when asked")
-    parser.add_argument("--tokens", type=float, default=0.0, help="seconds that each token of GET /token lasts; 0: any key will do")
-    parser.add_argument("--batch-s", type=float, default=0.0, help="seconds that a batch takes")
-    parser.add_argument("--batch-faults", type=json.loads, default=[], help="JSON list, one for each batch from the first")
     parser.add_argument(
-        "--azure", action="store_true", help="files are looked at before batches are made of them; no file is an empty name"
+        "--waver", type=float, default=0.0, help="share of the requests with a seed that get another answer"
+    )
+    parser.add_argument(
+        "--wrong", type=float, default=0.0, help="share of the answers that it calls wrong when asked"
+    )
+    parser.add_argument(
+        "--tokens",
+        type=float,
+        default=0.0,
+        help="seconds that each token of GET /token lasts; 0: any key will do",
+    )
+    parser.add_argument("--batch-s", type=float, default=0.0, help="seconds that a batch takes")
+    parser.add_argument(
+        "--batch-faults", type=json.loads, default=[], help="JSON list, one for each batch from the first"
+    )
+    parser.add_argument(
+        "--azure",
+        action="store_true",
+        help="files are looked at before batches are made of them; no file is an empty name",
     )
     parser.add_argument("--remember", action="store_true", help="count how often each request was answered")
     arguments = vars(parser.parse_args())

@@ -10,7 +10,13 @@ TEXT = Task(name="t", kind="text", instruction="i")
 
 
 def test_json_is_counted_by_what_it_says(task: Task):
-    written = ['{"name":"b"}', '{"name":"a","arguments":{"n":1}}', '{"arguments": {"n": 1.0}, "name": "A"}', "no json", None]
+    written = [
+        '{"name":"b"}',
+        '{"name":"a","arguments":{"n":1}}',
+        '{"arguments": {"n": 1.0}, "name": "A"}',
+        "no json",
+        None,
+    ]
     assert agreed(task, written) == (1, 2 / 5)
 
 

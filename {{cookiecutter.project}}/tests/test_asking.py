@@ -1,4 +1,6 @@
-"""The endpoint teacher against a local server with faults to order: no fault is believed, no paid answer is lost, no key is written."""
+"""The endpoint teacher against a local server with faults to order: no fault is believed, no paid answer is
+lost, no key is written.
+"""
 
 import json
 import logging
@@ -26,7 +28,11 @@ from slm.teacher.store import Store
 
 KEY = "sk-planted-0123456789"
 SERVER = Path(__file__).parent / "teacher_server.py"
-FORM = {"type": "object", "required": ["name", "arguments"], "properties": {"name": {"enum": ["set_light", "none"]}}}
+FORM = {
+    "type": "object",
+    "required": ["name", "arguments"],
+    "properties": {"name": {"enum": ["set_light", "none"]}},
+}
 TASK = Task(name="t", kind="json", instruction="Answer as JSON.", answer_schema=FORM)
 Ask = Callable[..., dict[str, str]]
 
@@ -48,7 +54,13 @@ def settings(url: str, **endpoint: Any) -> Synthesize:
     off |= {"decontaminate": None, "near_duplicates": None, "verify": False}
     stage = {"teacher": "endpoint", "prompts": 9, "batch_size": 1, "max_new_tokens": 50, "top_k": 1}
     return Synthesize.model_validate(
-        stage | {"endpoint": base | endpoint, "generate": dict.fromkeys(RECIPES, 0), "slice_scores": {}, "filters": off}
+        stage
+        | {
+            "endpoint": base | endpoint,
+            "generate": dict.fromkeys(RECIPES, 0),
+            "slice_scores": {},
+            "filters": off,
+        }
     )
 
 
@@ -56,7 +68,9 @@ def prompts(count: int) -> list[list[dict[str, str]]]:
     return [[{"role": "user", "content": f"turn the light on, number {i}"}] for i in range(count)]
 
 
-def ask(tmp_path: Path, url: str, count: int = 8, **endpoint: Any) -> tuple[list[dict[str, Any] | None], dict[str, str]]:
+def ask(
+    tmp_path: Path, url: str, count: int = 8, **endpoint: Any
+) -> tuple[list[dict[str, Any] | None], dict[str, str]]:
     chosen = settings(url, **endpoint)
     store = Store(tmp_path / "answers.sqlite")
     try:
@@ -74,7 +88,10 @@ def written(tmp_path: Path) -> bytes:
 def test_what_is_stored_is_never_asked_again_and_needs_no_key(tmp_path: Path, serve, monkeypatch):
     server = serve("--remember")
     answers, failures = ask(tmp_path, server.url)
-    assert not failures and all(a and json.loads(a["text"]) and a["model"] == "big" and a["usd"] == pytest.approx(20e-6) for a in answers)
+    assert not failures and all(
+        a and json.loads(a["text"]) and a["model"] == "big" and a["usd"] == pytest.approx(20e-6)
+        for a in answers
+    )
     server.close()
     monkeypatch.delenv("PLANTED_KEY")
     assert ask(tmp_path, server.url) == (answers, {})
@@ -82,7 +99,20 @@ def test_what_is_stored_is_never_asked_again_and_needs_no_key(tmp_path: Path, se
 
 @pytest.mark.parametrize(
     "fault",
-    ["429", "429_wait", "429_date", "500", "503", "529", "reset", "truncated", "empty_choices", "invalid_utf8", "huge", "wrong_length"],
+    [
+        "429",
+        "429_wait",
+        "429_date",
+        "500",
+        "503",
+        "529",
+        "reset",
+        "truncated",
+        "empty_choices",
+        "invalid_utf8",
+        "huge",
+        "wrong_length",
+    ],
 )
 def test_a_passing_fault_is_asked_again(tmp_path: Path, serve, fault: str):
     server = serve(faults=["ok", fault, fault, "ok"])
@@ -120,11 +150,15 @@ def test_only_so_many_as_the_server_allows(tmp_path: Path, serve):
         ("empty_choices", "in a row got no answer"),
     ],
 )
-def test_a_broken_endpoint_stops_the_run_and_the_answers_stay(tmp_path: Path, serve, fault: str, says: str, capfd):
+def test_a_broken_endpoint_stops_the_run_and_the_answers_stay(
+    tmp_path: Path, serve, fault: str, says: str, capfd
+):
     server = serve("--always", fault, faults=["ok"] * 10)
     with pytest.raises(UserError, match=says) as caught:
         ask(tmp_path, server.url, count=60)
-    assert KEY not in str(caught.value) + "".join(capfd.readouterr()) and KEY.encode() not in written(tmp_path)
+    assert KEY not in str(caught.value) + "".join(capfd.readouterr()) and KEY.encode() not in written(
+        tmp_path
+    )
     server.close()
     server = serve("--remember")
     store = Store(tmp_path / "answers.sqlite")
@@ -138,8 +172,14 @@ def test_a_dead_server_is_named(tmp_path: Path):
 
 
 def test_a_refused_request_costs_the_others_nothing(tmp_path: Path, serve):
-    answers, failures = ask(tmp_path, serve(faults=["ok", "400", "ok", "413"]).url, concurrency=1, response_format="none")
-    assert len(failures) == 2 and sum(a is None for a in answers) == 2 and all("refused with 4" in why for why in failures.values())
+    answers, failures = ask(
+        tmp_path, serve(faults=["ok", "400", "ok", "413"]).url, concurrency=1, response_format="none"
+    )
+    assert (
+        len(failures) == 2
+        and sum(a is None for a in answers) == 2
+        and all("refused with 4" in why for why in failures.values())
+    )
 
 
 def test_a_server_without_response_format_is_asked_without(tmp_path: Path, serve, capfd):
@@ -204,7 +244,9 @@ def test_a_key_that_is_none_is_not_quoted(tmp_path: Path, serve, monkeypatch, ke
     assert "PLANTED_KEY" in str(caught.value) and (not key or key not in str(caught.value))
 
 
-@pytest.mark.parametrize("budget", [{"requests": 11}, {"tokens": 1200}, {"usd": 0.0008}, {"requests": 0}], ids=str)
+@pytest.mark.parametrize(
+    "budget", [{"requests": 11}, {"tokens": 1200}, {"usd": 0.0008}, {"requests": 0}], ids=str
+)
 def test_a_budget_is_never_exceeded(tmp_path: Path, serve, budget: dict[str, float]):
     limits = {"usd": None, "tokens": None, "requests": None} | budget
     server = serve("--latency", "0.02", faults=["ok", "429", "500", "ok", "truncated"])
@@ -219,7 +261,9 @@ def test_a_budget_is_never_exceeded(tmp_path: Path, serve, budget: dict[str, flo
 
 
 def test_what_an_earlier_round_of_a_run_lost_still_counts(tmp_path: Path, serve):
-    """Rounds of a run share its store: requests that may have been billed stay in the budget when the next round writes its own."""
+    """Rounds of a run share its store: requests that may have been billed stay in the budget when the next
+    round writes its own.
+    """
     store = Store(tmp_path / "answers.sqlite")
     server = serve(faults=["ok", "empty_choices", "empty_choices", "empty_choices", "ok", "ok"])
     chosen = settings(server.url, concurrency=1)
@@ -242,21 +286,27 @@ ask(Path({str(tmp_path)!r}), {server.url!r}, count=400)
 """
     done = 0
     for _ in range(3):
-        process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PLANTED_KEY": KEY}, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], env=os.environ | {"PLANTED_KEY": KEY}, stderr=subprocess.DEVNULL
+        )
         while process.poll() is None and server.stats()["answered"] < done + 40:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
         store = Store(tmp_path / "answers.sqlite")
-        assert store.spent().requests >= done + 20  # of 40 answers, at most 8 are asked again and 8 not yet on disk
+        # of 40 answers, at most 8 are asked again and 8 not yet on disk
+        assert store.spent().requests >= done + 20
         done = server.stats()["answered"]
         store.close()
     answers, _ = ask(tmp_path, server.url, count=400)
-    assert all(answers) and server.stats()["repeated"] <= 3 * 8  # under way or not yet on disk when it was killed, and nothing else
+    # under way or not yet on disk when it was killed, and nothing else
+    assert all(answers) and server.stats()["repeated"] <= 3 * 8
 
 
 def test_tokens_of_entra_are_renewed_and_written_nowhere(tmp_path: Path, serve, monkeypatch, capfd, caplog):
-    """Azure's own library asks a local server as it asks a managed identity's; each token ends after two seconds."""
+    """Azure's own library asks a local server as it asks a managed identity's; each token ends after two
+    seconds.
+    """
     pytest.importorskip("azure.identity", reason="`make extra NAME=entra` was not run")
     monkeypatch.delenv("PLANTED_KEY")
     server = serve("--tokens", "2", "--latency", "0.1", faults=["ok", "500_key"])
@@ -274,7 +324,9 @@ def test_a_token_that_is_sent_back_goes_no_further(tmp_path: Path, serve, monkey
     signed_in(monkeypatch, server.url)
     answers, failures = ask(tmp_path, server.url, count=2, attempts=2, timeout_s=60, auth="entra")
     assert len(failures) == 2 or all(a and a["key_sent_back"] for a in answers)
-    assert TOKEN not in str(failures) + "".join(capfd.readouterr()) and TOKEN.encode() not in written(tmp_path)
+    assert TOKEN not in str(failures) + "".join(capfd.readouterr()) and TOKEN.encode() not in written(
+        tmp_path
+    )
 
 
 def test_who_cannot_sign_in_or_may_not_ask_learns_what_to_do(tmp_path: Path, serve, monkeypatch):
@@ -307,7 +359,12 @@ ask(Path({str(tmp_path)!r}), {serve().url!r}, auth="entra")
 
 def signed_in(monkeypatch: pytest.MonkeyPatch, url: str, identity: str = IDENTITY) -> None:
     """As on a machine of Azure App Service, and nothing else to sign in with."""
-    for name, value in {"IDENTITY_ENDPOINT": f"{url}/token", "IDENTITY_HEADER": identity, "PATH": "", "HOME": "/nonexistent"}.items():
+    for name, value in {
+        "IDENTITY_ENDPOINT": f"{url}/token",
+        "IDENTITY_HEADER": identity,
+        "PATH": "",
+        "HOME": "/nonexistent",
+    }.items():
         monkeypatch.setenv(name, value)
 
 

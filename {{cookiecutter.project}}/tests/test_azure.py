@@ -1,4 +1,6 @@
-"""The way to Azure ML and back, with a stand-in for `az`: what is refused before anything starts, what is brought, what is not."""
+"""The way to Azure ML and back, with a stand-in for `az`: what is refused before anything starts, what is
+brought, what is not.
+"""
 
 import os
 import subprocess
@@ -49,7 +51,12 @@ def az(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Azure:
     monkeypatch.chdir(tmp_path)
     for name in azure.VARIABLES:
         monkeypatch.setenv(name, f"my-{name.removeprefix('AZURE_').lower()}")
-    for name, value in {"GITHUB_RUN_ID": "7", "GITHUB_RUN_ATTEMPT": "2", "RUNNER_TEMP": ".", "GITHUB_OUTPUT": "output"}.items():
+    for name, value in {
+        "GITHUB_RUN_ID": "7",
+        "GITHUB_RUN_ATTEMPT": "2",
+        "RUNNER_TEMP": ".",
+        "GITHUB_OUTPUT": "output",
+    }.items():
         monkeypatch.setenv(name, value)
     tokens = (f"token{i}" for i in range(9))
     monkeypatch.setattr(azure, "identity_token", lambda: next(tokens))
@@ -59,7 +66,9 @@ def az(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Azure:
 
 
 @pytest.mark.parametrize("name", azure.VARIABLES)
-def test_a_missing_variable_is_named_and_nothing_starts(name: str, az: Azure, monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_variable_is_named_and_nothing_starts(
+    name: str, az: Azure, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv(name, " ")
     with pytest.raises(UserError, match=f"^not set: {name}; add it to the repository"):
         azure.submit()
@@ -74,7 +83,9 @@ def test_a_missing_variable_is_named_and_nothing_starts(name: str, az: Azure, mo
         ("    account_name = acme\n", "", "remote 'storage' has no account_name"),
     ],
 )
-def test_a_remote_that_the_job_cannot_open_is_refused_and_nothing_starts(old: str, new: str, said: str, az: Azure):
+def test_a_remote_that_the_job_cannot_open_is_refused_and_nothing_starts(
+    old: str, new: str, said: str, az: Azure
+):
     assert old in REMOTE
     azure.CONFIG.write_text(REMOTE.replace(old, new), encoding="utf-8")
     with pytest.raises(UserError, match=said) as error:
@@ -83,13 +94,19 @@ def test_a_remote_that_the_job_cannot_open_is_refused_and_nothing_starts(old: st
     assert az.calls == []
 
 
-def test_a_job_is_started_followed_with_new_tokens_and_its_files_brought(az: Azure, monkeypatch: pytest.MonkeyPatch):
+def test_a_job_is_started_followed_with_new_tokens_and_its_files_brought(
+    az: Azure, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("PROFILE", "full")
     azure.submit()
     (create,) = az.said("ml", "job", "create")
-    assert {"compute=azureml:my-compute", "environment_variables.PROFILE=full", "train-7-2", "my-workspace", "my-resource_group"} < set(
-        create
-    )
+    assert {
+        "compute=azureml:my-compute",
+        "environment_variables.PROFILE=full",
+        "train-7-2",
+        "my-workspace",
+        "my-resource_group",
+    } < set(create)
     assert [c[c.index("--federated-token") + 1] for c in az.said("login")] == ["token0", "token1", "token2"]
     assert len(az.said("ml", "job", "stream")) == 2  # the first broke off while the job was running
     assert all(Path(name).read_text(encoding="utf-8") == "new\n" for name in azure.PROPOSAL)
@@ -110,7 +127,10 @@ def test_a_job_that_hands_back_too_little_is_refused(az: Azure):
         azure.submit()
 
 
-@pytest.mark.parametrize(("started", "state", "ends"), [(False, "Running", 0), (True, "Running", 1), (True, "Failed", 0), (True, "", 0)])
+@pytest.mark.parametrize(
+    ("started", "state", "ends"),
+    [(False, "Running", 0), (True, "Running", 1), (True, "Failed", 0), (True, "", 0)],
+)
 def test_a_job_that_still_runs_is_ended(started: bool, state: str, ends: int, az: Azure):
     if started:
         azure.started().touch()
@@ -126,7 +146,9 @@ def test_without_the_right_to_a_token_the_remedy_is_said(monkeypatch: pytest.Mon
         azure.identity_token()
 
 
-def test_the_token_is_asked_for_azure_and_masked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_the_token_is_asked_for_azure_and_masked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -141,7 +163,10 @@ def test_the_token_is_asked_for_azure_and_masked(monkeypatch: pytest.MonkeyPatch
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", f"http://127.0.0.1:{server.server_address[1]}/token?api-version=2.0")
+        monkeypatch.setenv(
+            "ACTIONS_ID_TOKEN_REQUEST_URL",
+            f"http://127.0.0.1:{server.server_address[1]}/token?api-version=2.0",
+        )
         monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "bearer")
         assert azure.identity_token() == "signed"
         server.shutdown()
@@ -160,18 +185,30 @@ esac
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Azure ML runs it on Linux")
 @pytest.mark.parametrize(
-    ("refused", "calls"), [(0, ["setup", "profile", "restore", "gate", "push"]), (1, ["setup", "profile", "restore", "gate"])]
+    ("refused", "calls"),
+    [(0, ["setup", "profile", "restore", "gate", "push"]), (1, ["setup", "profile", "restore", "gate"])],
 )
-def test_the_job_hands_back_what_passed_and_of_the_rest_the_verdict(refused: int, calls: list[str], tmp_path: Path):
+def test_the_job_hands_back_what_passed_and_of_the_rest_the_verdict(
+    refused: int, calls: list[str], tmp_path: Path
+):
     stub = tmp_path / "bin" / "make"
     stub.parent.mkdir()
     stub.write_text(MAKE, encoding="utf-8")
     stub.chmod(0o755)
     (tmp_path / "params.yaml").touch()
-    variables = {"PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path), "REFUSED": str(refused)}
+    variables = {
+        "PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "REFUSED": str(refused),
+    }
     command = ["bash", str(ROOT / "azureml" / "train.sh"), str(tmp_path / "out")]
     done = subprocess.run(
-        command, cwd=tmp_path, env=variables | {"PROFILE": "full", "BUDGET": "330"}, capture_output=True, text=True, check=False
+        command,
+        cwd=tmp_path,
+        env=variables | {"PROFILE": "full", "BUDGET": "330"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == refused, done.stderr
     said = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()

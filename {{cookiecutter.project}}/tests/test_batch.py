@@ -1,4 +1,6 @@
-"""Batches against a local server with faults to order: nothing is paid twice, whatever the files say and whenever we are killed."""
+"""Batches against a local server with faults to order: nothing is paid twice, whatever the files say and
+whenever we are killed.
+"""
 
 import json
 import os
@@ -28,9 +30,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("slm.teacher.batch_client.LONGEST_PAUSE", 0.02)
 
 
-def batch(tmp_path: Path, url: str, count: int = 8, **endpoint: Any) -> tuple[list[dict[str, Any] | None], dict[str, str]]:
+def batch(
+    tmp_path: Path, url: str, count: int = 8, **endpoint: Any
+) -> tuple[list[dict[str, Any] | None], dict[str, str]]:
     price = {"input": 1.0, "output": 2.0, "batch": 0.5}
-    return ask(tmp_path, url, count, **({"batch": True, "response_format": "none", "price": price} | endpoint))
+    return ask(
+        tmp_path, url, count, **({"batch": True, "response_format": "none", "price": price} | endpoint)
+    )
 
 
 def spent(tmp_path: Path) -> Spent:
@@ -42,13 +48,18 @@ def spent(tmp_path: Path) -> Spent:
 
 
 @pytest.mark.parametrize("flags", [(), ("--azure",)], ids=["openai", "azure"])
-def test_a_batch_brings_the_answers_that_single_requests_bring_at_its_price(tmp_path: Path, serve, flags, capfd):
+def test_a_batch_brings_the_answers_that_single_requests_bring_at_its_price(
+    tmp_path: Path, serve, flags, capfd
+):
     server = serve("--remember", *flags)
     answers, failures = batch(tmp_path, server.url)
     single, _ = ask(tmp_path / "single", server.url, response_format="none")
     said = capfd.readouterr().err
     assert not failures and [a and a["text"] for a in answers] == [a and a["text"] for a in single]
-    assert all(a and a["usd"] == pytest.approx(10e-6) and a["seconds"] is None and a["model"] == "big" for a in answers)
+    assert all(
+        a and a["usd"] == pytest.approx(10e-6) and a["seconds"] is None and a["model"] == "big"
+        for a in answers
+    )
     assert "8 requests to send" in said and "in batches" in said and "8 of 8 have an answer" in said
     assert server.stats()["batches"] == 1
     server.close()
@@ -57,7 +68,10 @@ def test_a_batch_brings_the_answers_that_single_requests_bring_at_its_price(tmp_
 
 def test_the_estimate_is_at_the_price_of_a_batch(tmp_path: Path, serve, monkeypatch):
     monkeypatch.delenv("TEACHER_SPEND_USD", raising=False)
-    most = sum(worst_case(settings("http://x", price={"input": 1.0, "output": 2.0}).endpoint, r).usd for r in requests(8))
+    most = sum(
+        worst_case(settings("http://x", price={"input": 1.0, "output": 2.0}).endpoint, r).usd
+        for r in requests(8)
+    )
     server = serve()
     with pytest.raises(UserError, match="nobody is at the terminal"):
         batch(tmp_path, server.url, ask_above_usd=most * 0.49)
@@ -66,10 +80,15 @@ def test_the_estimate_is_at_the_price_of_a_batch(tmp_path: Path, serve, monkeypa
 
 
 def requests(count: int) -> list[dict[str, Any]]:
-    return [request for _, request in requests_of(settings("http://x", response_format="none"), TASK, prompts(count))]
+    return [
+        request
+        for _, request in requests_of(settings("http://x", response_format="none"), TASK, prompts(count))
+    ]
 
 
-@pytest.mark.parametrize("fault", ["shuffled", "strangers", "duplicates", "not_json_line", "huge_line", "lost_reply"])
+@pytest.mark.parametrize(
+    "fault", ["shuffled", "strangers", "duplicates", "not_json_line", "huge_line", "lost_reply"]
+)
 def test_odd_files_bring_each_request_its_own_answer(tmp_path: Path, serve, fault: str, capfd):
     server = serve("--batch-faults", json.dumps([fault]), "--remember")
     answers, failures = batch(tmp_path, server.url, count=20)
@@ -88,7 +107,10 @@ def test_what_has_no_answer_is_said_and_asked_again_by_the_next_run(tmp_path: Pa
     answers, failures = batch(tmp_path, server.url)
     missing = sum(a is None for a in answers)
     assert missing == len(failures) == (2 if fault == "short_file" else 4) and server.stats()["batches"] == 1
-    assert all("files say nothing of this" in why if fault == "short_file" else "refused with" in why for why in failures.values())
+    assert all(
+        "files say nothing of this" in why if fault == "short_file" else "refused with" in why
+        for why in failures.values()
+    )
     costs = spent(tmp_path)
     if fault == "short_file":  # it was billed, perhaps: at its worst
         assert costs.requests == 8 and costs.usd > 80e-6
@@ -101,9 +123,12 @@ def test_what_has_no_answer_is_said_and_asked_again_by_the_next_run(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"), [("failed", "line 1: no model big for"), ("refused", "refuses .400"), ("all_refused", "no request of")]
+    ("fault", "says"),
+    [("failed", "line 1: no model big for"), ("refused", "refuses .400"), ("all_refused", "no request of")],
 )
-def test_a_batch_that_brings_nothing_stops_the_run_and_costs_nothing(tmp_path: Path, serve, fault: str, says: str, capfd):
+def test_a_batch_that_brings_nothing_stops_the_run_and_costs_nothing(
+    tmp_path: Path, serve, fault: str, says: str, capfd
+):
     server = serve("--batch-faults", json.dumps([fault]))
     with pytest.raises(UserError, match=says) as caught:
         batch(tmp_path, server.url)
@@ -113,7 +138,17 @@ def test_a_batch_that_brings_nothing_stops_the_run_and_costs_nothing(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "fault", ["empty_choices", "content_list", "not_json", "truncated", "key_in_answer", "key_in_id", "refusal", "usage_huge"]
+    "fault",
+    [
+        "empty_choices",
+        "content_list",
+        "not_json",
+        "truncated",
+        "key_in_answer",
+        "key_in_id",
+        "refusal",
+        "usage_huge",
+    ],
 )
 def test_bad_answers_in_a_file_do_no_harm(tmp_path: Path, serve, fault: str, capfd):
     server = serve("--batch-faults", json.dumps([fault]))
@@ -130,7 +165,11 @@ def test_bad_answers_in_a_file_do_no_harm(tmp_path: Path, serve, fault: str, cap
         assert not any(answers) and spent(tmp_path).requests == 8  # billed, perhaps
 
 
-@pytest.mark.parametrize("faults", [["500", "429", "ok", "503", "500", "ok", "429", "ok", "500"], ["429_wait"]], ids=["many", "wait"])
+@pytest.mark.parametrize(
+    "faults",
+    [["500", "429", "ok", "503", "500", "ok", "429", "ok", "500"], ["429_wait"]],
+    ids=["many", "wait"],
+)
 def test_a_passing_fault_is_asked_again(tmp_path: Path, serve, faults: list[str]):
     server = serve(faults=faults)
     answers, failures = batch(tmp_path, server.url)
@@ -139,7 +178,13 @@ def test_a_passing_fault_is_asked_again(tmp_path: Path, serve, faults: list[str]
 
 @pytest.mark.parametrize(
     ("fault", "says"),
-    [("401", "export a valid key"), ("402", "no credit"), ("404", "batch: false"), ("302", "final address"), ("500_key", "run again")],
+    [
+        ("401", "export a valid key"),
+        ("402", "no credit"),
+        ("404", "batch: false"),
+        ("302", "final address"),
+        ("500_key", "run again"),
+    ],
 )
 def test_an_endpoint_without_batches_says_what_to_do(tmp_path: Path, serve, fault: str, says: str):
     with pytest.raises(UserError, match=says) as caught:
@@ -151,7 +196,9 @@ def test_many_requests_go_in_several_batches_of_bounded_size(tmp_path: Path, ser
     monkeypatch.setattr("slm.teacher.batch.MOST_REQUESTS", 3)
     server = serve("--remember")
     answers, failures = batch(tmp_path, server.url)
-    assert not failures and all(answers) and server.stats()["batches"] == 3 and server.stats()["repeated"] == 0
+    assert (
+        not failures and all(answers) and server.stats()["batches"] == 3 and server.stats()["repeated"] == 0
+    )
     monkeypatch.setattr("slm.teacher.batch.MOST_REQUESTS", 50_000)
     monkeypatch.setattr("slm.teacher.batch.MOST_BYTES", 800)  # a line is 300 bytes
     server = serve("--remember")
@@ -159,14 +206,20 @@ def test_many_requests_go_in_several_batches_of_bounded_size(tmp_path: Path, ser
 
 
 def test_a_budget_holds_the_worst_case_of_all_that_is_under_way(tmp_path: Path, serve):
-    """So many at a time as the budget would hold at their worst, as often as what they really cost leaves room."""
+    """So many at a time as the budget would hold at their worst, as often as what they really cost leaves
+    room.
+    """
     server = serve()
     worst = worst_case(settings("http://x", response_format="none").endpoint, requests(1)[0])
     limits = {"usd": None, "tokens": 3 * (worst.tokens_in + worst.tokens_out), "requests": None}
     with pytest.raises(UserError, match="budget is used up"):
         batch(tmp_path, server.url, count=40, budget=limits)
     costs = spent(tmp_path)
-    assert server.stats()["batches"] > 1 and costs.requests == server.stats()["answered"] > 3 and costs.tokens <= limits["tokens"]
+    assert (
+        server.stats()["batches"] > 1
+        and costs.requests == server.stats()["answered"] > 3
+        and costs.tokens <= limits["tokens"]
+    )
     assert not batch(tmp_path, server.url, count=40)[1] and server.stats()["answered"] == 40
 
 
@@ -189,8 +242,12 @@ batch(Path({folder!r}), {url!r}, count=20)
 
 
 def child(tmp_path: Path, url: str, point: tuple[str, str] = ("", "")) -> subprocess.Popen[str]:
-    code = CHILD.format(paths=[str(SERVER.parent), str(SERVER.parent.parent)], folder=str(tmp_path), url=url, point=point)
-    return subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PLANTED_KEY": KEY}, stderr=subprocess.PIPE, text=True)
+    code = CHILD.format(
+        paths=[str(SERVER.parent), str(SERVER.parent.parent)], folder=str(tmp_path), url=url, point=point
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=os.environ | {"PLANTED_KEY": KEY}, stderr=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.slow
@@ -222,7 +279,9 @@ def test_a_kill_while_waiting_leaves_the_batch_to_the_next_run(tmp_path: Path, s
     with pytest.raises(UserError, match="would be paid twice"):  # one by one instead
         ask(tmp_path, server.url, count=20, response_format="none")
     answers, failures = batch(tmp_path, server.url, count=25)  # of which five are new
-    assert not failures and all(answers) and server.stats()["batches"] == 2 and server.stats()["repeated"] == 0
+    assert (
+        not failures and all(answers) and server.stats()["batches"] == 2 and server.stats()["repeated"] == 0
+    )
     assert spent(tmp_path) == Spent(25, 375, pytest.approx(250e-6))
 
 

@@ -30,7 +30,9 @@ def planned(usd_most: float | None) -> Estimate:
 def test_the_worst_case_is_a_token_for_each_byte_and_the_full_answer():
     cost = worst_case(endpoint(), REQUEST)
     assert (cost.tokens_in, cost.tokens_out) == (6 + 2 * 16, 100) and cost.usd == pytest.approx(238e-6)
-    longer = worst_case(endpoint(), REQUEST | {"max_completion_tokens": 300, "response_format": {"type": "json_object"}})
+    longer = worst_case(
+        endpoint(), REQUEST | {"max_completion_tokens": 300, "response_format": {"type": "json_object"}}
+    )
     assert longer.tokens_out == 300 and longer.tokens_in > cost.tokens_in
 
 
@@ -71,11 +73,23 @@ def test_an_estimate_learns_from_earlier_answers(tmp_path: Path):
         and first.usd_most == pytest.approx(0.4 + 0.2)
         and first.minutes == pytest.approx(1000 * 2.5 / 10 / 60)
     )
-    store.put({"a": {"text": "x", "model": "big", "usage": {"prompt_tokens": 9, "completion_tokens": 20}, "usd": 0.1, "seconds": 0.5}})
+    store.put(
+        {
+            "a": {
+                "text": "x",
+                "model": "big",
+                "usage": {"prompt_tokens": 9, "completion_tokens": 20},
+                "usd": 0.1,
+                "seconds": 0.5,
+            }
+        }
+    )
     second = estimate(endpoint(), 100, store, requests=1000, stored=1, most_in=400_000)
     assert second.tokens_out == 20_000 and second.minutes == pytest.approx(1000 * 0.5 / 10 / 60)
     assert "at most 0.60 USD" in str(second) and "1 answers are in the store" in str(second)
-    assert "price unknown" in str(estimate(endpoint(price={"input": None, "output": 1.0}), 100, store, 1, 0, 1))
+    assert "price unknown" in str(
+        estimate(endpoint(price={"input": None, "output": 1.0}), 100, store, 1, 0, 1)
+    )
     store.close()
 
 
@@ -86,7 +100,9 @@ def test_a_small_sum_needs_no_yes(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("most", [1.01, 500.0, None])
-def test_a_large_or_unknown_sum_stops_where_nobody_can_say_yes(monkeypatch: pytest.MonkeyPatch, most: float | None):
+def test_a_large_or_unknown_sum_stops_where_nobody_can_say_yes(
+    monkeypatch: pytest.MonkeyPatch, most: float | None
+):
     monkeypatch.delenv("TEACHER_SPEND_USD", raising=False)
     with pytest.raises(UserError, match="TEACHER_SPEND_USD="):
         approve(endpoint(), planned(most))
@@ -129,7 +145,15 @@ def test_a_person_is_asked(monkeypatch: pytest.MonkeyPatch, line: str, fine: boo
 
 
 @pytest.mark.parametrize(
-    "url", ["https://user:key@host/v1", "https://host/v1?key=1", "host/v1", "https://host/v1#x", "file:///etc", "https://ho st/"]
+    "url",
+    [
+        "https://user:key@host/v1",
+        "https://host/v1?key=1",
+        "host/v1",
+        "https://host/v1#x",
+        "file:///etc",
+        "https://ho st/",
+    ],
 )
 def test_an_address_holds_no_key(url: str):
     with pytest.raises(ValueError, match="base_url"):

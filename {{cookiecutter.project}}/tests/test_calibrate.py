@@ -1,4 +1,6 @@
-"""The simulation behind `python -m slm.verdict.calibration.proposal`: its models are as good as it says, and it judges as the gate does."""
+"""The simulation behind `python -m slm.verdict.calibration.proposal`: its models are as good as it says, and
+it judges as the gate does.
+"""
 
 import json
 from pathlib import Path
@@ -16,16 +18,28 @@ from slm.verdict.calibration.simulation import Answers, decline, evidence, histo
 from slm.verdict.contract import Contract, Gate, Released
 
 LIMITS = Released(
-    margin=0.065, best_margin=0.065, time=1.15, memory=1.15, weights=1.02, slice_size=30, alpha=0.1, best_alpha=0.05, slice_alpha=0.2
+    margin=0.065,
+    best_margin=0.065,
+    time=1.15,
+    memory=1.15,
+    weights=1.02,
+    slice_size=30,
+    alpha=0.1,
+    best_alpha=0.05,
+    slice_alpha=0.2,
 )
 TASK = Task(name="t", kind="label", instruction="i", labels=["a", "b"])
 
 
 def answers(models: int = 3, examples: int = 400, seed: int = 0) -> Answers:
-    """Models that are right on about 70% of the examples, and share most of their errors; slices: every eighth, the rest, all."""
+    """Models that are right on about 70% of the examples, and share most of their errors; slices: every
+    eighth, the rest, all.
+    """
     rng = np.random.default_rng(seed)
     hard = rng.random(examples) < 0.3
-    scores = np.where(rng.random((models, examples)) < 0.15, rng.random((models, examples)) < 0.5, ~hard).astype(float)
+    scores = np.where(
+        rng.random((models, examples)) < 0.15, rng.random((models, examples)) < 0.5, ~hard
+    ).astype(float)
     tags = np.stack([np.arange(examples) % 8 == 0, np.arange(examples) % 8 != 0, np.ones(examples)], axis=1)
     return Answers([f"m{i}" for i in range(models)], scores, tags.astype(float))
 
@@ -45,9 +59,12 @@ def rows(scores: np.ndarray, index: np.ndarray) -> list[dict]:
 
 def test_the_simulation_judges_as_the_gate_does(monkeypatch):
     """Draws of each kind, judged by the simulation and, written out as predictions, by the gate itself."""
-    monkeypatch.setattr("gc.collect", lambda: 0)  # statsmodels' multipletests calls it each time, which takes most of this test
+    # statsmodels' multipletests calls it each time, which takes most of this test
+    monkeypatch.setattr("gc.collect", lambda: 0)
     known, rng = answers(), np.random.default_rng(1)
-    contract = Contract(gates=[Gate(name="g", severity="block", metric="shipped.score", at_least=0)], released=LIMITS)
+    contract = Contract(
+        gates=[Gate(name="g", severity="block", metric="shipped.score", at_least=0)], released=LIMITS
+    )
     drawn = [
         pair(known.scores[:2], 300, 25, rng, 0.05),
         history(known.scores, 3, 300, 25, rng),
@@ -57,8 +74,12 @@ def test_the_simulation_judges_as_the_gate_does(monkeypatch):
     for draw in drawn:
         found = evidence(draw, known.members, LIMITS.slice_size)
         for i, (refused, warned) in enumerate(zip(found.refused(LIMITS), found.warned(LIMITS), strict=True)):
-            candidate, *before = (rows(s[i], draw.index[i]) for s in (draw.candidate, draw.released, draw.best))
-            gates = judge_baseline(contract, TASK, candidate, dict(zip(("released", "best"), before, strict=True)))
+            candidate, *before = (
+                rows(s[i], draw.index[i]) for s in (draw.candidate, draw.released, draw.best)
+            )
+            gates = judge_baseline(
+                contract, TASK, candidate, dict(zip(("released", "best"), before, strict=True))
+            )
             assert refused == any(g["passed"] is False and g["severity"] == "block" for g in gates)
             assert warned == any(g["passed"] is False and g["severity"] == "warn" for g in gates)
             outcomes.append((bool(refused), bool(warned)))

@@ -7,7 +7,8 @@ from slm.files import read_json, write_json
 from slm.modeling.encoding import SHORT_CHATML, encode_answer, encode_prompt, use_short_template
 
 USER, REPLY, MORE = (
-    {"role": r, "content": c} for r, c in (("user", "turn on the light"), ("assistant", "done"), ("user", "and the timer"))
+    {"role": r, "content": c}
+    for r, c in (("user", "turn on the light"), ("assistant", "done"), ("user", "and the timer"))
 )
 
 
@@ -37,10 +38,22 @@ def test_a_user_cannot_say_a_system_message(tiny):
 
 def test_the_padding_token_of_a_package_stands_in_no_prompt(tmp_path: Path):
     """GenAI hides padding wherever it stands, and here the end token, which ends the user's message, was it."""
-    special = [{"id": i, "content": c, "special": True} for i, c in enumerate(("<s>", "<|im_start|>", "<|im_end|>", "<unused>"))]
-    write_json(tmp_path / "tokenizer.json", {"added_tokens": [*special, {"id": 4, "content": "word", "special": False}]})
-    write_json(tmp_path / "tokenizer_config.json", {"chat_template": SHORT_CHATML.read_text(encoding="utf-8"), "pad_token": "<|im_end|>"})
+    special = [
+        {"id": i, "content": c, "special": True}
+        for i, c in enumerate(("<s>", "<|im_start|>", "<|im_end|>", "<unused>"))
+    ]
+    write_json(
+        tmp_path / "tokenizer.json",
+        {"added_tokens": [*special, {"id": 4, "content": "word", "special": False}]},
+    )
+    write_json(
+        tmp_path / "tokenizer_config.json",
+        {"chat_template": SHORT_CHATML.read_text(encoding="utf-8"), "pad_token": "<|im_end|>"},
+    )
     for ends in (2, [2]):
-        write_json(tmp_path / "genai_config.json", {"model": {"bos_token_id": 0, "eos_token_id": ends, "pad_token_id": 2}})
+        write_json(
+            tmp_path / "genai_config.json",
+            {"model": {"bos_token_id": 0, "eos_token_id": ends, "pad_token_id": 2}},
+        )
         pad_with_what_no_prompt_holds(tmp_path)
         assert read_json(tmp_path / "genai_config.json")["model"]["pad_token_id"] == 3

@@ -15,7 +15,10 @@ from slm.task.records import Record
 from slm.verdict.integrity import alike, with_true_labels, wrong_figures, wrong_papers
 
 RIGHT, WRONG = '{"name":"a","arguments":{}}', '{"name":"b","arguments":{}}'
-RECORDS = [Record(str(i), [{"role": "user", "content": f"p{i}"}, {"role": "assistant", "content": RIGHT}], ["plain"]) for i in range(4)]
+RECORDS = [
+    Record(str(i), [{"role": "user", "content": f"p{i}"}, {"role": "assistant", "content": RIGHT}], ["plain"])
+    for i in range(4)
+]
 
 
 @pytest.fixture
@@ -26,7 +29,14 @@ def world(task, tmp_path: Path) -> tuple[dict[str, Any], Path, Path]:
     write_json(reports / "cost.json", {"threads": 1, "machine": {}, "rungs": {"int4": measured}})
     for name in RUNGS:
         rows = [
-            {"id": r.id, "prompt": r.text, "expected": r.answer, "answer": RIGHT if i else WRONG, "cut": False, "tags": r.tags}
+            {
+                "id": r.id,
+                "prompt": r.text,
+                "expected": r.answer,
+                "answer": RIGHT if i else WRONG,
+                "cut": False,
+                "tags": r.tags,
+            }
             for i, r in enumerate(RECORDS)
         ]
         write_jsonl(predictions / f"{name}.jsonl", [{"rung": name}, *rows])
@@ -40,7 +50,13 @@ def test_honest_figures_are_right(task, world):
 
 
 @pytest.mark.parametrize(
-    ("rung", "figure", "value"), [("int4", "score_low", 0.99), ("teacher", "score", 0.1), ("int4", "request_ms_p50", 1.0), ("int4", "n", 9)]
+    ("rung", "figure", "value"),
+    [
+        ("int4", "score_low", 0.99),
+        ("teacher", "score", 0.1),
+        ("int4", "request_ms_p50", 1.0),
+        ("int4", "n", 9),
+    ],
 )
 def test_a_figure_of_the_ladder_that_was_changed_is_named(task, world, rung: str, figure: str, value: float):
     ladder = copy.deepcopy(world[0])
@@ -77,7 +93,15 @@ def test_missing_predictions_are_named(task, world):
 def test_numbers_may_differ_in_their_last_digits_only():
     assert alike({"a": [1], "b": 0.1 + 0.2}, {"a": [1], "b": 0.3})
     assert alike(1.0, 1)
-    for one, other in ((0.3, 0.31), (0.3, None), (0.3, True), (0.3, "0.3"), (None, 0.3), (float("nan"), float("nan")), ({"a": 1}, {})):
+    for one, other in (
+        (0.3, 0.31),
+        (0.3, None),
+        (0.3, True),
+        (0.3, "0.3"),
+        (None, 0.3),
+        (float("nan"), float("nan")),
+        ({"a": 1}, {}),
+    ):
         assert not alike(one, other)
 
 
@@ -88,8 +112,17 @@ def test_papers_name_every_file_of_the_package(tmp_path: Path):
     (tmp_path / "model" / "model.onnx").write_text("weights", encoding="utf-8")
 
     def bill(*names: str) -> str | None:
-        """What is said of the papers once the bill of materials names these files, and the checksums are right."""
-        parts = [{"type": "file", "name": n, "hashes": [{"content": sha256_file(tmp_path / "model" / "model.onnx")}]} for n in names]
+        """What is said of the papers once the bill of materials names these files, and the checksums are
+        right.
+        """
+        parts = [
+            {
+                "type": "file",
+                "name": n,
+                "hashes": [{"content": sha256_file(tmp_path / "model" / "model.onnx")}],
+            }
+            for n in names
+        ]
         write_json(tmp_path / "sbom.cdx.json", {"components": [*parts, {"type": "library", "name": "torch"}]})
         (tmp_path / "SHA256SUMS").write_text(checksums(tmp_path), encoding="utf-8")
         return wrong_papers(tmp_path)

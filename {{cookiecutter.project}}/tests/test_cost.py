@@ -1,4 +1,6 @@
-"""The rounds of a measurement agree, or nothing is concluded from them. What one process measures is faked; the rule is not."""
+"""The rounds of a measurement agree, or nothing is concluded from them. What one process measures is faked;
+the rule is not.
+"""
 
 import re
 from itertools import chain, repeat
@@ -47,7 +49,10 @@ def test_rounds_that_agree_are_run_once(machine):
     found = measured()
     assert (found["agreed"], found["attempts"], len(asked)) == (True, 1, 8)
     assert found["ratios"] == {"teacher": [1.0, 1.0, 1.0], "int4": [0.25, 0.275, 0.31]}
-    assert found["figures"]["int4"]["1"]["request_ms_p50"] == 110.0 and found["figures"]["int4"]["2"]["request_ms_p50"] == 60.0
+    assert (
+        found["figures"]["int4"]["1"]["request_ms_p50"] == 110.0
+        and found["figures"]["int4"]["2"]["request_ms_p50"] == 60.0
+    )
     assert judge_rounds(found)["passed"] is True
 
 
@@ -64,7 +69,11 @@ def test_a_machine_that_stays_busy_breaks_nothing_and_is_refused_by_the_gate(mac
     assert (found["agreed"], found["attempts"], len(asked)) == (False, ATTEMPTS, 8 * ATTEMPTS)
     row = judge_rounds(found)
     assert (row["passed"], row["severity"], row["value"], row["limit"]) == (False, "block", 1.6, 1.5)
-    for said in ("int4 took 0.25, 0.25, 0.4 of teacher's time", "3 attempts", "close other programs, or raise measure.rounds"):
+    for said in (
+        "int4 took 0.25, 0.25, 0.4 of teacher's time",
+        "3 attempts",
+        "close other programs, or raise measure.rounds",
+    ):
         assert said in row["why"]
 
 
@@ -78,14 +87,18 @@ def test_measure_states_it_and_does_not_fail(machine, tmp_path: Path, monkeypatc
     names = {"teacher-onnx": "teacher"}
     machine([100.0, 100.0, 160.0] * 9)
     faked = cost.run_once
-    monkeypatch.setattr(cost, "run_once", lambda folder, *rest: faked(Path(names.get(folder.name, folder.name)), *rest))
+    monkeypatch.setattr(
+        cost, "run_once", lambda folder, *rest: faked(Path(names.get(folder.name, folder.name)), *rest)
+    )
     measure.main()
     facts = read_json(Path("reports/cost.json"))
     assert (facts["agreed"], facts["attempts"]) == (False, ATTEMPTS)
     assert judge_rounds(facts)["passed"] is False
 
 
-def test_the_judge_holds_its_own_measurement_to_the_same_rule(machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_judge_holds_its_own_measurement_to_the_same_rule(
+    machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(ROOT)
     params = load_params()
     params = params.model_copy(update={"measure": SETTINGS})
@@ -102,7 +115,9 @@ def test_a_slow_minute_of_all_models_is_no_disagreement():
 
 
 def test_one_model_or_one_round_agrees_and_a_time_of_zero_does_not():
-    assert agree(ratios_by_round({"int4": [100.0, 300.0]})) and agree(ratios_by_round({"a": [1.0], "b": [9.0]}))
+    assert agree(ratios_by_round({"int4": [100.0, 300.0]})) and agree(
+        ratios_by_round({"a": [1.0], "b": [9.0]})
+    )
     assert spread([0.0, 1.0]) == float("inf") and spread([]) == float("inf")
     row = judge_rounds({"ratios": {"a": [1.0, 1.0], "b": [0.0, 1.0]}, "attempts": 3})
     assert row["passed"] is False and row["value"] is None
@@ -112,4 +127,7 @@ def test_a_measurement_that_hides_its_rounds_is_refused():
     for facts in ({}, {"agreed": True}, {"agreed": True, "ratios": {}}):
         assert judge_rounds(facts)["passed"] is False
     # The gate reads the ratios, not what is said of them.
-    assert judge_rounds({"agreed": True, "ratios": {"a": [1.0, 1.0], "b": [1.0, 2.0]}, "attempts": 1})["passed"] is False
+    assert (
+        judge_rounds({"agreed": True, "ratios": {"a": [1.0, 1.0], "b": [1.0, 2.0]}, "attempts": 1})["passed"]
+        is False
+    )

@@ -57,13 +57,18 @@ def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         Path("task/train.jsonl").write_text(text, encoding="utf-8")
         subprocess.run(["git", "add", "-A"], check=True)
         subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"], check=True)
-        return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     return commit
 
 
 def line(name: str, tag: str) -> str:
-    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": json.dumps({"name": name, "arguments": {}})}]
+    messages = [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": json.dumps({"name": name, "arguments": {}})},
+    ]
     return json.dumps({"id": "1", "messages": messages, "tags": [tag]}) + "\n"
 
 

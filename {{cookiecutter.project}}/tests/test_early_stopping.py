@@ -1,4 +1,6 @@
-"""Early stopping: the score decides, the best weights are kept, and a killed training ends as one that was not."""
+"""Early stopping: the score decides, the best weights are kept, and a killed training ends as one that was
+not.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,14 +22,20 @@ SCORES = [0.1, 0.5, 0.4, 0.5, 0.9]  # with a patience of two, the fourth ends it
 
 
 @pytest.fixture
-def lesson(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[dict[str, Any], Any, list[Any]]]]:
+def lesson(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., tuple[dict[str, Any], Any, list[Any]]]]:
     monkeypatch.chdir(project)
     params = load_params()
-    settings = params.distill.model_copy(update={"epochs": 5, "save_steps": 3, "patience": 2, "learning_rate": 1e-3, "rounding": None})
+    settings = params.distill.model_copy(
+        update={"epochs": 5, "save_steps": 3, "patience": 2, "learning_rate": 1e-3, "rounding": None}
+    )
     tokenizer = load_tokenizer(Path("models/teacher"))
     examples = [encode_example(tokenizer, r) for r in read_records(TASK / "train.jsonl", True)]
 
-    def run(name: str, scores: list[float], killed: int | None = None, patience: int | None = 2) -> tuple[dict[str, Any], Any, list[Any]]:
+    def run(
+        name: str, scores: list[float], killed: int | None = None, patience: int | None = 2
+    ) -> tuple[dict[str, Any], Any, list[Any]]:
         model, seen = load_model(Path("models/teacher"), params), []
 
         def score(scored: Any) -> float:
@@ -38,7 +46,15 @@ def lesson(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
         changed = settings.model_copy(update={"patience": patience})
         made, facts = training.train(
-            "distill", model, tokenizer, examples, changed, params, {"run": name}, Path(f"{name}.json"), score=score
+            "distill",
+            model,
+            tokenizer,
+            examples,
+            changed,
+            params,
+            {"run": name},
+            Path(f"{name}.json"),
+            score=score,
         )
         return facts, made, seen
 
@@ -70,7 +86,9 @@ def test_killed_it_ends_with_the_same_bytes(lesson, killed: int):
 
 
 @pytest.mark.parametrize("window", ["_load_best_model", "_finalize_training"])
-def test_killed_after_it_had_stopped_it_does_not_begin_again(lesson, window: str, monkeypatch: pytest.MonkeyPatch):
+def test_killed_after_it_had_stopped_it_does_not_begin_again(
+    lesson, window: str, monkeypatch: pytest.MonkeyPatch
+):
     facts, model, _ = lesson("whole", SCORES)
 
     def kill(*_: Any) -> None:
@@ -89,13 +107,19 @@ def test_a_checkpoint_that_is_not_whole_is_not_gone_on_from(lesson):
     facts, model, _ = lesson("whole", SCORES)
     with pytest.raises(KeyboardInterrupt):
         lesson("killed", SCORES, killed=3)
-    (folder,) = {p.parent for p in Path(".resume").glob("*/checkpoint-9")} - {p.parent for p in Path(".resume").glob("*/checkpoint-12")}
+    (folder,) = {p.parent for p in Path(".resume").glob("*/checkpoint-9")} - {
+        p.parent for p in Path(".resume").glob("*/checkpoint-12")
+    }
     (folder / "checkpoint-12").mkdir()  # its first file was not written yet
     again, other, _ = lesson("killed", SCORES[3:])
-    assert again == facts and all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
+    assert again == facts and all(
+        torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items()
+    )
 
 
-def test_the_score_is_that_of_the_answers_to_the_validation_set(project: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_score_is_that_of_the_answers_to_the_validation_set(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(project)
     tokenizer = load_tokenizer(Path("models/teacher"))
     records = read_records(TASK / "validation.jsonl", answered=True)
@@ -105,7 +129,9 @@ def test_the_score_is_that_of_the_answers_to_the_validation_set(project: Path, m
         def __init__(self, text: str) -> None:
             self.text = text
 
-    monkeypatch.setattr("slm.training.early_stopping.generate", lambda *_: [(i, Said(text)) for i, text in said.items()])
+    monkeypatch.setattr(
+        "slm.training.early_stopping.generate", lambda *_: [(i, Said(text)) for i, text in said.items()]
+    )
     model = load_model(Path("models/teacher"), load_params())
     assert validation_score(tokenizer)(model) == pytest.approx(1 - 1 / len(records))
     # Where memory is short fewer are asked at once; here it is refused, since not even one fits.
@@ -123,6 +149,7 @@ def test_the_stage_keeps_what_the_score_chose(project: Path, monkeypatch: pytest
     rewrite({"distill": {"patience": 1, "save_steps": 2, "epochs": 2}})
     main()
     facts = read_json(Path("reports/distill.json"))
-    assert facts["best_step"] == 2 < facts["steps"] == 4  # this random model's score is 0 from the first time on: no better, so it ends
+    # this random model's score is 0 from the first time on: no better, so it ends
+    assert facts["best_step"] == 2 < facts["steps"] == 4
     assert facts["validation_score"] == 0
     assert [row["step"] for row in read_json(Path("reports/curves/distill.json"))] == [1, 2, 3, 4]

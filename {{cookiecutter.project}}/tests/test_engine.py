@@ -1,4 +1,6 @@
-"""A cluster's answers are those of this process, byte for byte, also when a worker is killed in the middle (needs `make extra NAME=ray`)."""
+"""A cluster's answers are those of this process, byte for byte, also when a worker is killed in the middle
+(needs `make extra NAME=ray`).
+"""
 
 import os
 import signal
@@ -21,14 +23,19 @@ from slm.modeling.encoding import encode_prompt, use_short_template
 from slm.task.records import Record
 from slm.teacher.store import Store, pack
 
-RECORDS = [Record(str(i), [{"role": "user", "content": f"turn on the {'kitchen ' * (i % 5)}light {i}"}]) for i in range(62)]
+RECORDS = [
+    Record(str(i), [{"role": "user", "content": f"turn on the {'kitchen ' * (i % 5)}light {i}"}])
+    for i in range(62)
+]
 
 PROVENANCE = {"teacher": "local"}
 
 
 def params(engine: str) -> Params:
     settings = Synthesize.model_construct(teacher="local", batch_size=4, max_new_tokens=24, top_k=3)
-    return Params.model_construct(compute=Compute(device="cpu", engine=engine, processes=1, accelerate=None), synthesize=settings)
+    return Params.model_construct(
+        compute=Compute(device="cpu", engine=engine, processes=1, accelerate=None), synthesize=settings
+    )
 
 
 @pytest.fixture
@@ -43,7 +50,9 @@ def project(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """Two nodes on this machine, each with room for one worker; found by RAY_ADDRESS, as any other cluster is."""
+    """Two nodes on this machine, each with room for one worker; found by RAY_ADDRESS, as any other cluster
+    is.
+    """
     ray = pytest.importorskip("ray", reason="`make extra NAME=ray` was not run")
     from ray.cluster_utils import Cluster
 
@@ -78,7 +87,8 @@ class Watched(Store):
         super().put(answers, *rest, **more)
         self.written += answers
         if self.kill and not self.killed and len(self.written) >= 8:
-            self.killed = workers()[0].pid  # the second may still be starting: then all that is under way is this one's
+            # the second may still be starting: then all that is under way is this one's
+            self.killed = workers()[0].pid
             os.kill(self.killed, signal.SIGKILL)
 
 
@@ -116,7 +126,10 @@ def test_a_rung_is_asked_as_by_this_process(project: Path, cluster):
     folder = Path("models/teacher")
     tokenizer = load_tokenizer(folder)
     ids = [encode_prompt(tokenizer, record.prompt) for record in RECORDS[:10]]
-    local, found = ({i: vars(a) for i, a in answer_all(folder, tokenizer, ids, params(e), 4, 16)} for e in ("local", "ray"))
+    local, found = (
+        {i: vars(a) for i, a in answer_all(folder, tokenizer, ids, params(e), 4, 16)}
+        for e in ("local", "ray")
+    )
     assert found == local and all(a["topk_ids"] == [] for a in found.values())
 
 

@@ -1,4 +1,6 @@
-"""What a refused gate is explained with, from a tiny checkout in a real repository; and what a lost comparison blames."""
+"""What a refused gate is explained with, from a tiny checkout in a real repository; and what a lost
+comparison blames.
+"""
 
 import json
 import shutil
@@ -39,18 +41,28 @@ def answers(*right: bool | None, tag: str = "plain") -> list[dict[str, Any]]:
     """Rows whose answer is right, wrong or (None) no label at all."""
     words = {True: "on", False: "off", None: "\x1b[31m?"}
     return [
-        {"id": f"t{i}", "prompt": f"request {i}", "expected": "on", "answer": words[r], "tags": [tag if i < 20 else "other"]}
+        {
+            "id": f"t{i}",
+            "prompt": f"request {i}",
+            "expected": "on",
+            "answer": words[r],
+            "tags": [tag if i < 20 else "other"],
+        }
         for i, r in enumerate(right)
     ]
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nothing is released. The student has 5 wrong answers and one that is no label; the teacher has 2 wrong ones."""
+    """Nothing is released. The student has 5 wrong answers and one that is no label; the teacher has 2 wrong
+    ones.
+    """
     monkeypatch.chdir(tmp_path)
     shutil.copyfile(ROOT / "params.yaml", "params.yaml")
     write_text(Path("gates.yaml"), GATES)
-    write_text(Path("task/task.yaml"), "name: lamp\nkind: label\ninstruction: On or off?\nlabels: ['on', 'off']\n")
+    write_text(
+        Path("task/task.yaml"), "name: lamp\nkind: label\ninstruction: On or off?\nlabels: ['on', 'off']\n"
+    )
     write_text(Path("task/train.jsonl"), "1\n")
     write_text(Path("recipes/int4.json"), '{"passes": {"round": {"bits": 4}}}')
     write_text(Path("slm/training/trainer.py"), "x = 1\n")
@@ -63,9 +75,12 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_jsonl(Path("predictions") / f"{rung}.jsonl", [{"rung": rung}, *answers(*values)])
     figures = {"score": 0.85, "request_ms_p50": 100.0}
     write_json(
-        Path("reports/ladder.json"), {"rungs": [{"name": "teacher", **figures, "request_ms_p50": 400.0}, {"name": shipped, **figures}]}
+        Path("reports/ladder.json"),
+        {"rungs": [{"name": "teacher", **figures, "request_ms_p50": 400.0}, {"name": shipped, **figures}]},
     )
-    measured = {"by_threads": {"1": {"request_ms_p50": 100.0, "request_ms_p50_by_round": [98.0, 100.0, 131.0]}}}
+    measured = {
+        "by_threads": {"1": {"request_ms_p50": 100.0, "request_ms_p50_by_round": [98.0, 100.0, 131.0]}}
+    }
     write_json(Path("reports/cost.json"), {"threads": 1, "rungs": {shipped: measured}})
     git("init", "--quiet")
     git("add", "--all")
@@ -81,7 +96,12 @@ def release(values: list[bool]) -> dict[str, Any]:
     """Name the present commit as released, with these answers."""
     path = Path(".cache/old.jsonl")
     write_jsonl(path, [{"rung": "int4"}, *answers(*values)])
-    entry = {"tag": "v1", "revision": git("rev-parse", "HEAD"), "predictions": str(path), "predictions_sha256": sha256_file(path)}
+    entry = {
+        "tag": "v1",
+        "revision": git("rev-parse", "HEAD"),
+        "predictions": str(path),
+        "predictions_sha256": sha256_file(path),
+    }
     write_json(Path("released.json"), {"released": entry, "best": None})
     return entry
 
@@ -93,7 +113,10 @@ def test_without_a_release_the_worst_answers_are_shown(checkout: Path):
     assert text.index("t0\n") < text.index("t1\n")  # what cannot be read comes first
     assert "\x1b" not in text and "\ufffd[31m?" in text
     assert "nothing is released yet" in text
-    assert 'Again: dvc repro --force --single-item evaluate@int4 && dvc repro && python -m slm.verdict.gate --explain "score"' in text
+    assert (
+        'Again: dvc repro --force --single-item evaluate@int4 && dvc repro && python -m slm.verdict.gate --explain "score"'
+        in text
+    )
 
 
 def test_with_a_release_the_flipped_answers_are_shown(checkout: Path):
@@ -123,7 +146,10 @@ def test_a_slice_is_shown_with_its_losses(checkout: Path):
 
 def test_a_ratio_is_shown_with_both_figures(checkout: Path):
     text = explain("time", result("time"))
-    assert "int4.request_ms_p50 = 100 (by round: 98, 100, 131)" in text and "teacher.request_ms_p50 = 400" in text
+    assert (
+        "int4.request_ms_p50 = 100 (by round: 98, 100, 131)" in text
+        and "teacher.request_ms_p50 = 400" in text
+    )
     assert "--single-item measure &&" in text and "request 1" not in text
     kept = explain("kept", result("kept"))
     assert "int4.score = 0.85" in kept and "from teacher (before) to int4 (after): 4 lost, 0 won" in kept
@@ -177,7 +203,14 @@ def test_an_unknown_gate_is_refused_with_the_names(checkout: Path):
 @pytest.fixture
 def judged(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     found = result("score")
-    rung = {"score_low": 0.1, "score_high": 0.9, "n": 40, "valid_rate": 1.0, "rss_mb": None, "weights_mb": None}
+    rung = {
+        "score_low": 0.1,
+        "score_high": 0.9,
+        "n": 40,
+        "valid_rate": 1.0,
+        "rss_mb": None,
+        "weights_mb": None,
+    }
     ladder = json.loads(Path("reports/ladder.json").read_text(encoding="utf-8"))
     write_json(Path("reports/ladder.json"), {"rungs": [r | rung for r in ladder["rungs"]]})
     monkeypatch.setattr(gate, "judge", lambda: found)
@@ -193,7 +226,9 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     return 0
 
 
-def test_json_and_markdown_are_printed_alone(judged, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_json_and_markdown_are_printed_alone(
+    judged, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     assert run(monkeypatch, "--json") == 1
     assert json.loads(capsys.readouterr().out) == judged
     assert run(monkeypatch, "--markdown") == 1
@@ -202,7 +237,9 @@ def test_json_and_markdown_are_printed_alone(judged, monkeypatch: pytest.MonkeyP
     assert run(monkeypatch, "--json", "--markdown") == 2
 
 
-def test_an_explanation_judges_nothing(judged, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_an_explanation_judges_nothing(
+    judged, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     assert run(monkeypatch, "--explain", "score") == 0
     assert capsys.readouterr().out.startswith("score: FAIL")
     assert not Path("reports/verdict.json").exists()
@@ -236,11 +273,14 @@ WHO = (
 
 def test_three_knobs_are_named_and_a_strangers_text_stays_short():
     rows = [row("not worse than released", "block", False, 0, 0, "w")]
-    blame(rows, [("a", "1", "2"), ("b", "\x1b[31m\n", "x" * 5000), ("c", "1", "2"), ("d", "1", "2"), ("e", "1", "2")])
-    why = rows[0]["why"]
-    assert why.startswith("w; after a changed from 1 to 2, b changed from \ufffd[31m to xxx") and why.endswith(
-        "c changed from 1 to 2 and 2 more"
+    blame(
+        rows,
+        [("a", "1", "2"), ("b", "\x1b[31m\n", "x" * 5000), ("c", "1", "2"), ("d", "1", "2"), ("e", "1", "2")],
     )
+    why = rows[0]["why"]
+    assert why.startswith(
+        "w; after a changed from 1 to 2, b changed from \ufffd[31m to xxx"
+    ) and why.endswith("c changed from 1 to 2 and 2 more")
     assert "\x1b" not in why and "\n" not in why and len(why) < 200
 
 

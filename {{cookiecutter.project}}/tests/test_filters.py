@@ -25,14 +25,26 @@ ON = {
     "near_duplicates": 0.9,
     "verify": True,
 }
-OFF = {name: False if value is True else [] if isinstance(value, list) else None for name, value in ON.items()}
+OFF = {
+    name: False if value is True else [] if isinstance(value, list) else None for name, value in ON.items()
+}
 LONG = "when the lorry with the new boiler comes on thursday open the side gate and then call my neighbour at once"
 HELD_OUT = [
-    (f"task/test.jsonl:{line}", Record(str(line), [{"role": "user", "content": text}, {"role": "assistant", "content": "certainly"}]))
+    (
+        f"task/test.jsonl:{line}",
+        Record(str(line), [{"role": "user", "content": text}, {"role": "assistant", "content": "certainly"}]),
+    )
     for line, text in ((7, LONG), (8, "please lock the front door"))
 ]
 TEXT = Task(name="t", kind="text", instruction="i")
-GOOD = {"cut": False, "finish_reason": "stop", "refusal": None, "key_sent_back": False, "answers": 5, "agreement": 0.6}
+GOOD = {
+    "cut": False,
+    "finish_reason": "stop",
+    "refusal": None,
+    "key_sent_back": False,
+    "answers": 5,
+    "agreement": 0.6,
+}
 GOOD |= {"topk_logprobs": [[-0.1, -3.0], [-0.7, -0.8]]}
 
 
@@ -40,8 +52,16 @@ def prompt(text: str, name: str = "p") -> Record:
     return Record(name, [{"role": "user", "content": text}])
 
 
-def reason(text: str, task: Task = TEXT, asked: str = "turn on the light", switches: dict[str, Any] = ON, **answer: Any) -> str | None:
-    return Sieve(task, Filters.model_validate(switches), 50, HELD_OUT).reason(prompt(asked), GOOD | answer, text)
+def reason(
+    text: str,
+    task: Task = TEXT,
+    asked: str = "turn on the light",
+    switches: dict[str, Any] = ON,
+    **answer: Any,
+) -> str | None:
+    return Sieve(task, Filters.model_validate(switches), 50, HELD_OUT).reason(
+        prompt(asked), GOOD | answer, text
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +112,9 @@ def test_a_filter_leaves_its_neighbour_alone(text: str):
 
 
 def test_a_prompt_near_a_held_out_one_is_dropped():
-    assert reason("fine", asked="please lock the frnt door") == "contaminated: a near copy of task/test.jsonl:8"
+    assert (
+        reason("fine", asked="please lock the frnt door") == "contaminated: a near copy of task/test.jsonl:8"
+    )
     assert reason("fine", asked="please lock the frnt door", switches=OFF) is None
 
 
@@ -100,25 +122,40 @@ def test_a_near_copy_of_an_earlier_prompt_is_dropped():
     sieve = Sieve(TEXT, Filters.model_validate(ON), 50, [])
     words = " ".join(f"word{i}" for i in range(60))
     assert sieve.reason(prompt(words, "one"), GOOD, "fine") is None
-    assert sieve.reason(prompt(words.replace("word59", "other"), "two"), GOOD, "fine") == "duplicate: a near copy of one"
+    assert (
+        sieve.reason(prompt(words.replace("word59", "other"), "two"), GOOD, "fine")
+        == "duplicate: a near copy of one"
+    )
     assert sieve.reason(prompt("set a timer for 5 minutes", "four"), GOOD, "fine") is None
     assert sieve.reason(prompt("set a timer for 6 minutes", "five"), GOOD, "fine") is None
 
 
 @pytest.mark.parametrize(
     ("asked", "language"),
-    [("schalte das Licht in der Küche ein", "de"), ("allume la lumière du salon s'il te plaît", "fr"), ("set timer 5", None), ("ok", None)],
+    [
+        ("schalte das Licht in der Küche ein", "de"),
+        ("allume la lumière du salon s'il te plaît", "fr"),
+        ("set timer 5", None),
+        ("ok", None),
+    ],
 )
 def test_a_prompt_in_another_language_is_dropped_if_that_is_sure(asked: str, language: str | None):
     why = reason("fine", asked=asked)
-    assert why is None if language is None else why and why.startswith(f"language: the prompt is '{language}' with probability ")
+    assert (
+        why is None
+        if language is None
+        else why and why.startswith(f"language: the prompt is '{language}' with probability ")
+    )
     assert reason("fine", asked=asked, switches=OFF) is None
     assert Sieve(TEXT, Filters.model_validate(ON), 50, []).prompt_reason(prompt(asked)) == why
 
 
 def test_the_first_answers_of_a_class_stay_and_the_others_go(task: Task):
     sieve = Sieve(task, Filters.model_validate(ON | {"near_duplicates": None, "per_class": 2}), 50, [])
-    said = [sieve.reason(prompt(f"do {i}", f"p{i}"), GOOD, f'{{"name":"{n}","arguments":{{}}}}') for i, n in enumerate("aabab")]
+    said = [
+        sieve.reason(prompt(f"do {i}", f"p{i}"), GOOD, f'{{"name":"{n}","arguments":{{}}}}')
+        for i, n in enumerate("aabab")
+    ]
     assert said == [None, None, None, "balance: 2 answers of class 'a' are there already", None]
 
 
@@ -127,16 +164,32 @@ def test_the_first_answers_to_prompts_of_a_tag_stay_and_what_was_dropped_does_no
     sieve = Sieve(task, Filters.model_validate(ON | switches), 50, [])
     tags = [["typo"], [], ["typo", "long"], ["typo"], ["long"], []]
     asked = [Record(f"p{i}", prompt(f"do {i}").messages, own) for i, own in enumerate(tags)]
-    said = [sieve.reason(p, GOOD, f'{{"name":"{n}","arguments":{{}}}}') for p, n in zip(asked, "aaabba", strict=True)]
-    full = ["tag: 2 answers of tag 'typo' are there already", None, "balance: 3 answers of class 'a' are there already"]
+    said = [
+        sieve.reason(p, GOOD, f'{{"name":"{n}","arguments":{{}}}}')
+        for p, n in zip(asked, "aaabba", strict=True)
+    ]
+    full = [
+        "tag: 2 answers of tag 'typo' are there already",
+        None,
+        "balance: 3 answers of class 'a' are there already",
+    ]
     assert said == [None, None, None, *full]
 
 
 def test_copies_are_looked_for_among_the_last_prompts_alone():
-    sieve = Sieve(TEXT, Filters.model_validate(OFF | {"near_duplicates": 0.9, "near_duplicates_among": 2}), 50, [])
-    asked = ["open the garage door", "play some old jazz", "is it raining in Oslo", "open the garage door", "is it raining in Oslo"]
+    sieve = Sieve(
+        TEXT, Filters.model_validate(OFF | {"near_duplicates": 0.9, "near_duplicates_among": 2}), 50, []
+    )
+    asked = [
+        "open the garage door",
+        "play some old jazz",
+        "is it raining in Oslo",
+        "open the garage door",
+        "is it raining in Oslo",
+    ]
     said = [sieve.reason(prompt(text, str(i)), GOOD, "fine") for i, text in enumerate(asked)]
-    assert said == [None, None, None, None, "duplicate: a near copy of 2"]  # the first was forgotten when the third came
+    # the first was forgotten when the third came
+    assert said == [None, None, None, None, "duplicate: a near copy of 2"]
 
 
 def test_requests_of_one_name_are_two_all_the_same():
@@ -148,11 +201,21 @@ def test_requests_of_one_name_are_two_all_the_same():
 
 
 def test_no_answer_is_a_reason():
-    assert Sieve(TEXT, Filters.model_validate(OFF), 50, []).reason(prompt("a"), None, "", "500: down") == "unanswered: 500: down"
+    assert (
+        Sieve(TEXT, Filters.model_validate(OFF), 50, []).reason(prompt("a"), None, "", "500: down")
+        == "unanswered: 500: down"
+    )
 
 
 @pytest.mark.parametrize(
-    "text", ['{"name":"a"}', '{"name":"a","name":"b","arguments":{}}', '{"name":"a","arguments":{"n":NaN}}', "Sure! {}", "[" * 5000]
+    "text",
+    [
+        '{"name":"a"}',
+        '{"name":"a","name":"b","arguments":{}}',
+        '{"name":"a","arguments":{"n":NaN}}',
+        "Sure! {}",
+        "[" * 5000,
+    ],
 )
 def test_json_that_others_would_read_otherwise_is_against_the_schema(task: Task, text: str):
     assert (reason(text, task) or "").startswith("schema: ")
@@ -160,7 +223,12 @@ def test_json_that_others_would_read_otherwise_is_against_the_schema(task: Task,
 
 
 @pytest.mark.parametrize(
-    "text", ['{"name": "a", "arguments": {}}', '```json\n{"name": "a",\n "arguments": {}}\n```', '\n{"name":"a","arguments":{}}\n']
+    "text",
+    [
+        '{"name": "a", "arguments": {}}',
+        '```json\n{"name": "a",\n "arguments": {}}\n```',
+        '\n{"name":"a","arguments":{}}\n',
+    ],
 )
 def test_an_answer_gets_the_form_of_the_labelled_ones(task: Task, text: str):
     assert tidied(task, text) == '{"name":"a","arguments":{}}' and reason(tidied(task, text), task) is None
@@ -191,8 +259,13 @@ def test_a_teacher_may_think_aloud_where_the_student_must_not():
 
 def test_filters_see_all_turns_of_a_conversation():
     turns = ("my card is 4111 1111 1111 1111", "Thank you.", "yes please")
-    asked = Record("p", [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)])
+    asked = Record(
+        "p", [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)]
+    )
     sieve = Sieve(TEXT, Filters.model_validate(ON), 50, [("task/test.jsonl:9", prompt("yes please"))])
     assert sieve.reason(asked, GOOD, "Done.") == "personal: card number"
-    other = Record("q", [{"role": "user", "content": "a table for two on friday at eight"}, *asked.messages[1:]])
-    assert sieve.reason(other, GOOD, "Done.") is None  # it ends in the same words as a held-out request, and is another
+    other = Record(
+        "q", [{"role": "user", "content": "a table for two on friday at eight"}, *asked.messages[1:]]
+    )
+    # it ends in the same words as a held-out request, and is another
+    assert sieve.reason(other, GOOD, "Done.") is None

@@ -1,4 +1,6 @@
-"""The gate, with faults planted in the facts: each is caught by the gate that should catch it, and by no other."""
+"""The gate, with faults planted in the facts: each is caught by the gate that should catch it, and by no
+other.
+"""
 
 import copy
 import math
@@ -22,7 +24,15 @@ LADDER = {"rungs": [{"name": "teacher", "score": 0.75, "request_ms_p50": 500.0},
 CONTRACT = Contract(
     gates=[Gate(name="score", severity="block", metric="shipped.score_low", at_least=0.6)],
     released=Released(
-        margin=0.05, best_margin=0.045, time=1.15, memory=1.15, weights=1.02, slice_size=30, alpha=0.025, best_alpha=0.015, slice_alpha=0.01
+        margin=0.05,
+        best_margin=0.045,
+        time=1.15,
+        memory=1.15,
+        weights=1.02,
+        slice_size=30,
+        alpha=0.025,
+        best_alpha=0.015,
+        slice_alpha=0.01,
     ),
 )
 
@@ -34,7 +44,9 @@ def gate(**limits: Any) -> Gate:
 def test_floor_ceiling_and_ratio():
     assert judge_metric(gate(metric="shipped.score_low", at_least=0.66), LADDER, "int4", {})["passed"]
     assert not judge_metric(gate(metric="shipped.score_low", at_least=0.67), LADDER, "int4", {})["passed"]
-    row = judge_metric(gate(metric="shipped.request_ms_p50", over="teacher.request_ms_p50", at_most=0.3), LADDER, "int4", {})
+    row = judge_metric(
+        gate(metric="shipped.request_ms_p50", over="teacher.request_ms_p50", at_most=0.3), LADDER, "int4", {}
+    )
     assert (row["passed"], row["value"]) == (True, 0.2)
 
 
@@ -52,13 +64,23 @@ def test_missing_rung_and_zero_divisor_fail():
     ladder = copy.deepcopy(LADDER)
     ladder["rungs"][0]["request_ms_p50"] = 0.0
     assert (
-        judge_metric(gate(metric="shipped.request_ms_p50", over="teacher.request_ms_p50", at_most=1.0), ladder, "int4", {})["passed"]
+        judge_metric(
+            gate(metric="shipped.request_ms_p50", over="teacher.request_ms_p50", at_most=1.0),
+            ladder,
+            "int4",
+            {},
+        )["passed"]
         is False
     )
 
 
 def test_an_endpoint_teacher_has_a_score_and_no_cost():
-    ladder = {"rungs": [{"name": "teacher", "score": 0.8, "rss_mb": None}, {"name": "int4", "score": 0.76, "rss_mb": 100.0}]}
+    ladder = {
+        "rungs": [
+            {"name": "teacher", "score": 0.8, "rss_mb": None},
+            {"name": "int4", "score": 0.76, "rss_mb": 100.0},
+        ]
+    }
     memory = gate(metric="shipped.rss_mb", over="teacher.rss_mb", at_most=0.5)
     assert judge_metric(memory, ladder, "int4", {})["passed"] is False
     assert judge_metric(memory, ladder, "int4", {"teacher": "it is far away"})["passed"] is None
@@ -88,7 +110,10 @@ FAULTS = {
         lambda f: f.update(package_folder_sha256="x", package_weights_sha256="x"),
         {"bytes scored", "bytes timed", "weights"},
     ),
-    "no package": (lambda f: f.update(package_folder_sha256=None, package_weights_sha256=None), {"bytes scored", "bytes timed", "weights"}),
+    "no package": (
+        lambda f: f.update(package_folder_sha256=None, package_weights_sha256=None),
+        {"bytes scored", "bytes timed", "weights"},
+    ),
     "test set swapped": (lambda f: f.update(test_sha256="x"), {"test set"}),
     "hard examples left out": (lambda f: f.update(answered_ids=["1"]), {"whole test set"}),
     "easy examples twice": (lambda f: f.update(answered_ids=["1", "1"]), {"whole test set"}),
@@ -111,24 +136,39 @@ def test_planted_fault_is_caught_by_its_gate(name: str):
     assert failed == wanted
 
 
-STRICT = CONTRACT.model_copy(update={"allowed_licences": ["Apache-2.0", "MIT"], "required_expectations": ["leak"]})
+STRICT = CONTRACT.model_copy(
+    update={"allowed_licences": ["Apache-2.0", "MIT"], "required_expectations": ["leak"]}
+)
 
 
 def test_a_licence_that_the_contract_does_not_name_is_refused():
-    for licence, passed in (("MIT", True), ("mit", False), ("MIT OR GPL-3.0-only", False), ("LicenseRef-of-the-base-model", False)):
+    for licence, passed in (
+        ("MIT", True),
+        ("mit", False),
+        ("MIT OR GPL-3.0-only", False),
+        ("LicenseRef-of-the-base-model", False),
+    ):
         model, data = judge_licences(STRICT, {"base model": ("models.license", licence)}, "MIT")
         assert (model["passed"], data["passed"]) == (passed, True), licence
         model, data = judge_licences(STRICT, {"base model": ("models.license", "MIT")}, licence)
         assert (model["passed"], data["passed"]) == (True, passed), licence
-    both = {"base model": ("models.license", "MIT"), "student's base model": ("models.student.license", "GPL-3.0-only")}
+    both = {
+        "base model": ("models.license", "MIT"),
+        "student's base model": ("models.student.license", "GPL-3.0-only"),
+    }
     base, own, _ = judge_licences(STRICT, both, "MIT")
     assert {base["name"], own["name"]} < {*CONTRACT.names}  # so a waiver can name them
-    assert (base["passed"], own["passed"]) == (True, False) and "models.student.license of params.yaml is GPL-3.0-only" in own["why"]
+    assert (base["passed"], own["passed"]) == (
+        True,
+        False,
+    ) and "models.student.license of params.yaml is GPL-3.0-only" in own["why"]
     assert judge_licences(STRICT, {"base model": ("models.license", "MIT")}, None)[1]["passed"] is False
     assert judge_licences(CONTRACT, {"base model": ("models.license", "GPL-3.0-only")}, None) == []
 
 
-RUNGS = {"rungs": [*LADDER["rungs"], {"name": "data", "synthetic_share": 0.5}, {"name": "package", "mb": 12.0}]}
+RUNGS = {
+    "rungs": [*LADDER["rungs"], {"name": "data", "synthetic_share": 0.5}, {"name": "package", "mb": 12.0}]
+}
 
 
 def test_data_and_package_have_figures_too():
@@ -145,11 +185,14 @@ def test_a_ratio_of_times_says_how_sure_it_is():
     cost = {
         "threads": 1,
         "rungs": {
-            n: {"by_threads": {"1": {"request_ms": t}}} for n, t in (("int4", [[t / 4 for t in r] for r in slow]), ("teacher", slow))
+            n: {"by_threads": {"1": {"request_ms": t}}}
+            for n, t in (("int4", [[t / 4 for t in r] for r in slow]), ("teacher", slow))
         },
     }
     time = gate(metric="shipped.request_ms_p50", over="teacher.request_ms_p50", at_most=0.3)
-    assert how_sure(time, cost, "int4") == " (95% interval 0.250 to 0.250, over 12 prompts, each asked 3 times)"
+    assert (
+        how_sure(time, cost, "int4") == " (95% interval 0.250 to 0.250, over 12 prompts, each asked 3 times)"
+    )
     del cost["rungs"]["teacher"]
     assert how_sure(time, cost, "int4") == ""
     assert how_sure(gate(metric="shipped.score", at_least=0.3), cost, "int4") == ""
@@ -169,7 +212,10 @@ def test_data_that_were_checked_pass():
     assert judge_data(CONTRACT, None) == []
 
 
-@pytest.mark.parametrize("fault", [{"column": "tags"}, {"file": "task/prompts.jsonl"}, {"passed": False}, {"limits": {"mostly": 0.1}}])
+@pytest.mark.parametrize(
+    "fault",
+    [{"column": "tags"}, {"file": "task/prompts.jsonl"}, {"passed": False}, {"limits": {"mostly": 0.1}}],
+)
 def test_an_expectation_that_is_gone_fails_or_allows_exceptions_is_missed(fault: dict[str, Any]):
     (found,) = judge_data(STRICT, data(**fault))
     assert (found["passed"], found["value"]) == (False, 2)
@@ -183,7 +229,13 @@ def test_a_data_report_that_is_missing_fails():
 def predictions(scores: list[int], tag: str = "plain") -> list[dict[str, Any]]:
     right, wrong = '{"name":"a","arguments":{}}', '{"name":"b","arguments":{}}'
     return [
-        {"id": str(i), "prompt": f"p{i}", "expected": right, "answer": right if s else wrong, "tags": [tag if i < 40 else "other"]}
+        {
+            "id": str(i),
+            "prompt": f"p{i}",
+            "expected": right,
+            "answer": right if s else wrong,
+            "tags": [tag if i < 40 else "other"],
+        }
         for i, s in enumerate(scores)
     ]
 
@@ -196,14 +248,18 @@ def test_no_baseline_says_so_and_does_not_fail(task):
 
 def test_equal_model_passes_and_five_points_less_fails(task):
     before = [1] * 560 + [0] * 240
-    same = judge_baseline(CONTRACT, task, predictions(before), {"released": predictions(before), "best": None})
+    same = judge_baseline(
+        CONTRACT, task, predictions(before), {"released": predictions(before), "best": None}
+    )
     assert next(r for r in same if r["name"] == "not worse than released")["passed"]
     worse = [0] * 60 + [1] * 500 + [0] * 220 + [1] * 20
     rows = judge_baseline(CONTRACT, task, predictions(worse), {"released": predictions(before), "best": None})
     assert next(r for r in rows if r["name"] == "not worse than released")["passed"] is False
 
 
-def compared(task, after: list[int], released: list[int], best: list[int] | None = None) -> dict[str, bool | None]:
+def compared(
+    task, after: list[int], released: list[int], best: list[int] | None = None
+) -> dict[str, bool | None]:
     known = {"released": predictions(released), "best": predictions(released if best is None else best)}
     return {r["name"]: r["passed"] for r in judge_baseline(CONTRACT, task, predictions(after), known)}
 
@@ -218,7 +274,8 @@ def test_a_loss_that_is_not_shown_but_cannot_be_ruled_out_warns(task):
 
 def test_the_released_model_being_the_best_is_compared_once_at_both_error_rates(task):
     before = [1] * 560 + [0] * 240
-    after = [0] * 75 + [1] * 485 + [1] * 52 + [0] * 188  # 75 lost, 52 won: p = 0.025 by McNemar's exact test, between alpha and the sum
+    # 75 lost, 52 won: p = 0.025 by McNemar's exact test, between alpha and the sum
+    after = [0] * 75 + [1] * 485 + [1] * 52 + [0] * 188
     assert 0.025 < paired(before, after, 0.025)["p"] < 0.04
     passed = compared(task, after, before)
     assert (passed["not worse than released"], passed["not worse than best"]) == (False, None)
@@ -237,7 +294,9 @@ def test_small_losses_add_up_against_the_best(task):
 
 def test_a_ruined_slice_is_named_though_the_mean_holds(task):
     before, after = [1] * 40 + [0] * 40 + [1] * 720, [0] * 40 + [1] * 760
-    rows = judge_baseline(CONTRACT, task, predictions(after, "typo"), {"released": predictions(before, "typo"), "best": None})
+    rows = judge_baseline(
+        CONTRACT, task, predictions(after, "typo"), {"released": predictions(before, "typo"), "best": None}
+    )
     by_name = {r["name"]: r for r in rows}
     assert by_name["not worse than released"]["passed"]
     assert by_name["no slice worse"]["passed"] is False
@@ -251,7 +310,15 @@ def test_baseline_that_shares_no_example_fails(task):
 
 
 def test_warning_does_not_refuse_but_block_does():
-    warn = {"name": "w", "severity": "warn", "passed": False, "value": 0, "limit": 1, "why": "", "waived": None}
+    warn = {
+        "name": "w",
+        "severity": "warn",
+        "passed": False,
+        "value": 0,
+        "limit": 1,
+        "why": "",
+        "waived": None,
+    }
     assert verdict([warn], {}, None, [])["passed"]
     assert not verdict([warn | {"severity": "block"}], {}, None, [])["passed"]
 
@@ -281,5 +348,7 @@ def test_exact_test_agrees_with_scipy_and_interval_covers():
 
 def test_scores_between_nothing_and_all_are_compared_too():
     before = list(np.linspace(0.2, 0.9, 200))
-    assert paired(before, [b - 0.05 + 0.1 * (i % 2) for i, b in enumerate(before)], 0.025)["p"] == pytest.approx(0.5)
+    assert paired(before, [b - 0.05 + 0.1 * (i % 2) for i, b in enumerate(before)], 0.025)[
+        "p"
+    ] == pytest.approx(0.5)
     assert paired(before, [b - 0.05 + 0.06 * (i % 2) for i, b in enumerate(before)], 0.025)["p"] < 0.001

@@ -18,7 +18,11 @@ COUNTS = {"bill": 60, "advert": 30, "love": 6}
 
 def labelled(counts: dict[str, int] = COUNTS) -> list[Record]:
     return [
-        Record(f"{name}-{i}", [{"role": "user", "content": f"{name} {i}"}, {"role": "assistant", "content": name}], [f"tag {i % 2}"])
+        Record(
+            f"{name}-{i}",
+            [{"role": "user", "content": f"{name} {i}"}, {"role": "assistant", "content": name}],
+            [f"tag {i % 2}"],
+        )
         for name, count in counts.items()
         for i in range(count)
     ]
@@ -64,18 +68,25 @@ def test_each_call_shows_the_job_and_its_seeds():
     settings = test_asking.settings("http://127.0.0.1:9").endpoint
     for call in calls_of(LABEL, Generate.model_validate(dict.fromkeys(RECIPES, 5)), {}, labelled()):
         system, user = call.request(settings, LABEL)["messages"]
-        assert "Sort letters." in system["content"] and f"list of {RECIPES[call.recipe].asked} texts" in system["content"]
+        assert (
+            "Sort letters." in system["content"]
+            and f"list of {RECIPES[call.recipe].asked} texts" in system["content"]
+        )
         assert "{" not in system["content"]
-        assert [e["request"] for e in json.loads(user["content"])] == [r.text for r in call.parents] and len(call.parents) == RECIPES[
-            call.recipe
-        ].seeds
+        assert [e["request"] for e in json.loads(user["content"])] == [r.text for r in call.parents] and len(
+            call.parents
+        ) == RECIPES[call.recipe].seeds
 
 
 def test_weak_slices_are_those_of_the_worst_scores():
     scores = {"class:bill": 0.5, "class:advert": 0.99, "class:love": 1.0, "tag:unknown": 0.0}
     calls = calls_of(LABEL, wanted(weak_slices=400), scores, labelled())
     chosen = [c.detail["slice"] for c in calls]
-    assert len(chosen) == 40 and chosen.count("class:bill") > 30 and set(chosen) <= {"class:bill", "class:advert"}
+    assert (
+        len(chosen) == 40
+        and chosen.count("class:bill") > 30
+        and set(chosen) <= {"class:bill", "class:advert"}
+    )
     assert all(r.answer == c.detail["slice"].removeprefix("class:") for c in calls for r in c.parents)
     assert {c.detail["weak_by"] for c in calls} == {"score on validation data"}
 
@@ -83,7 +94,9 @@ def test_weak_slices_are_those_of_the_worst_scores():
 def test_without_scores_the_rare_classes_are_weak():
     calls = calls_of(LABEL, wanted(weak_slices=400), {}, labelled())
     chosen = [c.detail["slice"] for c in calls]
-    assert chosen.count("class:love") > 20 > chosen.count("class:bill") and {c.detail["weak_by"] for c in calls} == {"rarity"}
+    assert chosen.count("class:love") > 20 > chosen.count("class:bill") and {
+        c.detail["weak_by"] for c in calls
+    } == {"rarity"}
 
 
 def test_free_text_without_tags_has_no_slices():
@@ -95,5 +108,11 @@ def test_free_text_without_tags_has_no_slices():
 
 
 def test_slices_of_some_size_count_the_worst_first():
-    facts = {"slices": {"class:a": {"n": 8, "score": 0.9}, "tag:b": {"n": 40, "score": 0.5}, "tag:c": {"n": 7, "score": 0.0}}}
+    facts = {
+        "slices": {
+            "class:a": {"n": 8, "score": 0.9},
+            "tag:b": {"n": 40, "score": 0.5},
+            "tag:c": {"n": 7, "score": 0.0},
+        }
+    }
     assert list(worst_first(facts).items()) == [("tag:b", 0.5), ("class:a", 0.9)]

@@ -1,4 +1,6 @@
-"""The judge's small parts: a stranger's package is looked at, a change is read as data, a comment shows text as text."""
+"""The judge's small parts: a stranger's package is looked at, a change is read as data, a comment shows text
+as text.
+"""
 
 import html
 import json
@@ -100,18 +102,36 @@ FAULTS = {
     "a link": (lambda p: (p / "vocab.json").symlink_to("/etc/passwd"), "is no file of a model"),
     "no model": (lambda p: (p / "model.onnx").unlink(), "model.onnx is missing"),
     "custom operators": (lambda p: config(p, custom_ops_library="x.so"), "is not allowed"),
-    "another provider": (lambda p: config(p, session_options={"provider_options": [{"cuda": {}}]}), "is not allowed"),
+    "another provider": (
+        lambda p: config(p, session_options={"provider_options": [{"cuda": {}}]}),
+        "is not allowed",
+    ),
     "a key that stands twice": (
         lambda p: (p / "genai_config.json").write_text('{"model": {"a": 1}, "model": {}}', encoding="utf-8"),
         "stands there twice",
     ),
-    "profiling into a file": (lambda p: config(p, session_options={"enable_profiling": "x"}), "is not allowed"),
-    "weights elsewhere, inside a branch": (lambda p: onnx.save(branching("/etc/passwd"), p / "model.onnx"), "no file of the package"),
+    "profiling into a file": (
+        lambda p: config(p, session_options={"enable_profiling": "x"}),
+        "is not allowed",
+    ),
+    "weights elsewhere, inside a branch": (
+        lambda p: onnx.save(branching("/etc/passwd"), p / "model.onnx"),
+        "no file of the package",
+    ),
     "a file elsewhere": (lambda p: config(p, filename="../../etc/passwd"), "is none of the package"),
-    "configuration that is no JSON": (lambda p: (p / "genai_config.json").write_text("{", encoding="utf-8"), "is no JSON"),
+    "configuration that is no JSON": (
+        lambda p: (p / "genai_config.json").write_text("{", encoding="utf-8"),
+        "is no JSON",
+    ),
     "no ONNX": (lambda p: (p / "model.onnx").write_bytes(b"\xff\xff\xff"), "is no ONNX model"),
-    "weights elsewhere": (lambda p: onnx.save(onnx_model("../../../etc/passwd"), p / "model.onnx"), "no file of the package"),
-    "foreign operators": (lambda p: onnx.save(onnx_model(None, "evil"), p / "model.onnx"), "operators of 'evil'"),
+    "weights elsewhere": (
+        lambda p: onnx.save(onnx_model("../../../etc/passwd"), p / "model.onnx"),
+        "no file of the package",
+    ),
+    "foreign operators": (
+        lambda p: onnx.save(onnx_model(None, "evil"), p / "model.onnx"),
+        "operators of 'evil'",
+    ),
 }
 
 
@@ -127,7 +147,10 @@ def test_a_package_with_more_than_a_model_is_refused(name: str, package: Path):
         inspect(package)
 
 
-@pytest.mark.parametrize("name", ["../out", "/out", "a/model.onnx", "model.onnx/../../out", "C:\\out", "evil.py", "genai_config.json\n"])
+@pytest.mark.parametrize(
+    "name",
+    ["../out", "/out", "a/model.onnx", "model.onnx/../../out", "C:\\out", "evil.py", "genai_config.json\n"],
+)
 def test_unpacking_stays_inside_and_leaves_nothing(name: str, tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
         zipped.writestr("genai_config.json", "{}")
@@ -160,7 +183,16 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.delenv(name, raising=False)
 
     def git(*words: str) -> str:
-        command = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", "-c", "commit.gpgsign=false", *words]
+        command = [
+            "git",
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@localhost",
+            "-c",
+            "commit.gpgsign=false",
+            *words,
+        ]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     def commit(**files: str | None) -> str:
@@ -174,7 +206,14 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     git("init", "--quiet")
     tests = "".join(json.dumps({"id": str(i), "messages": [i]}) + "\n" for i in range(4))
-    files = {"dvc.yaml": DVC, "gates.yaml": GATES, "task/test.jsonl": tests, "slm/a.py": "", "README.md": "", "params.yaml": "a: {b: 1}\n"}
+    files = {
+        "dvc.yaml": DVC,
+        "gates.yaml": GATES,
+        "task/test.jsonl": tests,
+        "slm/a.py": "",
+        "README.md": "",
+        "params.yaml": "a: {b: 1}\n",
+    }
     return commit, commit(**files)
 
 
@@ -185,7 +224,17 @@ def test_words_touch_no_model(history):
 
 
 @pytest.mark.parametrize(
-    "name", ["slm/a.py", "params.yaml", "recipes/int4.json", "dvc.lock", "Makefile", "numpy.py", "task/x.json", ".gitattributes"]
+    "name",
+    [
+        "slm/a.py",
+        "params.yaml",
+        "recipes/int4.json",
+        "dvc.lock",
+        "Makefile",
+        "numpy.py",
+        "task/x.json",
+        ".gitattributes",
+    ],
 )
 def test_all_but_words_and_judging_touches_the_model(name: str, history):
     commit, base = history
@@ -194,7 +243,12 @@ def test_all_but_words_and_judging_touches_the_model(name: str, history):
 
 def test_the_judges_files_loosening_and_lost_tests_are_named(history):
     commit, base = history
-    tests = json.dumps({"id": "0", "messages": [0]}) + "\n" + json.dumps({"id": "1", "messages": ["easier"]}) + "\n"
+    tests = (
+        json.dumps({"id": "0", "messages": [0]})
+        + "\n"
+        + json.dumps({"id": "1", "messages": ["easier"]})
+        + "\n"
+    )
     files = {
         "gates.yaml": GATES.replace("0.5}", "0.1}"),
         "task/test.jsonl": tests,
@@ -213,7 +267,10 @@ def test_the_judges_files_loosening_and_lost_tests_are_named(history):
         "task/test.jsonl lost 2 of 4 examples",
         "task/test.jsonl changed 1 of 4 examples",
     ]
-    assert describe(base, commit(**{"gates.yaml": "nonsense"}))["weakened"][0] == "gates.yaml was removed or cannot be read"
+    assert (
+        describe(base, commit(**{"gates.yaml": "nonsense"}))["weakened"][0]
+        == "gates.yaml was removed or cannot be read"
+    )
 
 
 def test_a_change_that_waives_a_gate_is_named_and_touches_no_model(history):
@@ -226,7 +283,9 @@ def test_a_change_that_waives_a_gate_is_named_and_touches_no_model(history):
     assert describe(head, commit(**{"waivers.yaml": waiver.replace("later", "still")}))["weakened"] == []
     prolonged = describe(head, commit(**{"waivers.yaml": waiver.replace("2030", "2031")}))["weakened"]
     assert prolonged == ["gate 'score' is waived until 2031-01-31 (ada: later)"]
-    assert describe(head, commit(**{"waivers.yaml": "waivers: all"}))["weakened"] == ["waivers.yaml cannot be read"]
+    assert describe(head, commit(**{"waivers.yaml": "waivers: all"}))["weakened"] == [
+        "waivers.yaml cannot be read"
+    ]
     assert describe(head, commit(**{"waivers.yaml": None}))["weakened"] == []
 
 
@@ -234,14 +293,25 @@ def test_a_change_that_waives_a_gate_is_named_and_touches_no_model(history):
 def test_a_released_model_that_is_forgotten_is_named(text: str | None, history):
     commit, _ = history
     base = commit(**{"released.json": '{"released": {"tag": "v1"}, "best": {"tag": "v1"}}'})
-    assert describe(base, commit(**{"released.json": '{"released": {"tag": "v2"}, "best": {"tag": "v1"}}'}))["weakened"] == []
+    assert (
+        describe(base, commit(**{"released.json": '{"released": {"tag": "v2"}, "best": {"tag": "v1"}}'}))[
+            "weakened"
+        ]
+        == []
+    )
     found = describe(base, commit(**{"released.json": text}))["weakened"]
-    assert found == ["released.json no longer names a released model", "released.json no longer names a best model"]
+    assert found == [
+        "released.json no longer names a released model",
+        "released.json no longer names a best model",
+    ]
 
 
 def test_parameters_are_compared_by_value(history):
     commit, base = history
-    assert describe(base, commit(**{"params.yaml": "a: {b: 2}  # why\nc: x\n"}))["params"] == [("a.b", "1", "2"), ("c", "–", '"x"')]
+    assert describe(base, commit(**{"params.yaml": "a: {b: 2}  # why\nc: x\n"}))["params"] == [
+        ("a.b", "1", "2"),
+        ("c", "–", '"x"'),
+    ]
 
 
 def test_a_file_name_with_a_line_break_is_one_file(history):
@@ -272,14 +342,23 @@ def test_what_is_only_absent_is_no_change():
 
 
 def test_a_lock_names_its_package():
-    assert seal_key("    outs:\n    - path: dist\n      hash: md5\n      md5: 0123456789abcdef0123456789abcdef.dir\n") == "0123456789abcdef"
+    assert (
+        seal_key(
+            "    outs:\n    - path: dist\n      hash: md5\n      md5: 0123456789abcdef0123456789abcdef.dir\n"
+        )
+        == "0123456789abcdef"
+    )
     with pytest.raises(UserError, match="names no package"):
         seal_key("stages: {}\n")
 
 
 def test_cost_is_judged_as_share_of_the_released_model():
-    released = Released(margin=0.03, best_margin=0.04, time=1.2, memory=1.2, weights=1.02, slice_size=30, slice_alpha=0.05)
-    contract = Contract(gates=[Gate(name="g", severity="block", metric="shipped.score", at_least=0.0)], released=released)
+    released = Released(
+        margin=0.03, best_margin=0.04, time=1.2, memory=1.2, weights=1.02, slice_size=30, slice_alpha=0.05
+    )
+    contract = Contract(
+        gates=[Gate(name="g", severity="block", metric="shipped.score", at_least=0.0)], released=released
+    )
     old = {"request_ms_p50": 100.0, "rss_mb": 100.0, "weights_mb": 50.0}
     rows = judge_cost(contract, {"request_ms_p50": 125.0, "rss_mb": 110.0, "weights_mb": 50.0}, old)
     assert [r["passed"] for r in rows] == [False, True, True]
@@ -290,7 +369,14 @@ def test_cost_is_judged_as_share_of_the_released_model():
 def test_the_judges_code_is_known_by_name():
     """All that the judge and the workflows' steps import from slm/, and what that imports, is in the list."""
     root, seen = Path(__file__).parents[1], set()
-    waiting = ["slm.verdict.judge", "slm.ci.steps", "slm.verdict.gate", "slm.ci.seal", "slm.verdict.released", "slm.evaluation.cost_worker"]
+    waiting = [
+        "slm.verdict.judge",
+        "slm.ci.steps",
+        "slm.verdict.gate",
+        "slm.ci.seal",
+        "slm.verdict.released",
+        "slm.evaluation.cost_worker",
+    ]
     while waiting:
         name = waiting.pop()
         path = root / f"{name.replace('.', '/')}.py"
@@ -299,5 +385,9 @@ def test_the_judges_code_is_known_by_name():
         seen.add(name)
         text = path.read_text(encoding="utf-8")
         waiting += re.findall(r"^from (slm\.\w+) import", text, re.MULTILINE)
-        waiting += [f"slm.{n}" for line in re.findall(r"^from slm import (.+)$", text, re.MULTILINE) for n in line.split(", ")]
+        waiting += [
+            f"slm.{n}"
+            for line in re.findall(r"^from slm import (.+)$", text, re.MULTILINE)
+            for n in line.split(", ")
+        ]
     assert {f"{name.replace('.', '/')}.py" for name in seen} <= set(JUDGE)

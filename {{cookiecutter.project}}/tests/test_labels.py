@@ -8,8 +8,18 @@ from slm.task.records import Record
 
 SAID = {
     "set_light": ["turn on the {} lamp", "lights up in the {}", "dim the {} light", "make the {} brighter"],
-    "lock_door": ["lock the {} door", "is the {} door shut? lock it", "bolt the {} door", "secure the {} entrance"],
-    "set_timer": ["timer for {} minutes", "count down {} minutes", "wake me in {} minutes", "start a {} minute timer"],
+    "lock_door": [
+        "lock the {} door",
+        "is the {} door shut? lock it",
+        "bolt the {} door",
+        "secure the {} entrance",
+    ],
+    "set_timer": [
+        "timer for {} minutes",
+        "count down {} minutes",
+        "wake me in {} minutes",
+        "start a {} minute timer",
+    ],
 }
 PLACES = ["kitchen", "hall", "attic", "front", "back", "garage", "ten", "five", "twenty", "thirty"]
 
@@ -23,7 +33,10 @@ def examples(task) -> list[Record]:
                 rows.append(
                     Record(
                         str(len(rows)),
-                        [{"role": "user", "content": form.format(place)}, {"role": "assistant", "content": answer}],
+                        [
+                            {"role": "user", "content": form.format(place)},
+                            {"role": "assistant", "content": answer},
+                        ],
                         [],
                         len(rows) + 1,
                     )
@@ -59,7 +72,13 @@ def test_examples_that_share_no_word_say_nothing(task):
     """Six requests, each one word of its own: a vectorizer that wants words seen twice has none left."""
     texts = ["abcde", "fghij", "klmno", "pqrst", "uvwxy", "zäöüß"]
     rows = [
-        Record(str(i), [{"role": "user", "content": text}, {"role": "assistant", "content": json.dumps({"name": name, "arguments": {}})}])
+        Record(
+            str(i),
+            [
+                {"role": "user", "content": text},
+                {"role": "assistant", "content": json.dumps({"name": name, "arguments": {}})},
+            ],
+        )
         for i, (text, name) in enumerate(zip(texts, ["set_light", "lock_door"] * 3, strict=True))
     ]
     assert doubtful_labels(task, {"train": rows}) == {"looked_at": 0, "found": 0, "shown": []}

@@ -1,4 +1,6 @@
-"""Short memory: a batch in parts teaches what the whole batch teaches, and what cannot fit is said before the first step."""
+"""Short memory: a batch in parts teaches what the whole batch teaches, and what cannot fit is said before the
+first step.
+"""
 
 import copy
 from pathlib import Path
@@ -24,9 +26,12 @@ from slm.training.trainer import train
 def lesson(project: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(project)
     params = load_params()
-    settings = params.distill.model_copy(update={"epochs": 2, "learning_rate": 1e-3, "rounding": None, "save_steps": 50, "patience": None})
+    settings = params.distill.model_copy(
+        update={"epochs": 2, "learning_rate": 1e-3, "rounding": None, "save_steps": 50, "patience": None}
+    )
     tokenizer = load_tokenizer(Path("models/teacher"))
-    examples = [encode_example(tokenizer, r) for r in read_records(TASK / "train.jsonl", True)]  # ten: the last batch is not full
+    # ten: the last batch is not full
+    examples = [encode_example(tokenizer, r) for r in read_records(TASK / "train.jsonl", True)]
 
     def run(name: str) -> tuple[list[dict], Any]:
         """The training curve and the model."""
@@ -34,7 +39,9 @@ def lesson(project: Path, monkeypatch: pytest.MonkeyPatch):
         train("distill", model, tokenizer, examples, settings, params, {"run": name}, Path(f"{name}.json"))
         return read_json(Path(f"{name}.json")), model
 
-    run.once, run.row, run.sparse_row = memory.needs(load_model(Path("models/teacher"), params), examples, tokenizer.pad_token_id)
+    run.once, run.row, run.sparse_row = memory.needs(
+        load_model(Path("models/teacher"), params), examples, tokenizer.pad_token_id
+    )
     return run
 
 
@@ -63,7 +70,9 @@ def twice(model: Any) -> bool:
     return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
-@pytest.mark.parametrize(("rows", "said"), [(2.5, "2 of 4 examples at once\n"), (1.1, "1 of 4 examples at once\n")])
+@pytest.mark.parametrize(
+    ("rows", "said"), [(2.5, "2 of 4 examples at once\n"), (1.1, "1 of 4 examples at once\n")]
+)
 def test_a_batch_in_parts_teaches_the_same(lesson, monkeypatch, capsys, rows: float, said: str):
     whole = lesson("whole")
     assert "memory is short" not in capsys.readouterr().out
@@ -85,7 +94,10 @@ def test_where_no_row_fits_activations_are_computed_twice(lesson, monkeypatch, c
 
 def test_too_little_for_one_row_is_refused_with_what_it_takes(lesson, monkeypatch):
     leave(monkeypatch, lesson.once)
-    with pytest.raises(UserError, match=r"distill: training needs .* GB beside the model's weights, and 80% of the free .* GB may be used"):
+    with pytest.raises(
+        UserError,
+        match=r"distill: training needs .* GB beside the model's weights, and 80% of the free .* GB may be used",
+    ):
         lesson("none")
 
 
@@ -95,21 +107,28 @@ def test_weights_that_are_rounded_in_each_pass_count_once(tiny):
     plain = memory.needs(model, examples, 0)
     round_in_training(model, Rounding(bits=4, group_size=16))
     rounded = memory.needs(model, examples, 0)
-    blocks = sum(p.numel() for layer in model.model.layers for name, p in layer.named_parameters() if "proj" in name)
+    blocks = sum(
+        p.numel() for layer in model.model.layers for name, p in layer.named_parameters() if "proj" in name
+    )
     assert rounded[0] - plain[0] == pytest.approx(4 * blocks, rel=0.01)
     assert rounded[1] == pytest.approx(plain[1], rel=0.05)
 
 
 def test_groups_that_would_cross_rows_of_weights_are_refused(tiny):
-    """The width of the tiny model is no multiple: a scale would be shared by weights of two rows, on a grid that Olive does not make."""
+    """The width of the tiny model is no multiple: a scale would be shared by weights of two rows, on a grid
+    that Olive does not make.
+    """
     model = copy.deepcopy(tiny[0])
     with pytest.raises(
-        UserError, match=f"group_size is 48, which the {model.config.hidden_size} inputs of a layer's self_attn.q_proj are no multiple of"
+        UserError,
+        match=f"group_size is 48, which the {model.config.hidden_size} inputs of a layer's self_attn.q_proj are no multiple of",
     ):
         round_in_training(model, Rounding(bits=4, group_size=48))
 
 
-def test_answers_come_in_smaller_batches_where_memory_is_short(project: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_answers_come_in_smaller_batches_where_memory_is_short(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
     monkeypatch.chdir(project)
     params, folder = load_params(), Path("models/teacher")
     tokenizer = load_tokenizer(folder)
@@ -132,7 +151,9 @@ def test_answers_come_in_smaller_batches_where_memory_is_short(project: Path, mo
     assert said() == whole and set(seen) == {2}
     assert "memory is short: 2 of 8 prompts at once" in capsys.readouterr().out
     leave(monkeypatch, 0.5 * needed[0])
-    with pytest.raises(UserError, match=r"an answer to a prompt of \d+ tokens needs .* GB beside the model's weights"):
+    with pytest.raises(
+        UserError, match=r"an answer to a prompt of \d+ tokens needs .* GB beside the model's weights"
+    ):
         said()
 
 

@@ -30,9 +30,17 @@ def test_every_shipped_profile_is_valid(profile: str):
     ("old", "new", "message"),
     [
         ("  kl_weight: ", "  kl_wieght: 0.5\n  kl_weight: ", "distill.kl_wieght is unknown"),
-        ("  kl_weight: ", "  kl_weight: 7 # ", "distill.kl_weight is 7: Input should be less than or equal to 1"),
+        (
+            "  kl_weight: ",
+            "  kl_weight: 7 # ",
+            "distill.kl_weight is 7: Input should be less than or equal to 1",
+        ),
         ("seed: ", "seed: -3 # ", "seed is -3"),
-        ("  method: full ", "  rounding: {bits: 4, group_size: 32}\n  method: lora ", "rounding needs method: full"),
+        (
+            "  method: full ",
+            "  rounding: {bits: 4, group_size: 32}\n  method: lora ",
+            "rounding needs method: full",
+        ),
         ("  neurons: ", "  neurons: 1000 # ", "neurons must be a multiple of rounding.group_size, 32"),
         ("profile: ", "profil: ", "profile is missing"),
         ("compute:", "compute: [", "not YAML"),
@@ -78,7 +86,11 @@ released: {margin: 0.03, best_margin: 0.04, time: 1.1, memory: 1.1, weights: 1.1
         ("{name: time, severity: block", "{name: time, severity: warn", "'time' only warns now"),
         ("margin: 0.03,", "margin: 0.10,", "released.margin went from 0.03 to 0.1"),
         ("slice_alpha: 0.05", "slice_alpha: 0.01", "released.slice_alpha went from 0.05 to 0.01"),
-        ("slice_size: 30,", "slice_size: 30, best_alpha: 0.001,", "released.best_alpha went from 0.015 to 0.001"),
+        (
+            "slice_size: 30,",
+            "slice_size: 30, best_alpha: 0.001,",
+            "released.best_alpha went from 0.015 to 0.001",
+        ),
         ("time: 1.1,", "time: 1.5,", "released.time went from 1.1 to 1.5"),
         ("{name: time,", "{name: tempo,", "'time' was removed"),
         ("[Apache-2.0, MIT]", "[Apache-2.0, MIT, GPL-3.0-only]", "allowed_licences allows GPL-3.0-only"),
@@ -97,7 +109,12 @@ def test_each_loosening_of_the_contract_is_said(old: str, new: str, said: str, t
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("[Apache-2.0, MIT]", "[MIT]"), ("[leak, schema_error]", "[leak, schema_error, tags]"), ("0.50}", "0.60}")]
+    ("old", "new"),
+    [
+        ("[Apache-2.0, MIT]", "[MIT]"),
+        ("[leak, schema_error]", "[leak, schema_error, tags]"),
+        ("0.50}", "0.60}"),
+    ],
 )
 def test_a_tighter_contract_is_not_called_looser(old: str, new: str, tmp_path: Path):
     assert old in CONTRACT
@@ -111,10 +128,14 @@ def test_the_contract_of_this_project_is_valid():
     load_contract(ROOT / "gates.yaml")
 
 
-@pytest.mark.parametrize("bad", ["gates: []", "gates: [{name: a, severity: block, metric: shipped.score, at_least: .nan}]"])
+@pytest.mark.parametrize(
+    "bad", ["gates: []", "gates: [{name: a, severity: block, metric: shipped.score, at_least: .nan}]"]
+)
 def test_an_impossible_contract_is_refused(bad: str, tmp_path: Path):
     path = tmp_path / "gates.yaml"
-    path.write_text(bad + "\nreleased: {margin: 0.03, best_margin: 0.04, slice_size: 30, slice_alpha: 0.05}\n")
+    path.write_text(
+        bad + "\nreleased: {margin: 0.03, best_margin: 0.04, slice_size: 30, slice_alpha: 0.05}\n"
+    )
     with pytest.raises(UserError, match=r"gates\.yaml:1: gates"):
         load_contract(path)
 

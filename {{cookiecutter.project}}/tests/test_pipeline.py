@@ -10,12 +10,20 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parent.parent
 STAGES = sorted(p.stem for p in (ROOT / "pipeline").glob("*.py") if p.stem != "__init__")
 # Every stage uses these; they say how files are written and read and errors shown, and change no result.
-PLUMBING = {"slm/errors.py", "slm/files.py", "slm/progress.py", "slm/config/loader.py", "slm/config/params.py", "slm/config/synthesis.py"}
+PLUMBING = {
+    "slm/errors.py",
+    "slm/files.py",
+    "slm/progress.py",
+    "slm/config/loader.py",
+    "slm/config/params.py",
+    "slm/config/synthesis.py",
+}
 # How much an endpoint may cost, how fast it is asked and how a run is stopped: none of it changes an answer.
 PACE = {"slm/teacher/budget.py", "slm/teacher/concurrency.py", "slm/teacher/signals.py"}
 # What a process that a stage starts reads, and no import shows.
 STARTED = {"measure": {"slm/evaluation/cost_worker.py", "slm/inference/genai.py"}}
-# What a stage depends on and does not use, since its folder is named whole or a file is imported for a constant's sake.
+# What a stage depends on and does not use, since its folder is named whole or a file is imported for a
+# constant's sake.
 ADDED = {"finetune": {"slm/modeling/vocabulary.py", "slm/task/augmentation.py"}}
 SPARED = {"fetch": {"slm/modeling/encoding.py", "slm/modeling/loss.py", "slm/task/records.py"}}
 
@@ -65,7 +73,9 @@ def test_the_pipeline_is_imported_by_nothing():
 
 
 def test_dvc_runs_the_stages_that_there_are():
-    assert set(YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]) == set(STAGES)
+    assert set(YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]) == set(
+        STAGES
+    )
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -75,16 +85,24 @@ def test_stage_knows_no_stage(stage: str):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_dvc_knows_what_a_stage_uses_and_no_more(stage: str):
-    needs = used(ROOT / "pipeline" / f"{stage}.py") - PLUMBING - PACE - SPARED.get(stage, set()) | STARTED.get(stage, set())
+    needs = used(ROOT / "pipeline" / f"{stage}.py") - PLUMBING - PACE - SPARED.get(
+        stage, set()
+    ) | STARTED.get(stage, set())
     found = named(stage)
     assert not needs - found, f"dvc.yaml: {stage} lacks deps {sorted(needs - found)}"
-    assert found - needs == ADDED.get(stage, set()), f"dvc.yaml: {stage} would run for nothing after an edit of {sorted(found - needs)}"
+    assert found - needs == ADDED.get(stage, set()), (
+        f"dvc.yaml: {stage} would run for nothing after an edit of {sorted(found - needs)}"
+    )
 
 
 def test_olive_still_needs_its_overlay():
-    """When this fails, Olive and the runtime agree again: delete the overlay from slm/export/olive.py, bootstrap.py and requirements/."""
+    """When this fails, Olive and the runtime agree again: delete the overlay from slm/export/olive.py,
+    bootstrap.py and requirements/.
+    """
     module = "onnxruntime_genai.models.quantized_model"
     olive = find_spec("olive")
     assert olive and olive.origin
-    assert module in (Path(olive.origin).parent / "passes" / "onnx" / "model_builder.py").read_text(encoding="utf-8")
+    assert module in (Path(olive.origin).parent / "passes" / "onnx" / "model_builder.py").read_text(
+        encoding="utf-8"
+    )
     assert find_spec(module) is None

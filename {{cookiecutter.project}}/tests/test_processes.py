@@ -27,19 +27,36 @@ from slm.task.records import TASK, read_records
 from slm.training.distributed import check_sharding, spread
 from slm.training.trainer import _Sampler, train
 
-# As gradients are summed in another order, the last bits differ; a high learning rate would make more of them.
+# As gradients are summed in another order, the last bits differ; a high learning rate would make more of
+# them.
 TOLERANCE = 1e-4
 # What `accelerate config` writes, in short.
-COMMON = {"compute_environment": "LOCAL_MACHINE", "num_machines": 1, "num_processes": 2, "mixed_precision": "no", "main_process_port": 0}
-FSDP = {"fsdp_version": 2, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "fsdp_cpu_ram_efficient_loading": False}
-ZERO = {"gradient_accumulation_steps": 1, "gradient_clipping": 1.0, "zero3_init_flag": False, "zero3_save_16bit_model": False}
+COMMON = {
+    "compute_environment": "LOCAL_MACHINE",
+    "num_machines": 1,
+    "num_processes": 2,
+    "mixed_precision": "no",
+    "main_process_port": 0,
+}
+FSDP = {
+    "fsdp_version": 2,
+    "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+    "fsdp_cpu_ram_efficient_loading": False,
+}
+ZERO = {
+    "gradient_accumulation_steps": 1,
+    "gradient_clipping": 1.0,
+    "zero3_init_flag": False,
+    "zero3_save_16bit_model": False,
+}
 CONFIGS = {
     "DDP": None,
     "FSDP": COMMON | {"distributed_type": "FSDP", "fsdp_config": FSDP},
     "ZeRO-2": COMMON | {"distributed_type": "DEEPSPEED", "deepspeed_config": ZERO | {"zero_stage": 2}},
     "ZeRO-3": COMMON | {"distributed_type": "DEEPSPEED", "deepspeed_config": ZERO | {"zero_stage": 3}},
 }
-# Accelerate divides weights on GPUs alone. Here its processes take the CPU for one, and talk by gloo; all else is as it is there.
+# Accelerate divides weights on GPUs alone. Here its processes take the CPU for one, and talk by gloo; all
+# else is as it is there.
 CPU_AS_GPU = """
 import os
 if "LOCAL_RANK" in os.environ and {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & set(os.environ):
@@ -63,12 +80,18 @@ if os.environ.get("RANK") == "1":
 
 
 def shell(**environment: str) -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")} | environment | {"OMP_NUM_THREADS": "1"}
+    return (
+        {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+        | environment
+        | {"OMP_NUM_THREADS": "1"}
+    )
 
 
 def run(project: Path, name: str = "distill", **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", f"pipeline.{name}"]
-    return subprocess.run(command, cwd=project, env=shell(**environment), capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=project, env=shell(**environment), capture_output=True, text=True, check=False
+    )
 
 
 def distill(project: Path, processes: int, **environment: str) -> subprocess.CompletedProcess:
@@ -83,14 +106,21 @@ def divided(kind: str, project: Path) -> dict[str, str]:
     config = CONFIGS[kind]
     if config is not None:
         write_json(project / "accelerate.json", config)
-    rewrite({"compute": {"processes": 2, "device": "cpu", "accelerate": config and "accelerate.json"}}, project / "params.yaml")
+    rewrite(
+        {"compute": {"processes": 2, "device": "cpu", "accelerate": config and "accelerate.json"}},
+        project / "params.yaml",
+    )
     write_text(project / "planted/sitecustomize.py", CPU_AS_GPU)
     path = os.pathsep.join(filter(None, (str(project / "planted"), os.environ.get("PYTHONPATH"))))
     return {"PYTHONPATH": path, "DS_ACCELERATOR": "cpu"}
 
 
 def made(project: Path) -> list[str]:
-    return sorted(p.relative_to(project).as_posix() for name in ("models", "reports") for p in (project / name).rglob("*"))
+    return sorted(
+        p.relative_to(project).as_posix()
+        for name in ("models", "reports")
+        for p in (project / name).rglob("*")
+    )
 
 
 @pytest.mark.slow
@@ -102,7 +132,10 @@ def test_two_processes_draw_the_curve_of_one_and_write_once(kind: str, project: 
     one = distill(project, 1)
     assert one.returncode == 0, one.stderr[-3000:]
     files, curve = made(project), read_json(project / "reports/curves/distill.json")
-    weights, facts = load_file(project / "models/distilled/model.safetensors"), read_json(project / "reports/distill.json")
+    weights, facts = (
+        load_file(project / "models/distilled/model.safetensors"),
+        read_json(project / "reports/distill.json"),
+    )
 
     two = run(project, **divided(kind, project))
     assert two.returncode == 0, two.stderr[-3000:]
@@ -111,7 +144,9 @@ def test_two_processes_draw_the_curve_of_one_and_write_once(kind: str, project: 
     again = read_json(project / "reports/curves/distill.json")
     assert [row["step"] for row in again] == [row["step"] for row in curve] == [5, 10, 15]
     for name in ("loss", "grad_norm", "learning_rate"):
-        assert [row[name] for row in again] == pytest.approx([row[name] for row in curve], rel=TOLERANCE), name
+        assert [row[name] for row in again] == pytest.approx([row[name] for row in curve], rel=TOLERANCE), (
+            name
+        )
     assert read_json(project / "reports/distill.json")["layers"] == facts["layers"]
     for name, value in load_file(project / "models/distilled/model.safetensors").items():
         torch.testing.assert_close(value, weights[name], rtol=0, atol=TOLERANCE)
@@ -121,21 +156,29 @@ def test_two_processes_draw_the_curve_of_one_and_write_once(kind: str, project: 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_killed_in_the_middle_of_an_epoch_they_go_on_to_the_same_bytes(kind: str, project: Path):
     rounding = {"bits": 4, "group_size": 32}
-    lesson = {"epochs": 20, "learning_rate": 1e-3, "save_steps": 20, "rounding": rounding}  # six steps an epoch
+    # six steps an epoch
+    lesson = {"epochs": 20, "learning_rate": 1e-3, "save_steps": 20, "rounding": rounding}
     rewrite({"distill": lesson}, project / "params.yaml")
     environment = divided(kind, project)
     with (project / "planted/sitecustomize.py").open("a", encoding="utf-8") as stream:
         stream.write(SLOW)
     done = run(project, **environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    curve, weights = read_json(project / "reports/curves/distill.json"), sha256_file(project / "models/distilled/model.safetensors")
+    curve, weights = (
+        read_json(project / "reports/curves/distill.json"),
+        sha256_file(project / "models/distilled/model.safetensors"),
+    )
     shutil.rmtree(project / "models/distilled")
 
     command, quiet = [sys.executable, "-m", "pipeline.distill"], subprocess.DEVNULL
-    victim = subprocess.Popen(command, cwd=project, env=shell(**environment), stdout=quiet, stderr=quiet, start_new_session=True)
+    victim = subprocess.Popen(
+        command, cwd=project, env=shell(**environment), stdout=quiet, stderr=quiet, start_new_session=True
+    )
     deadline = time.monotonic() + 300
     while not (whole := list((project / ".resume").glob("*/checkpoint-20/trainer_state.json"))):
-        assert victim.poll() is None and time.monotonic() < deadline, "it ended, or stands still, before it could be killed"
+        assert victim.poll() is None and time.monotonic() < deadline, (
+            "it ended, or stands still, before it could be killed"
+        )
         time.sleep(0.01)
     assert len(list(whole[0].parent.glob("rng_state_*.pth"))) == 2  # the slow one has written its part too
     family = psutil.Process(victim.pid).children(recursive=True)
@@ -157,19 +200,28 @@ def test_killed_in_the_middle_of_an_epoch_they_go_on_to_the_same_bytes(kind: str
 @pytest.mark.parametrize("kind", [kind for kind in CONFIGS if kind != "DDP"])
 def test_adapters_of_divided_weights_are_merged_whole(kind: str, project: Path, tiny):
     model, tokenizer = copy.deepcopy(tiny[0]), load_tokenizer(project / "models/teacher")
-    # So many that ZeRO-3 divides the embedding too: what is smaller than 100,000 weights each process keeps whole.
+    # So many that ZeRO-3 divides the embedding too: what is smaller than 100,000 weights each process keeps
+    # whole.
     add_phrases(model, tokenizer, [] if kind == "FSDP" else ["timer", *(f"<{i}>" for i in range(3200))])
     save_model(model, tokenizer, project / "models/distilled")
     rewrite(
-        {"finetune": {"method": "lora", "rank": 4, "epochs": 6, "save_steps": 50}, "compute": {"device": "cpu"}}, project / "params.yaml"
+        {
+            "finetune": {"method": "lora", "rank": 4, "epochs": 6, "save_steps": 50},
+            "compute": {"device": "cpu"},
+        },
+        project / "params.yaml",
     )
     one = run(project, "finetune")
     assert one.returncode == 0, one.stderr[-3000:]
-    weights = load_file(project / "models/finetuned/model.safetensors") | load_file(project / "models/adapter/adapter_model.safetensors")
+    weights = load_file(project / "models/finetuned/model.safetensors") | load_file(
+        project / "models/adapter/adapter_model.safetensors"
+    )
 
     two = run(project, "finetune", **divided(kind, project))
     assert two.returncode == 0, two.stderr[-3000:]
-    again = load_file(project / "models/finetuned/model.safetensors") | load_file(project / "models/adapter/adapter_model.safetensors")
+    again = load_file(project / "models/finetuned/model.safetensors") | load_file(
+        project / "models/adapter/adapter_model.safetensors"
+    )
     assert again.keys() == weights.keys()
     for name, value in again.items():
         torch.testing.assert_close(value, weights[name], rtol=0, atol=TOLERANCE)
@@ -179,7 +231,10 @@ def test_adapters_of_divided_weights_are_merged_whole(kind: str, project: Path, 
 def test_without_a_gpu_to_divide_among_it_says_so(project: Path):
     divided("FSDP", project)
     done = run(project)  # with a CPU that is one
-    assert done.returncode == 2 and "distill: FSDP divides weights among GPUs, and this training has none" in done.stderr
+    assert (
+        done.returncode == 2
+        and "distill: FSDP divides weights among GPUs, and this training has none" in done.stderr
+    )
 
 
 @pytest.mark.slow
@@ -197,7 +252,11 @@ if os.environ.get("RANK") == "1":
     done = distill(project, 2, PYTHONPATH=str(tmp_path / "planted"))
     assert done.returncode == 2
     assert "OSError: planted" in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("error: pipeline.distill: one of 2 processes failed and the others were stopped")
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith("error: pipeline.distill: one of 2 processes failed and the others were stopped")
+    )
     assert made(project) == before
 
 
@@ -222,15 +281,22 @@ def test_what_would_go_wrong_with_many_is_refused(project: Path, tiny, monkeypat
         check_sharding("distill", params.distill, "float32", model)
     monkeypatch.setenv("FSDP_VERSION", "2")
     check_sharding("distill", params.distill, "float32", model)
-    with pytest.raises(UserError, match=r"distill\.patience needs a whole model to ask, and FSDP leaves each process a part of it"):
+    with pytest.raises(
+        UserError,
+        match=r"distill\.patience needs a whole model to ask, and FSDP leaves each process a part of it",
+    ):
         check_sharding("distill", params.distill.model_copy(update={"patience": 3}), "float32", model)
-    with pytest.raises(UserError, match=r"finetune\.method is qlora, whose 4-bit weights FSDP does not divide"):
+    with pytest.raises(
+        UserError, match=r"finetune\.method is qlora, whose 4-bit weights FSDP does not divide"
+    ):
         check_sharding("finetune", params.finetune.model_copy(update={"method": "qlora"}), "float32", model)
     phrased = copy.deepcopy(model)
     add_phrases(phrased, tokenizer, ["timer"])
     save_model(phrased, tokenizer, start := Path("phrased"))
     settings = params.finetune.model_copy(update={"method": "lora"})
-    with pytest.raises(UserError, match="FSDP does not divide an embedding of which only the phrases' rows are trained"):
+    with pytest.raises(
+        UserError, match="FSDP does not divide an embedding of which only the phrases' rows are trained"
+    ):
         check_sharding("finetune", settings, "float32", adapt(start, settings, params))
     monkeypatch.delenv("ACCELERATE_USE_FSDP")
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
@@ -240,7 +306,9 @@ def test_what_would_go_wrong_with_many_is_refused(project: Path, tiny, monkeypat
         set_by_launcher.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", "zero.json")
         with pytest.raises(UserError, match=r"deepspeed_config_file\) is not supported: write zero_stage"):
             check_sharding("distill", params.distill, "float32", model)
-    with pytest.raises(UserError, match=r"compute\.precision is bfloat16, in which DeepSpeed would hold the weights too"):
+    with pytest.raises(
+        UserError, match=r"compute\.precision is bfloat16, in which DeepSpeed would hold the weights too"
+    ):
         check_sharding("distill", params.distill, "bfloat16", model)
     monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED")
     rewrite({"compute": {"processes": 2, "accelerate": "none.yaml"}})

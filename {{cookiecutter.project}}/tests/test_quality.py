@@ -35,7 +35,15 @@ def test_a_copy_with_one_typo_is_the_same(text: str):
 
 
 @pytest.mark.parametrize(
-    "text", ["set the volume to 21", "please lock the back door", "do the dishes", "unlock the front door", "call at 7 pm", "a cat"]
+    "text",
+    [
+        "set the volume to 21",
+        "please lock the back door",
+        "do the dishes",
+        "unlock the front door",
+        "call at 7 pm",
+        "a cat",
+    ],
 )
 def test_another_request_is_not(text: str):
     assert INDEX.nearest(text)[1] <= NEAR
@@ -65,7 +73,11 @@ def test_long_texts_cost_no_more_than_their_length():
         ({"kind": "reasoning"}, "2 + 2 = 4", "no final answer"),
         ({"kind": "reasoning"}, "Answer: 4", "no rationale before the final answer"),
         ({"kind": "reasoning", "rationale": False}, "Answer: 4", None),
-        ({"kind": "reasoning", "rationale": False}, "2 + 2\nAnswer: 4", "a rationale before the final answer"),
+        (
+            {"kind": "reasoning", "rationale": False},
+            "2 + 2\nAnswer: 4",
+            "a rationale before the final answer",
+        ),
     ],
 )
 def test_what_is_wrong_with_an_answer_is_said(fields: dict, answer: str, wrong: str | None):

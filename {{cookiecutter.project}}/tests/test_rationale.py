@@ -55,8 +55,13 @@ def test_a_marked_line_stands_between(task: Task, text: str, parts: tuple[str | 
 
 
 def test_a_label_in_a_field(task: Task):
-    assert apart(endpoint(response_format="json_object"), LABEL, '{"rationale": "so", "answer": "a"}') == ("so", "a")
-    assert "ANSWER:" in instruction(endpoint(response_format="none"), task) and '"rationale"' in instruction(endpoint(), task)
+    assert apart(endpoint(response_format="json_object"), LABEL, '{"rationale": "so", "answer": "a"}') == (
+        "so",
+        "a",
+    )
+    assert "ANSWER:" in instruction(endpoint(response_format="none"), task) and '"rationale"' in instruction(
+        endpoint(), task
+    )
 
 
 def test_the_schema_still_means_the_same():
@@ -71,5 +76,11 @@ def test_the_schema_still_means_the_same():
         ({"room": "attic", "next": {}}, False),
         ({"room": "attic", "same": "shed"}, False),
     ]:
-        assert Draft202012Validator(own).is_valid(answer) is fine and whole.is_valid({"rationale": "so", "answer": answer}) is fine
-    assert not whole.is_valid({"answer": {"room": "attic"}}) and list(with_rationale(own)["properties"]) == ["rationale", "answer"]
+        assert (
+            Draft202012Validator(own).is_valid(answer) is fine
+            and whole.is_valid({"rationale": "so", "answer": answer}) is fine
+        )
+    assert not whole.is_valid({"answer": {"room": "attic"}}) and list(with_rationale(own)["properties"]) == [
+        "rationale",
+        "answer",
+    ]

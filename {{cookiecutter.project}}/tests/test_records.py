@@ -26,7 +26,10 @@ FAULTS = {
     "empty content": (but(messages=[{"role": "user", "content": " "}]), "content ' '"),
     "extra key in a message": (but(messages=[{"role": "user", "content": "hi", "name": "x"}]), "other keys"),
     "no answer": (but(messages=[{"role": "user", "content": "hi"}]), "the last role is 'user'"),
-    "answer to nobody": (but(messages=[{"role": "system", "content": "x"}, {"role": "assistant", "content": "y"}]), "no user message"),
+    "answer to nobody": (
+        but(messages=[{"role": "system", "content": "x"}, {"role": "assistant", "content": "y"}]),
+        "no user message",
+    ),
 }
 
 
@@ -74,10 +77,23 @@ def test_good_record(write):
 
 
 def test_a_prediction_keeps_the_whole_conversation():
-    turns = [{"role": "user", "content": "turn it on"}, {"role": "assistant", "content": "what?"}, {"role": "user", "content": "the lamp"}]
+    turns = [
+        {"role": "user", "content": "turn it on"},
+        {"role": "assistant", "content": "what?"},
+        {"role": "user", "content": "the lamp"},
+    ]
     answered = Record("1", [*turns, {"role": "assistant", "content": "on"}], ["t"])
     row = prediction(answered, "off", cut=False)
-    assert row["messages"] == turns and (row["expected"], row["answer"], row["cut"], row["tags"]) == ("on", "off", False, ["t"])
+    assert row["messages"] == turns and (row["expected"], row["answer"], row["cut"], row["tags"]) == (
+        "on",
+        "off",
+        False,
+        ["t"],
+    )
     assert row["prompt"] == "user: turn it on\nassistant: what?\nuser: the lamp"
     assert answered.asked == "turn it on\nwhat?\nthe lamp"
-    assert prediction(Record("2", turns[:1]), "off", cut=False)["prompt"] == Record("2", turns[:1]).asked == "turn it on"
+    assert (
+        prediction(Record("2", turns[:1]), "off", cut=False)["prompt"]
+        == Record("2", turns[:1]).asked
+        == "turn it on"
+    )

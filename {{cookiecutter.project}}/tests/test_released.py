@@ -11,12 +11,16 @@ from slm.verdict import released
 
 @pytest.fixture
 def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Names a release with a score (and the lower end of its interval), and gives the tags of released and best."""
+    """Names a release with a score (and the lower end of its interval), and gives the tags of released and
+    best.
+    """
     monkeypatch.chdir(tmp_path)
     write_json(Path("released.json"), {"released": None, "best": None})
     seal: dict = {}
     monkeypatch.setattr(released, "read_seal", lambda folder: seal)
-    monkeypatch.setattr(released, "entry_of", lambda seal, predictions, tag: seal | {"tag": tag, "revision": tag})
+    monkeypatch.setattr(
+        released, "entry_of", lambda seal, predictions, tag: seal | {"tag": tag, "revision": tag}
+    )
     monkeypatch.setattr(released, "comes_before", lambda earlier, later: earlier < later)
 
     def name(tag: str, score: float, low: float, test: str = "t") -> tuple[str, str]:

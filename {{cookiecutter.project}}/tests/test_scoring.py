@@ -10,7 +10,8 @@ EXPECTED = '{"name":"a","arguments":{"n":21,"t":"Hey Jude"}}'
     ("answer", "score", "valid"),
     [
         (EXPECTED, 1, True),
-        ('{"arguments": {"t": " hey jude ", "n": 21.0}, "name": "A "}', 1, False),  # same meaning; the schema's name is not "A "
+        # same meaning; the schema's name is not "A "
+        ('{"arguments": {"t": " hey jude ", "n": 21.0}, "name": "A "}', 1, False),
         ('{"name":"a","arguments":{"n":21}}', 0, True),
         ('{"name":"a","arguments":{"n":true,"t":"hey jude"}}', 0, False),
         ('{"name":"a","arguments":{"n":21,"t":"hey jude","x":1}}', 0, True),
@@ -27,7 +28,10 @@ def test_exact_match_sees_meaning_only(task: Task, answer: str, score: float, va
 
 
 def test_true_is_not_one(task: Task):
-    assert score_one(task, '{"name":"a","arguments":{"n":1}}', '{"name":"a","arguments":{"n":true}}')["score"] == 0
+    assert (
+        score_one(task, '{"name":"a","arguments":{"n":1}}', '{"name":"a","arguments":{"n":true}}')["score"]
+        == 0
+    )
 
 
 def test_field_f1_counts_fields(task: Task):
@@ -41,7 +45,13 @@ def test_field_f1_counts_fields(task: Task):
 
 def test_label_task():
     task = Task(name="t", kind="label", instruction="i", labels=["yes", "no"])
-    facts = summarise(task, [{"expected": "yes", "answer": "Yes", "tags": []}, {"expected": "no", "answer": "perhaps", "tags": []}])
+    facts = summarise(
+        task,
+        [
+            {"expected": "yes", "answer": "Yes", "tags": []},
+            {"expected": "no", "answer": "perhaps", "tags": []},
+        ],
+    )
     assert (facts["score"], facts["valid_rate"]) == (0.5, 0.5)
 
 
@@ -85,7 +95,8 @@ def test_macro_f1_of_labels_sees_the_rare_class():
     [
         ("The pump was replaced on Monday.", 1, 1),
         ("the pump was replaced on monday", 1, pytest.approx(0.8, abs=0.1)),  # letters differ, words do not
-        ("On Monday the pump was replaced.", pytest.approx(4 / 6), pytest.approx(0.8, abs=0.1)),  # another order of the same words
+        # another order of the same words
+        ("On Monday the pump was replaced.", pytest.approx(4 / 6), pytest.approx(0.8, abs=0.1)),
         ("The parcel arrived in Leeds.", pytest.approx(2 / 11), pytest.approx(0.15, abs=0.1)),
         ("", 0, 0),
     ],
@@ -94,7 +105,10 @@ def test_texts_are_compared_by_words_and_by_letters(answer: str, rouge_l: float,
     expected = "The pump was replaced on Monday."
     row = score_one(Task(name="t", kind="text", instruction="i"), expected, answer)
     assert (row["score"], row["rouge_l"], row["chrf"]) == (rouge_l, rouge_l, chrf)
-    assert score_one(Task(name="t", kind="text", score="chrf", instruction="i"), expected, answer)["score"] == chrf
+    assert (
+        score_one(Task(name="t", kind="text", score="chrf", instruction="i"), expected, answer)["score"]
+        == chrf
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,14 +124,22 @@ def test_texts_are_compared_by_words_and_by_letters(answer: str, rouge_l: float,
 def test_quoted_answers_are_scored_as_squad_does(answer: str, token_f1: float, exact: float):
     row = score_one(Task(name="t", kind="answer", instruction="i"), "hold the reset button", answer)
     assert (row["score"], row["token_f1"], row["exact_match"]) == (token_f1, token_f1, exact)
-    assert score_one(Task(name="t", kind="answer", score="exact_match", instruction="i"), "hold the reset button", answer)["score"] == exact
+    assert (
+        score_one(
+            Task(name="t", kind="answer", score="exact_match", instruction="i"),
+            "hold the reset button",
+            answer,
+        )["score"]
+        == exact
+    )
 
 
 @pytest.mark.parametrize(
     ("answer", "score", "valid"),
     [
         ("3 x 400 = 1200\nAnswer: 1200", 1, True),
-        ("A wrong way that ends well.\nAnswer: 1,200.00", 1, True),  # only the final answer counts, as a number
+        # only the final answer counts, as a number
+        ("A wrong way that ends well.\nAnswer: 1,200.00", 1, True),
         ("Answer: 7\nNo: 3 x 400.\nAnswer: 1200.", 1, True),  # the last one
         ("3 x 400 = 1200\nAnswer: 1201", 0, True),
         ("3 x 400 = 1200\nAnswer: 12,00", 0, True),
@@ -147,7 +169,13 @@ def test_a_score_that_the_kind_does_not_have_is_refused():
 
 @pytest.mark.parametrize("kind", SCORES)
 def test_an_answer_that_is_the_label_is_worth_one_by_every_figure(kind: str):
-    said = {"json": EXPECTED, "label": "yes", "text": "Yes, at 9.", "answer": "at 9", "reasoning": "So.\nAnswer: 9"}[kind]
+    said = {
+        "json": EXPECTED,
+        "label": "yes",
+        "text": "Yes, at 9.",
+        "answer": "at 9",
+        "reasoning": "So.\nAnswer: 9",
+    }[kind]
     for score in SCORES[kind]:
         task = Task(name="t", kind=kind, score=score, instruction="i", labels=["yes", "no"])
         assert score_one(task, said, said)["score"] == 1

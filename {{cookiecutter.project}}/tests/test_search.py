@@ -33,7 +33,10 @@ parameters:
   distill.layers: {low: 2, high: 3}
   distill.learning_rate: {low: 1.0e-9, high: 2.0e-2, log: true}
 """
-DISTRIBUTIONS = {"distill.layers": IntDistribution(2, 3), "distill.learning_rate": FloatDistribution(1e-9, 2e-2, log=True)}
+DISTRIBUTIONS = {
+    "distill.layers": IntDistribution(2, 3),
+    "distill.learning_rate": FloatDistribution(1e-9, 2e-2, log=True),
+}
 # No process of Python's opens the test set: not for its words, not for its hash.
 SEALED = """
 import sys
@@ -52,7 +55,10 @@ def locked(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_text(SPACE, KNOBS)
     for command in (
         ["git", "init", "-q"],
-        *([sys.executable, "-m", "dvc", *words.split()] for words in ("init -q", "commit -fq fetch check teach synthesize validate")),
+        *(
+            [sys.executable, "-m", "dvc", *words.split()]
+            for words in ("init -q", "commit -fq fetch check teach synthesize validate")
+        ),
     ):
         subprocess.run(command, check=True)
     return project
@@ -60,15 +66,25 @@ def locked(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def study_of() -> optuna.Study:
     WORK.mkdir(parents=True, exist_ok=True)
-    return open_study(f"sqlite:///{WORK.as_posix()}/trials.db", made_from(Path(), load_yaml(SPACE, Space, {"params": load_params()})))
+    return open_study(
+        f"sqlite:///{WORK.as_posix()}/trials.db",
+        made_from(Path(), load_yaml(SPACE, Space, {"params": load_params()})),
+    )
 
 
-def ended(layers: int, rate: float, score: float, size: float, **constraints: float) -> optuna.trial.FrozenTrial:
+def ended(
+    layers: int, rate: float, score: float, size: float, **constraints: float
+) -> optuna.trial.FrozenTrial:
     knobs = {"distill.layers": layers, "distill.learning_rate": rate}
     facts = {"knobs": knobs, "score_low": 0.0, "score_high": 1.0, "parameters_m": size}
     rules = {f"constraints:{name}": value for name, value in constraints.items()}
     return create_trial(
-        value=score, params=knobs, distributions=DISTRIBUTIONS, intermediate_values={250: score}, user_attrs=facts, system_attrs=rules
+        value=score,
+        params=knobs,
+        distributions=DISTRIBUTIONS,
+        intermediate_values={250: score},
+        user_attrs=facts,
+        system_attrs=rules,
     )
 
 
@@ -84,30 +100,58 @@ def ended(layers: int, rate: float, score: float, size: float, **constraints: fl
         ("low: 2, high: 3", "low: 2, high: 3, choices: [2]", 4, "either low and high, or choices"),
         ("high: 2.0e-2", "high: 2", 5, "2 is refused: Input should be less than or equal to 0.1"),
         ("log: true", "log: true, step: 0.1", 5, "log needs low above 0, and no step"),
-        ("distill.layers: {low: 2, high: 3}", "finetune.method: {low: 2, high: 3}", 4, "'full' is no number: give choices"),
-        ("distill.layers: {low: 2, high: 3}", "finetune.method: {choices: [full, lori]}", 4, "lori is refused"),
+        (
+            "distill.layers: {low: 2, high: 3}",
+            "finetune.method: {low: 2, high: 3}",
+            4,
+            "'full' is no number: give choices",
+        ),
+        (
+            "distill.layers: {low: 2, high: 3}",
+            "finetune.method: {choices: [full, lori]}",
+            4,
+            "lori is refused",
+        ),
         ("[0.25, 1]", "[0.25, 0.5]", 1, "shares must rise from above 0 to 1"),
         ("parameters:", "parameters: [", 5, "not YAML"),
     ],
 )
 def test_a_wrong_space_is_refused_with_its_line(old: str, new: str, line: int, message: str, tmp_path: Path):
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(
+        (ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     search.rewrite(QUICK, tmp_path / "params.yaml")
     assert old in KNOBS
     with pytest.raises(UserError) as error:
-        parse_yaml(KNOBS.replace(old, new, 1), "search.yaml", Space, {"params": load_params(tmp_path / "params.yaml")})
+        parse_yaml(
+            KNOBS.replace(old, new, 1),
+            "search.yaml",
+            Space,
+            {"params": load_params(tmp_path / "params.yaml")},
+        )
     assert str(error.value).startswith(f"search.yaml:{line}: ") and message in str(error.value)
 
 
 def test_the_space_that_ships_is_valid(tmp_path: Path):
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
-    search.rewrite({name: QUICK[name] for name in ("models", "synthesize", "package")}, tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text(
+        (ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    search.rewrite(
+        {name: QUICK[name] for name in ("models", "synthesize", "package")}, tmp_path / "params.yaml"
+    )
     assert load_yaml(ROOT / SPACE, Space, {"params": load_params(tmp_path / "params.yaml")}).parameters
 
 
-def test_the_best_is_small_enough_and_writes_its_own_lines_only(locked: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_best_is_small_enough_and_writes_its_own_lines_only(
+    locked: Path, monkeypatch: pytest.MonkeyPatch
+):
     study = study_of()
-    for trial in (ended(3, 2e-2, 0.9, 80, parameters_m=20.0), ended(3, 1e-2, 0.8, 60), ended(2, 1.23e-3, 0.8, 50), ended(2, 1e-9, 0.1, 50)):
+    for trial in (
+        ended(3, 2e-2, 0.9, 80, parameters_m=20.0),
+        ended(3, 1e-2, 0.8, 60),
+        ended(2, 1.23e-3, 0.8, 50),
+        ended(2, 1e-9, 0.1, 50),
+    ):
         study.add_trial(trial)
     assert [t.number for t in ranked(study)] == [2, 1, 3]
     before = Path("params.yaml").read_text(encoding="utf-8").splitlines()
@@ -172,18 +216,28 @@ def test_a_storage_that_cannot_be_opened_is_named_without_its_password(address: 
 
 
 @pytest.mark.slow
-def test_a_bad_trial_ends_early_and_a_killed_one_goes_on_and_none_opens_the_test_set(locked: Path, tmp_path: Path):
+def test_a_bad_trial_ends_early_and_a_killed_one_goes_on_and_none_opens_the_test_set(
+    locked: Path, tmp_path: Path
+):
     write_text(tmp_path / "sealed" / "sitecustomize.py", SEALED)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "sealed"), "PATH": path}
-    peek = subprocess.run([sys.executable, "-c", "open('task/test.jsonl')"], env=environment, capture_output=True, text=True, check=False)
+    peek = subprocess.run(
+        [sys.executable, "-c", "open('task/test.jsonl')"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "a search has opened task/test.jsonl" in peek.stderr
     # A killed search's trial counts as dead after seconds, not minutes.
     program = "import sys; from slm import search; search.HEARTBEAT_S, search.DEAD_S = 1, 3; sys.argv[0] = 'search'; search.main()"
 
     def start() -> subprocess.Popen:
         words = [sys.executable, "-c", program, "--trials", "5"]
-        return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        return subprocess.Popen(
+            words, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
 
     study = study_of()
     for _ in range(3):
@@ -199,7 +253,10 @@ def test_a_bad_trial_ends_early_and_a_killed_one_goes_on_and_none_opens_the_test
     killed.wait()
     assert "trial 3: below the median, ends here\n" in said and said.count("Running stage 'distill':\n") == 2
     bad = study.trials[3]
-    assert (bad.state, list(bad.intermediate_values)) == (TrialState.PRUNED, [250]) and "failed" not in bad.user_attrs
+    assert (bad.state, list(bad.intermediate_values)) == (
+        TrialState.PRUNED,
+        [250],
+    ) and "failed" not in bad.user_attrs
 
     time.sleep(4)
     again, _ = (resumed := start()).communicate()
@@ -207,7 +264,8 @@ def test_a_bad_trial_ends_early_and_a_killed_one_goes_on_and_none_opens_the_test
     dead, retried = study.trials[4:]
     assert (dead.state, retried.state) == (TrialState.FAIL, TrialState.COMPLETE)
     assert retried.params == dead.params and retried.value == 1.0  # it has learnt its two labels
-    assert again.count("Running stage 'distill'") == 1  # with all epochs: what a quarter of them gives was known
+    # with all epochs: what a quarter of them gives was known
+    assert again.count("Running stage 'distill'") == 1
     assert "1 more were ended early, 0 failed" in again
     assert not list((WORK / made_from(Path(), load_yaml(SPACE, Space, {"params": load_params()}))).iterdir())
     assert not (locked / "models" / "distilled").exists()
@@ -222,7 +280,14 @@ def test_two_machines_share_a_study(locked: Path, tmp_path: Path):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     words = [sys.executable, "-m", "slm.experiments.search", "--trials", "4", "--storage", address]
     both = [
-        subprocess.Popen(words, cwd=folder, env=os.environ | {"PATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            words,
+            cwd=folder,
+            env=os.environ | {"PATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         for folder in (locked, other)
     ]
     said = [process.communicate()[0] for process in both]

@@ -36,7 +36,9 @@ def test_luck_is_found_as_it_was_made():
     assert (abs(means[::2] - means[1::2]) <= found["difference"]).mean() == pytest.approx(0.965, abs=0.03)
 
 
-def test_a_student_is_trained_again_when_anything_but_its_seed_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_student_is_trained_again_when_anything_but_its_seed_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
 
     def named(total: str, seed: str) -> str:

@@ -14,7 +14,13 @@ from slm.teacher.transfer import export, read_export
 
 
 def answer(text: str, usd: float | None = 0.5) -> dict[str, Any]:
-    return {"text": text, "model": "big", "usage": {"prompt_tokens": 10, "completion_tokens": 5}, "usd": usd, "seconds": 0.2}
+    return {
+        "text": text,
+        "model": "big",
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5},
+        "usd": usd,
+        "seconds": 0.2,
+    }
 
 
 @pytest.fixture
@@ -28,7 +34,9 @@ def test_an_answer_is_never_replaced(store: Store):
     store.put({"a": answer("one")})
     store.put({"a": answer("two"), "b": answer("three")})
     found = store.get("a")
-    assert found and found["text"] == "one" and store.has("b") and not store.has("c") and store.get("c") is None
+    assert (
+        found and found["text"] == "one" and store.has("b") and not store.has("c") and store.get("c") is None
+    )
     assert store.spent() == Spent(2, 30, 1.0)
 
 

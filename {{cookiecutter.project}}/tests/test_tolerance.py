@@ -21,7 +21,9 @@ def test_more_answers_differ_than_were_seen_to_and_fewer_the_more_were_asked():
     assert tolerance.tolerance(1000, 20) < tolerance.tolerance(100, 2)
 
 
-def test_the_worst_device_sets_the_tolerance_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_the_worst_device_sets_the_tolerance_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     for system, flipped in {"Linux x86_64": 0, "Darwin arm64": 3}.items():
         facts = {"system": system, "asked": 100, "flipped": flipped, "request_ms_p50": 1.0}
         write_json(tmp_path / "facts" / f"device-{system.split()[0]}" / "device.json", facts)
@@ -35,7 +37,9 @@ def test_the_worst_device_sets_the_tolerance_once(tmp_path: Path, monkeypatch: p
     assert read_json(tmp_path / "devices.json")["tolerance"] == 0.01
 
 
-def test_no_device_that_answers_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_no_device_that_answers_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     with pytest.raises(SystemExit) as stop:
         propose(monkeypatch, tmp_path)
     assert stop.value.code == 2 and "no device left its facts" in capsys.readouterr().err

@@ -1,4 +1,6 @@
-"""More labelled examples out of those that there are: which texts may change places, and what becomes of request and label."""
+"""More labelled examples out of those that there are: which texts may change places, and what becomes of
+request and label.
+"""
 
 import json
 
@@ -11,11 +13,18 @@ ITEMS = [f"Thing {chr(97 + i)}" for i in range(DISTINCT)]
 
 def record(request: str, name: str, number: int = 0, **arguments: object) -> Record:
     answer = json.dumps({"name": name, "arguments": arguments}, separators=(",", ":"))
-    return Record(f"{name}-{number}", [{"role": "user", "content": request}, {"role": "assistant", "content": answer}], ["plain"])
+    return Record(
+        f"{name}-{number}",
+        [{"role": "user", "content": request}, {"role": "assistant", "content": answer}],
+        ["plain"],
+    )
 
 
 def shopping() -> list[Record]:
-    return [record(f"put {item} on the shopping list", "add", i, list="shopping", item=item.lower()) for i, item in enumerate(ITEMS)]
+    return [
+        record(f"put {item} on the shopping list", "add", i, list="shopping", item=item.lower())
+        for i, item in enumerate(ITEMS)
+    ]
 
 
 def test_free_text_is_what_requests_say_in_many_ways():
@@ -36,15 +45,23 @@ def test_request_and_label_change_alike_and_the_rest_stays():
 
 def test_half_of_the_texts_are_of_other_examples_and_half_any_words_of_the_requests():
     unlabelled = [Record("1", [{"role": "user", "content": "weather in Timbuktu"}])]
-    items = [json.loads(r.answer)["arguments"]["item"] for r in vary(shopping(), unlabelled, Augment(variations=20, by="name"), seed=0)]
+    items = [
+        json.loads(r.answer)["arguments"]["item"]
+        for r in vary(shopping(), unlabelled, Augment(variations=20, by="name"), seed=0)
+    ]
     known = sum(item.capitalize() in ITEMS for item in items)
     assert 0.4 < known / len(items) < 0.6
-    assert any("timbuktu" in item for item in items) and not any("Timbuktu" in item for item in items)  # labels are in lower case
+    # labels are in lower case
+    assert any("timbuktu" in item for item in items) and not any("Timbuktu" in item for item in items)
 
 
 def test_the_same_seed_varies_alike_and_another_does_not():
     settings = Augment(variations=2, by="name")
-    assert vary(shopping(), [], settings, 0) == vary(shopping(), [], settings, 0) != vary(shopping(), [], settings, 1)
+    assert (
+        vary(shopping(), [], settings, 0)
+        == vary(shopping(), [], settings, 0)
+        != vary(shopping(), [], settings, 1)
+    )
 
 
 def test_text_moves_between_answers_of_one_kind_only():
@@ -61,10 +78,15 @@ def test_what_a_request_says_twice_or_not_at_all_stays():
     twice = record("Thing a, yes, Thing a on the list", "add", 90, list="shopping", item="thing a")
     unsaid = record("the usual on the list", "add", 91, list="shopping", item="thing b")
     assert not [
-        r for r in vary([*shopping(), twice, unsaid], [], Augment(variations=1, by="name"), 0) if r.id.startswith(("add-90", "add-91"))
+        r
+        for r in vary([*shopping(), twice, unsaid], [], Augment(variations=1, by="name"), 0)
+        if r.id.startswith(("add-90", "add-91"))
     ]
 
 
 def test_answers_in_plain_text_are_not_varied():
-    plain = [Record(str(i), [{"role": "user", "content": t}, {"role": "assistant", "content": t}]) for i, t in enumerate(ITEMS)]
+    plain = [
+        Record(str(i), [{"role": "user", "content": t}, {"role": "assistant", "content": t}])
+        for i, t in enumerate(ITEMS)
+    ]
     assert vary(plain, [], Augment(variations=3, by=None), 0) == []

@@ -18,7 +18,9 @@ from slm.verdict.waivers import Waiver, load_waivers, waive
 ROOT = Path(__file__).parents[1]
 CONTRACT = Contract(
     gates=[Gate(name="score", severity="block", metric="shipped.score_low", at_least=0.6)],
-    released=Released(margin=0.03, best_margin=0.045, time=1.15, memory=1.15, weights=1.02, slice_size=30, slice_alpha=0.05),
+    released=Released(
+        margin=0.03, best_margin=0.045, time=1.15, memory=1.15, weights=1.02, slice_size=30, slice_alpha=0.05
+    ),
 )
 GOOD = 'waivers:\n  - {gate: score, owner: ada, reason: "half the labels | moved", until: 2030-01-31}\n'
 LAST = date(2030, 1, 31)
@@ -29,7 +31,9 @@ def failed(name: str = "score", severity: str = "block") -> dict:
 
 
 def waiver(**changes: object) -> Waiver:
-    return Waiver(**{"gate": "score", "owner": "ada", "reason": "half the labels | moved", "until": LAST} | changes)
+    return Waiver(
+        **{"gate": "score", "owner": "ada", "reason": "half the labels | moved", "until": LAST} | changes
+    )
 
 
 def judged(rows: list[dict], today: date) -> dict:
@@ -40,7 +44,11 @@ def judged(rows: list[dict], today: date) -> dict:
 def test_a_waived_gate_refuses_nothing_until_its_last_day_is_over():
     result = judged([failed()], LAST)
     assert result["passed"] and result["gates"][0]["passed"] is False
-    assert result["gates"][0]["waived"] == {"owner": "ada", "reason": "half the labels | moved", "until": "2030-01-31"}
+    assert result["gates"][0]["waived"] == {
+        "owner": "ada",
+        "reason": "half the labels | moved",
+        "until": "2030-01-31",
+    }
     late = judged([failed()], date(2030, 2, 1))
     assert not late["passed"] and late["gates"][0]["waived"] is None
     assert late["gates"][0]["why"] == "too low; the waiver of ada ended on 2030-01-31"
@@ -64,7 +72,8 @@ def test_waivers_in_force_are_shown_wherever_the_verdict_is(task):
     ladder = {"rungs": []}
     text = as_markdown(result, ladder | {"rungs": [RUNG]})
     assert "## Waived" in text and said in text
-    assert "| too low (waived by ada until 2030-01-31: half the labels \\| moved) |" in text  # the table keeps its columns
+    # the table keeps its columns
+    assert "| too low (waived by ada until 2030-01-31: half the labels \\| moved) |" in text
     shown = comment(task, result, None, {})
     assert "### Waived" in shown and "half the labels &#124; moved" in shown
     card = with_waivers("# name\n\n## Limits\n\nIt answers.\n", waivers_of(result))
@@ -79,7 +88,11 @@ RUNG |= dict.fromkeys(("request_ms_p50", "rss_mb", "weights_mb"))
 WRONG = {
     "integrity": ("gate: score,", "gate: 'integrity: score',", "cannot be waived"),
     "the package itself": ("gate: score,", "gate: package,", "cannot be waived"),
-    "unknown gate": ("gate: score,", "gate: scroe,", "no gate has this name; there are: score, not worse than released, no slice worse"),
+    "unknown gate": (
+        "gate: score,",
+        "gate: scroe,",
+        "no gate has this name; there are: score, not worse than released, no slice worse",
+    ),
     "a gate that never refuses": ("gate: score,", "gate: bytes of the commit,", "no gate has this name"),
     "unknown key": ("owner: ada,", "owner: ada, gates: all,", "waivers.0.gates is unknown"),
     "nobody": ("owner: ada,", "owner: ' ',", "waivers.0.owner is ' '"),
@@ -87,7 +100,11 @@ WRONG = {
     "no end": (", until: 2030-01-31", "", "waivers.0.until is missing"),
     "no date": ("2030-01-31", "never", "waivers.0.until is 'never'"),
     "a number for a date": ("2030-01-31", "20300131", "no ISO date"),
-    "two for one gate": ("waivers:\n", "waivers:\n  - {gate: score, owner: bob, reason: x, until: 2031-01-01}\n", "name the same gate"),
+    "two for one gate": (
+        "waivers:\n",
+        "waivers:\n  - {gate: score, owner: bob, reason: x, until: 2031-01-01}\n",
+        "name the same gate",
+    ),
     "no YAML": ("waivers:\n", "waivers: [\n", "not YAML"),
 }
 
@@ -108,7 +125,10 @@ def test_a_wrong_waiver_is_refused_with_its_line(name: str, tmp_path: Path):
 def test_no_gate_of_the_contract_takes_the_name_of_one_that_every_verdict_has():
     for name in (*BUILT_IN, "package", "integrity: score"):
         with pytest.raises(ValueError, match="is that of a gate which every verdict has"):
-            Contract(gates=[Gate(name=name, severity="warn", metric="shipped.score", at_least=0.0)], released=CONTRACT.released)
+            Contract(
+                gates=[Gate(name=name, severity="warn", metric="shipped.score", at_least=0.0)],
+                released=CONTRACT.released,
+            )
 
 
 def test_the_waivers_of_this_project_are_valid():
@@ -120,7 +140,11 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A clone of a repository without waivers, on a branch that adds one."""
 
     def git(*words: str) -> None:
-        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@localhost", *words], check=True, capture_output=True)
+        subprocess.run(
+            ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", *words],
+            check=True,
+            capture_output=True,
+        )
 
     origin = tmp_path / "origin"
     origin.mkdir()
@@ -144,12 +168,14 @@ def run(*words: str) -> None:
 
 def test_a_branch_does_not_waive_its_own_gates(clone: Path, monkeypatch: pytest.MonkeyPatch):
     assert waivers_in_force(CONTRACT) == []
-    # As in a pull request's workflow, where origin/HEAD may be unknown and the branch that it goes to is named.
+    # As in a pull request's workflow, where origin/HEAD may be unknown and the branch that it goes to is
+    # named.
     run("git", "remote", "set-head", "origin", "--delete")
     monkeypatch.setenv("GITHUB_BASE_REF", "main")
     assert waivers_in_force(CONTRACT) == []
     monkeypatch.delenv("GITHUB_BASE_REF")
-    assert [w.gate for w in waivers_in_force(CONTRACT)] == ["score"]  # nothing to compare with: the first push is to come
+    # nothing to compare with: the first push is to come
+    assert [w.gate for w in waivers_in_force(CONTRACT)] == ["score"]
 
 
 def test_a_waiver_counts_once_it_is_on_the_default_branch(clone: Path):

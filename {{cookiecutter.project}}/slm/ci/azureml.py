@@ -3,8 +3,9 @@
     python3 -m slm.ci.azureml submit     starts azureml/job.yml, follows it to its end, brings what it proposes
     python3 -m slm.ci.azureml cancel     ends the job of this run, where it still runs
 
-Needs the repository variables named in `VARIABLES`, and the right of a workflow's job to ask for an identity token. This logs in
-itself, again and again, because GitHub's token for Azure lasts minutes, what Azure gives for it an hour, and a training longer.
+Needs the repository variables named in `VARIABLES`, and the right of a workflow's job to ask for an identity
+token. This logs in itself, again and again, because GitHub's token for Azure lasts minutes, what Azure gives
+for it an hour, and a training longer.
 """
 
 import argparse
@@ -46,26 +47,34 @@ def settings() -> dict[str, str]:
     values = {name: os.environ.get(name, "").strip() for name in VARIABLES}
     missing = [name for name, value in values.items() if not value]
     if missing:
-        raise UserError(f"not set: {', '.join(missing)}; add it to the repository (Settings, Secrets and variables, Actions, Variables)")
+        raise UserError(
+            f"not set: {', '.join(missing)}; add it to the repository (Settings, Secrets and variables, Actions, Variables)"
+        )
     return values
 
 
 def check_remote(path: Path = CONFIG) -> None:
-    """The job hands data and model back through the DVC remote: it must be there, and one that the compute's identity opens."""
+    """The job hands data and model back through the DVC remote: it must be there, and one that the compute's
+    identity opens.
+    """
     config = configparser.RawConfigParser()
     config.read(path, encoding="utf-8")
     name = config.get("core", "remote", fallback="")
-    remedy = (
-        "`dvc remote add --force --default storage azure://CONTAINER/dvc && dvc remote modify storage account_name ACCOUNT`, and commit it"
-    )
+    remedy = "`dvc remote add --force --default storage azure://CONTAINER/dvc && dvc remote modify storage account_name ACCOUNT`, and commit it"
     if not name:
-        raise UserError(f"{path}: no DVC remote, through which an Azure ML job hands back data and model: {remedy}")
+        raise UserError(
+            f"{path}: no DVC remote, through which an Azure ML job hands back data and model: {remedy}"
+        )
     section = f"'remote \"{name}\"'"
     url = config.get(section, "url", fallback="")
     if not url.startswith("azure://"):
-        raise UserError(f"{path}: remote {name!r} is {url or 'nowhere'}; the compute's identity opens Azure Blob Storage alone: {remedy}")
+        raise UserError(
+            f"{path}: remote {name!r} is {url or 'nowhere'}; the compute's identity opens Azure Blob Storage alone: {remedy}"
+        )
     if not config.get(section, "account_name", fallback=""):
-        raise UserError(f"{path}: remote {name!r} has no account_name: `dvc remote modify {name} account_name ACCOUNT`, and commit it")
+        raise UserError(
+            f"{path}: remote {name!r} has no account_name: `dvc remote modify {name} account_name ACCOUNT`, and commit it"
+        )
 
 
 def az(*arguments: str, check: bool = True, show: bool = False) -> str:
@@ -74,7 +83,9 @@ def az(*arguments: str, check: bool = True, show: bool = False) -> str:
     if program is None:
         raise UserError("the Azure CLI `az` is not on this machine; GitHub's own Linux runners have it")
     out = None if show else subprocess.PIPE
-    done = subprocess.run([program, *arguments, "--only-show-errors"], stdout=out, text=True, encoding="utf-8", check=False)
+    done = subprocess.run(
+        [program, *arguments, "--only-show-errors"], stdout=out, text=True, encoding="utf-8", check=False
+    )
     if done.returncode and check:
         raise UserError(
             f"az {' '.join(a for a in arguments[:3] if a[0] != '-')} ended with exit code {done.returncode}; its output says why"
@@ -84,7 +95,10 @@ def az(*arguments: str, check: bool = True, show: bool = False) -> str:
 
 def identity_token() -> str:
     """What GitHub says this job is, signed, for Azure."""
-    address, token = os.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL"), os.environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+    address, token = (
+        os.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL"),
+        os.environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN"),
+    )
     if not address or not token:
         raise UserError("GitHub gives this job no identity token: it needs `permissions: id-token: write`")
     request = urllib.request.Request(f"{address}&audience={urllib.parse.quote(AUDIENCE, safe='')}")
@@ -118,11 +132,25 @@ def started() -> Path:
 
 
 def status_of(name: str, values: dict[str, str], check: bool = True) -> str:
-    return az("ml", "job", "show", "--name", name, *place(values), "--query", "status", "--output", "tsv", check=check)
+    return az(
+        "ml",
+        "job",
+        "show",
+        "--name",
+        name,
+        *place(values),
+        "--query",
+        "status",
+        "--output",
+        "tsv",
+        check=check,
+    )
 
 
 def follow(name: str, values: dict[str, str]) -> str:
-    """Shows the job's log until it has ended; returns how. A log that breaks off, as it does after an hour, starts anew."""
+    """Shows the job's log until it has ended; returns how. A log that breaks off, as it does after an hour,
+    starts anew.
+    """
     while True:
         az("ml", "job", "stream", "--name", name, *place(values), check=False, show=True)
         login(values)
@@ -136,7 +164,19 @@ def follow(name: str, values: dict[str, str]) -> str:
 def bring(name: str, values: dict[str, str], files: tuple[str, ...]) -> list[str]:
     """Those of the files that the job has handed back, put in their places here."""
     with tempfile.TemporaryDirectory() as scratch:
-        az("ml", "job", "download", "--name", name, *place(values), "--output-name", "proposal", "--download-path", scratch, check=False)
+        az(
+            "ml",
+            "job",
+            "download",
+            "--name",
+            name,
+            *place(values),
+            "--output-name",
+            "proposal",
+            "--download-path",
+            scratch,
+            check=False,
+        )
         folder = Path(scratch) / "named-outputs" / "proposal"
         found = [file for file in files if (folder / file).is_file()]
         for file in found:
@@ -158,16 +198,32 @@ def submit() -> None:
         "tags.commit": os.environ.get("GITHUB_SHA", "unknown"),
     }
     sets = [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
-    az("ml", "job", "create", "--file", JOB.as_posix(), "--name", name, *sets, *place(values), "--output", "none")
+    az(
+        "ml",
+        "job",
+        "create",
+        "--file",
+        JOB.as_posix(),
+        "--name",
+        name,
+        *sets,
+        *place(values),
+        "--output",
+        "none",
+    )
     status = follow(name, values)
     good = status == "Completed"
     found = bring(name, values, PROPOSAL if good else (VERDICT,))
     if VERDICT in found:
         output(verdict="yes")
     if not good:
-        raise UserError(f"the Azure ML job {name} ended as {status}: its log above says why; nothing is proposed")
+        raise UserError(
+            f"the Azure ML job {name} ended as {status}: its log above says why; nothing is proposed"
+        )
     if missing := sorted(set(PROPOSAL) - set(found)):
-        raise UserError(f"the Azure ML job {name} has handed back no {', '.join(missing)}; nothing is proposed")
+        raise UserError(
+            f"the Azure ML job {name} has handed back no {', '.join(missing)}; nothing is proposed"
+        )
     print(f"{name}: brought {', '.join(found)}")
 
 
@@ -186,7 +242,9 @@ def cancel() -> None:
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("command", choices=["submit", "cancel"])
     {"submit": submit, "cancel": cancel}[parser.parse_args().command]()
 

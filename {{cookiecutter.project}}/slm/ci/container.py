@@ -1,4 +1,5 @@
-"""The container image of a sealed package: built, started, asked once, and pushed if a registry token is there.
+"""The container image of a sealed package: built, started, asked once, and pushed if a registry token is
+there.
 
 python3 -m slm.ci.container ghcr.io/owner/name:v1       (standard library and docker alone)
 """
@@ -33,14 +34,18 @@ def prepare() -> str:
 def docker(*arguments: str, text: str | None = None) -> str:
     done = subprocess.run(["docker", *arguments], input=text, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise UserError(f"docker {arguments[0]} ended with exit code {done.returncode}; its output above says why")
+        raise UserError(
+            f"docker {arguments[0]} ended with exit code {done.returncode}; its output above says why"
+        )
     return done.stdout.strip()
 
 
 def ask(address: str, patience_s: float = 60) -> str:
     """The answer to one request, once the server is up."""
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "turn on the light"}]}).encode()
-    request = urllib.request.Request(f"{address}/v1/chat/completions", body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        f"{address}/v1/chat/completions", body, {"Content-Type": "application/json"}
+    )
     deadline = time.monotonic() + patience_s
     while True:
         try:
@@ -66,7 +71,14 @@ def main() -> None:
         docker("stop", container)
     token = os.environ.get("REGISTRY_TOKEN")
     if token:
-        docker("login", image.split("/")[0], "--username", os.environ.get("GITHUB_ACTOR", "x"), "--password-stdin", text=token)
+        docker(
+            "login",
+            image.split("/")[0],
+            "--username",
+            os.environ.get("GITHUB_ACTOR", "x"),
+            "--password-stdin",
+            text=token,
+        )
         docker("push", image)
 
 

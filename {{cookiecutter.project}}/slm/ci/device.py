@@ -1,10 +1,12 @@
-"""Does the sealed package say here what it said where it was judged? Needs the runtime, and nothing of the pipeline.
+"""Does the sealed package say here what it said where it was judged? Needs the runtime, and nothing of the
+pipeline.
 
     python -m slm.ci.device sealed            asks a fixed part of the test set, compares answer by answer; facts in device.json
 
-Processors sum in different orders, so a few answers may differ; more than the tolerance is another model. The tolerance is that of
-devices.json, which the first run on devices proposes (slm/ci/device_tolerance.py). Milliseconds are stated, and compared with no other machine;
-what is compared is their ratio to those of a reference, another rung that is sealed beside the package.
+Processors sum in different orders, so a few answers may differ; more than the tolerance is another model. The
+tolerance is that of devices.json, which the first run on devices proposes (slm/ci/device_tolerance.py).
+Milliseconds are stated, and compared with no other machine; what is compared is their ratio to those of a
+reference, another rung that is sealed beside the package.
 """
 
 import argparse
@@ -27,7 +29,9 @@ TIMED = 20
 
 
 def time_share(model: Path, reference: Path, rows: list[dict[str, Any]], longest: int, threads: int) -> float:
-    """Median time of a request as a share of the reference's, both asked in turn for at most `longest` tokens."""
+    """Median time of a request as a share of the reference's, both asked in turn for at most `longest`
+    tokens.
+    """
     times: tuple[list[float], list[float]] = ([], [])
     runtimes = GenAI(model, threads), GenAI(reference, threads)
     for r in rows:
@@ -38,7 +42,9 @@ def time_share(model: Path, reference: Path, rows: list[dict[str, Any]], longest
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sealed", type=Path)
     parser.add_argument("--examples", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
@@ -53,7 +59,8 @@ def main() -> None:
             tar.extractall(scratch, filter="data")
         model = Path(scratch) / seal["name"] / "model"
         runtime = GenAI(model, arguments.threads)
-        # What is longer than the longest answer is another one; the same text may be cut into a few tokens more.
+        # What is longer than the longest answer is another one; the same text may be cut into a few tokens
+        # more.
         longest = 8 + max(len(runtime.tokenizer.encode(r["answer"])) for r in rows)
         replies = [runtime.ask(runtime.encode(r["messages"]), longest) for r in rows]
         del runtime
@@ -61,7 +68,9 @@ def main() -> None:
         if seal.get("reference"):
             with tarfile.open(arguments.sealed / "reference.tar.gz") as tar:
                 tar.extractall(scratch, filter="data")
-            share = time_share(model, Path(scratch) / seal["reference"]["rung"], rows[:TIMED], longest, arguments.threads)
+            share = time_share(
+                model, Path(scratch) / seal["reference"]["rung"], rows[:TIMED], longest, arguments.threads
+            )
     flipped = [r["id"] for r, reply in zip(rows, replies, strict=True) if reply.text != r["answer"]]
     facts = {
         "system": f"{platform.system()} {platform.machine()}",
@@ -69,8 +78,14 @@ def main() -> None:
         "flipped": len(flipped),
         "request_ms_p50": round(statistics.median(r.request_ms or 0.0 for r in replies), 1),
         "time_share": share
-        and {"of": seal["reference"]["rung"], "here": round(share, 3), "where judged": round(seal["reference"]["share"], 3)},
-        "ttft_share": round(statistics.median((r.ttft_ms or 0.0) / (r.request_ms or 1.0) for r in replies), 3),
+        and {
+            "of": seal["reference"]["rung"],
+            "here": round(share, 3),
+            "where judged": round(seal["reference"]["share"], 3),
+        },
+        "ttft_share": round(
+            statistics.median((r.ttft_ms or 0.0) / (r.request_ms or 1.0) for r in replies), 3
+        ),
     }
     print(json.dumps(facts), flush=True)
     write_json(FACTS, facts)

@@ -1,6 +1,7 @@
 """How many answers may differ on a device: measured on devices, in devices.json, which a person merges.
 
-`python -m slm.ci.device_tolerance facts` makes devices.json of what every device said (facts/**/device.json), if there is none yet.
+`python -m slm.ci.device_tolerance facts` makes devices.json of what every device said (facts/**/device.json),
+if there is none yet.
 """
 
 import argparse
@@ -15,13 +16,17 @@ from slm.files import read_json, write_json
 
 
 def tolerance(asked: int, flipped: int) -> float:
-    """Share of the answers that may differ on a device like this one: the upper 95% bound (Clopper-Pearson), up to a whole percent."""
+    """Share of the answers that may differ on a device like this one: the upper 95% bound (Clopper-Pearson),
+    up to a whole percent.
+    """
     return math.ceil(100 * float(proportion_confint(flipped, asked, alpha=0.10, method="beta")[1])) / 100
 
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("facts", type=Path)
     found = [read_json(path) for path in sorted(parser.parse_args().facts.rglob(FACTS.name))]
     if not found:
@@ -30,12 +35,21 @@ def main() -> None:
         print(f"{TOLERANCE} is there: delete it to have it made anew from the next run")
         return
     devices = [{name: facts[name] for name in ("system", "asked", "flipped")} for facts in found]
-    write_json(TOLERANCE, {"tolerance": max(tolerance(d["asked"], d["flipped"]) for d in devices), "devices": devices})
-    print(f"The share of answers that may differ on a device, from {len(devices)} that were asked (upper 95% bound of the worst).\n")
+    write_json(
+        TOLERANCE,
+        {"tolerance": max(tolerance(d["asked"], d["flipped"]) for d in devices), "devices": devices},
+    )
+    print(
+        f"The share of answers that may differ on a device, from {len(devices)} that were asked (upper 95% bound of the worst).\n"
+    )
     print("| device | asked | differ | may differ |\n| --- | ---: | ---: | ---: |")
     for d in devices:
-        print(f"| {d['system']} | {d['asked']} | {d['flipped']} | {tolerance(d['asked'], d['flipped']):.2f} |")
-    print("\nRead it before you merge: a device where many answers differ has another model, not another arithmetic.")
+        print(
+            f"| {d['system']} | {d['asked']} | {d['flipped']} | {tolerance(d['asked'], d['flipped']):.2f} |"
+        )
+    print(
+        "\nRead it before you merge: a device where many answers differ has another model, not another arithmetic."
+    )
 
 
 if __name__ == "__main__":

@@ -46,11 +46,17 @@ def to_run(stale: set[str], missing: set[str]) -> dict[str, float]:
 
 
 def remote() -> bool:
-    return bool(subprocess.run([sys.executable, "-m", "dvc", "remote", "list"], capture_output=True, text=True, check=False).stdout.strip())
+    return bool(
+        subprocess.run(
+            [sys.executable, "-m", "dvc", "remote", "list"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+    )
 
 
 def unreadable() -> str:
-    """Why the DVC remote cannot be read; empty if it can. Asked once: DVC itself would wait for each folder anew, half a minute at a time."""
+    """Why the DVC remote cannot be read; empty if it can. Asked once: DVC itself would wait for each folder
+    anew, half a minute at a time.
+    """
     from dvc.repo import Repo
 
     with Repo() as repo:
@@ -63,7 +69,8 @@ def unreadable() -> str:
 
 
 def pull() -> str | None:
-    """Take from cache and remote what is there. Why the remote was not read; empty: it was; None: it was not asked.
+    """Take from cache and remote what is there. Why the remote was not read; empty: it was; None: it was not
+    asked.
 
     One that is down or that this run may not read costs minutes, not the run.
     """
@@ -80,7 +87,9 @@ def pull() -> str | None:
 
 def push() -> None:
     if not remote():
-        print("no DVC remote: data and models stay here (`dvc remote add --default storage s3://…` gives one)")
+        print(
+            "no DVC remote: data and models stay here (`dvc remote add --default storage s3://…` gives one)"
+        )
         return
     why = unreadable()
     if not why and try_dvc("push"):
@@ -93,12 +102,18 @@ def push() -> None:
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--budget", type=float, help="minutes")
     parser.add_argument("--run", action="store_true", help="pull, then run what is left")
     parser.add_argument("--pull", action="store_true", help="only pull")
-    parser.add_argument("--push", action="store_true", help="push outputs to the DVC remote, where there is one")
-    parser.add_argument("--locked", action="store_true", help="only say whether dvc.lock fits the files; exits 2 if not")
+    parser.add_argument(
+        "--push", action="store_true", help="push outputs to the DVC remote, where there is one"
+    )
+    parser.add_argument(
+        "--locked", action="store_true", help="only say whether dvc.lock fits the files; exits 2 if not"
+    )
     arguments = parser.parse_args()
 
     if arguments.push:
@@ -123,7 +138,9 @@ def main() -> None:
     plan = to_run(set(stale), missing)
     total = sum(plan.values())
     for name, minutes in plan.items():
-        print(f"{name:24s}{minutes:6.1f} min  {'; '.join(stale.get(name, [])) or 'follows, or its output is not here'}")
+        print(
+            f"{name:24s}{minutes:6.1f} min  {'; '.join(stale.get(name, [])) or 'follows, or its output is not here'}"
+        )
     print(f"to run: {len(plan)} stages, about {total:.0f} minutes on two cores")
     forgotten = ""
     if unread == "" and missing - set(stale):

@@ -1,4 +1,5 @@
-"""The sealed package: the bytes that were judged, the facts that they were judged by, and the lock that says what they were made from.
+"""The sealed package: the bytes that were judged, the facts that they were judged by, and the lock that says
+what they were made from.
 
 `python -m slm.ci.seal` with one of:
 
@@ -22,7 +23,16 @@ from slm.config.params import load_params
 from slm.dvc_cli import dvc_status, out_of_lock
 from slm.errors import UserError, stage
 from slm.export.packaging import archive, with_waivers
-from slm.files import folder_mb, folder_sha256, read_json, replacing, sha256_file, weights_sha256, write_json, write_text
+from slm.files import (
+    folder_mb,
+    folder_sha256,
+    read_json,
+    replacing,
+    sha256_file,
+    weights_sha256,
+    write_json,
+    write_text,
+)
 from slm.git import git
 from slm.verdict.released import SEAL, SEALED, read_seal
 from slm.verdict.rows import waivers_of
@@ -32,7 +42,9 @@ FIGURES = ("score", "score_low", "score_high", "n", "valid_rate", "request_ms_p5
 
 
 def reference_of(shipped: str) -> Path | None:
-    """The rung that a device times beside the package: times of two machines are never compared, but their ratios can be."""
+    """The rung that a device times beside the package: times of two machines are never compared, but their
+    ratios can be.
+    """
     folder = Path("models") / ("int4" if shipped == "int8" else "int8")
     return folder if folder.exists() and folder_mb(folder) < LARGEST_REFERENCE_MB else None
 
@@ -57,7 +69,11 @@ def pack() -> None:
         shutil.copyfile("dvc.lock", folder / "dvc.lock")
         facts = Path(scratch) / "facts"
         for part in ("reports", "predictions"):
-            shutil.copytree(part, facts / part, ignore=shutil.ignore_patterns("report.html", "verdict.*", "plots", "seeds*"))
+            shutil.copytree(
+                part,
+                facts / part,
+                ignore=shutil.ignore_patterns("report.html", "verdict.*", "plots", "seeds*"),
+            )
         archive(facts, folder / "facts.tar.gz")
         reference = reference_of(shipped)
         if reference:
@@ -73,17 +89,22 @@ def pack() -> None:
                 "weights_sha256": weights_sha256(Path("dist") / name / "model"),
                 "folder_sha256": folder_sha256(Path("dist") / name / "model"),
                 "figures": {k: row[k] for k in FIGURES},
-                "reference": other and {"rung": other["name"], "share": row["request_ms_p50"] / other["request_ms_p50"]},
+                "reference": other
+                and {"rung": other["name"], "share": row["request_ms_p50"] / other["request_ms_p50"]},
                 "files": {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.name != SEAL},
             },
         )
     if subprocess.run(["git", "diff", "--quiet", "--", "dvc.lock"], check=False).returncode:
-        print("dvc.lock of this commit names other bytes: these were made again here. They are sealed with the lock that made them")
+        print(
+            "dvc.lock of this commit names other bytes: these were made again here. They are sealed with the lock that made them"
+        )
     print(f"{SEALED}: sealed {name} ({read_json(SEALED / SEAL)['folder_sha256'][:12]})")
 
 
 def open_seal(folder: Path, checkout: Path) -> None:
-    """Put the sealed bytes in place. DVC then holds every byte, and every input that they were made from, against the sealed lock."""
+    """Put the sealed bytes in place. DVC then holds every byte, and every input that they were made from,
+    against the sealed lock.
+    """
     seal = read_seal(folder)
     shutil.copyfile(folder / "dvc.lock", checkout / "dvc.lock")
     with replacing(checkout / "dist") as dist:
@@ -97,14 +118,18 @@ def open_seal(folder: Path, checkout: Path) -> None:
             with replacing(checkout / part) as target:
                 shutil.copytree(Path(scratch) / "facts" / part, target)
     for stage_name, why in out_of_lock(dvc_status(checkout)).items():
-        raise UserError(f"the sealed bytes were not made from what this commit holds: {stage_name}: {'; '.join(why)}")
+        raise UserError(
+            f"the sealed bytes were not made from what this commit holds: {stage_name}: {'; '.join(why)}"
+        )
 
 
 def papers() -> None:
     """What a release shows beside the sealed files; its card names the waivers that the verdict rests on."""
     verdict = Path("reports/verdict.json")
     if not verdict.exists():
-        raise UserError(f"{verdict}: no such file; run `make gate` first, the release's card says which gates were waived")
+        raise UserError(
+            f"{verdict}: no such file; run `make gate` first, the release's card says which gates were waived"
+        )
     (source,) = (p for p in Path("dist").iterdir() if p.is_dir())
     with replacing(Path("release")) as folder:
         folder.mkdir()
@@ -115,7 +140,9 @@ def papers() -> None:
 
 
 def verify(tag: str) -> None:
-    """Fetch what a release holds, and refuse a byte that is not the sealed one or was not made from the tagged commit."""
+    """Fetch what a release holds, and refuse a byte that is not the sealed one or was not made from the
+    tagged commit.
+    """
     folder = Path("released") / tag
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -129,14 +156,18 @@ def verify(tag: str) -> None:
         open_seal(folder, clone)
     print(f"{folder}: every byte is as it was sealed, and made from what {tag} holds")
     if shutil.which("gh"):
-        subprocess.run(["gh", "attestation", "verify", str(folder / SEAL), "--repo", github.repository()], check=True)
+        subprocess.run(
+            ["gh", "attestation", "verify", str(folder / SEAL), "--repo", github.repository()], check=True
+        )
     else:
         print("its attestation was not checked: that needs GitHub's command line tool, gh")
 
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("pack")
     commands.add_parser("papers")

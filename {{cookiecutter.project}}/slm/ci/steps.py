@@ -53,8 +53,16 @@ def run_url() -> str:
 
 
 def pending() -> None:
-    """Whatever a pull request's own workflows call themselves, `model-verdict` exists from now on, and waits for the judge."""
-    github.set_status(event()["pull_request"]["head"]["sha"], "pending", CONTEXT, "Waits for pr.yml, then for the judge", run_url())
+    """Whatever a pull request's own workflows call themselves, `model-verdict` exists from now on, and waits
+    for the judge.
+    """
+    github.set_status(
+        event()["pull_request"]["head"]["sha"],
+        "pending",
+        CONTEXT,
+        "Waits for pr.yml, then for the judge",
+        run_url(),
+    )
 
 
 def find() -> None:
@@ -62,7 +70,9 @@ def find() -> None:
     pull = github.pull_of(run)
     VERDICT.mkdir(exist_ok=True)
     if pull is None:
-        print("no open pull request has this commit as its head (it was pushed over, merged or closed): nothing to judge")
+        print(
+            "no open pull request has this commit as its head (it was pushed over, merged or closed): nothing to judge"
+        )
         output(number="")
         return
     git("fetch", "--quiet", "--no-tags", "origin", f"refs/pull/{pull['number']}/head")
@@ -79,17 +89,23 @@ def candidate() -> None:
     run = event()["workflow_run"]
     found = [
         a
-        for a in github.pages(f"repos/{github.repository()}/actions/runs/{int(run['id'])}/artifacts", "artifacts")
+        for a in github.pages(
+            f"repos/{github.repository()}/actions/runs/{int(run['id'])}/artifacts", "artifacts"
+        )
         if a["name"] == "candidate"
     ]
     if not found:
-        output(problem=f"the checks of this pull request ended with {run['conclusion']!r} and made no package")
+        output(
+            problem=f"the checks of this pull request ended with {run['conclusion']!r} and made no package"
+        )
         return
     archive = Path("candidate.zip")
     try:
         newest = max(found, key=lambda a: a["id"])  # a job that was run again leaves another
         if newest["size_in_bytes"] > limit * 1e6:
-            raise UserError(f"the package is larger than {limit:g} MB; it is not taken (variable CANDIDATE_LIMIT_MB)")
+            raise UserError(
+                f"the package is larger than {limit:g} MB; it is not taken (variable CANDIDATE_LIMIT_MB)"
+            )
         address = f"repos/{github.repository()}/actions/artifacts/{int(newest['id'])}/zip"
         github.download(address, archive, limit, accept="application/vnd.github+json")
         unpack(archive, CANDIDATE, limit)
@@ -110,11 +126,19 @@ def report() -> None:
     if pull["head"] != head:
         raise UserError("the verdict is of another commit than the one whose checks ran; nothing is reported")
     if not verdict_file.exists():
-        github.set_status(head, "error", CONTEXT, "The judge itself failed: see its run, and start it again", run_url())
+        github.set_status(
+            head, "error", CONTEXT, "The judge itself failed: see its run, and start it again", run_url()
+        )
         sys.exit(1)
     verdict = json.loads(verdict_file.read_text(encoding="utf-8"))
     text = (VERDICT / "comment.md").read_text(encoding="utf-8")
-    github.set_status(head, "success" if verdict["passed"] else "failure", CONTEXT, text.splitlines()[0].lstrip("# "), run_url())
+    github.set_status(
+        head,
+        "success" if verdict["passed"] else "failure",
+        CONTEXT,
+        text.splitlines()[0].lstrip("# "),
+        run_url(),
+    )
     github.upsert_comment(pull["number"], MARKER, f"{text}\n[Run of the judge]({run_url()})\n\n{MARKER}\n")
 
 
@@ -127,7 +151,11 @@ def seal() -> None:
     tag = f"sealed-{content['key']}"
     text = f"The package of {sha}, as it was judged. `release.yml` takes it from here; it may be deleted once another is released."
     github.create_release(tag, sha, tag, text, sorted(SEALED.iterdir()), draft=True)
-    state, words = ("success", "The model passes its gates") if content["passed"] else ("failure", "The model is refused")
+    state, words = (
+        ("success", "The model passes its gates")
+        if content["passed"]
+        else ("failure", "The model is refused")
+    )
     github.set_status(sha, state, CONTEXT, f"{words} ({tag})", run_url())
 
 
@@ -148,22 +176,33 @@ def sealed() -> None:
     for asset in release["assets"]:
         if Path(asset["name"]).name != asset["name"]:
             raise UserError(f"{tag}: asset {asset['name']!r} has a path for a name")
-        github.download(f"repos/{github.repository()}/releases/assets/{int(asset['id'])}", SEALED / asset["name"], 20_000)
+        github.download(
+            f"repos/{github.repository()}/releases/assets/{int(asset['id'])}", SEALED / asset["name"], 20_000
+        )
         print(f"{asset['name']}: {asset['size'] / 1e6:.1f} MB")
 
 
 def publish(tag: str) -> None:
     sha = os.environ["GITHUB_SHA"]
     card = Path("release/README.md").read_text(encoding="utf-8")
-    assets = [*sorted(SEALED.iterdir()), *(p for p in sorted(Path("release").iterdir()) if p.name != "README.md")]
+    assets = [
+        *sorted(SEALED.iterdir()),
+        *(p for p in sorted(Path("release").iterdir()) if p.name != "README.md"),
+    ]
     github.create_release(tag, sha, tag, card, assets, draft=False)
     print(f"released {tag}")
 
 
 def announce(tag: str) -> None:
-    """Name a release in released.json by pull request, on top of an entry that still waits in one: none is lost, none taken back."""
+    """Name a release in released.json by pull request, on top of an entry that still waits in one: none is
+    lost, none taken back.
+    """
     entry = released.RELEASED
-    seen, pull, text = branch_tip(WAITING), github.open_pull_of(WAITING), Path("release/README.md").read_text(encoding="utf-8")
+    seen, pull, text = (
+        branch_tip(WAITING),
+        github.open_pull_of(WAITING),
+        Path("release/README.md").read_text(encoding="utf-8"),
+    )
     if seen and pull:
         git("fetch", "--quiet", "--no-tags", "origin", f"refs/heads/{WAITING}")
         git("checkout", "--quiet", "FETCH_HEAD", "--", str(entry))
@@ -186,9 +225,11 @@ def branch_tip(branch: str) -> str:
 
 
 def propose(branch: str, title: str, text: str, files: list[str], seen: str) -> None:
-    """Commit the named files on a branch from here and open or update its pull request; no change, no pull request.
+    """Commit the named files on a branch from here and open or update its pull request; no change, no pull
+    request.
 
-    seen: the branch's commit that this was made with in mind; if another run has moved it since, nothing is pushed.
+    seen: the branch's commit that this was made with in mind; if another run has moved it since, nothing is
+    pushed.
     """
     base = os.environ.get("DEFAULT_BRANCH") or "main"
     git("add", "--", *files)
@@ -196,17 +237,28 @@ def propose(branch: str, title: str, text: str, files: list[str], seen: str) -> 
         print("nothing changed: no pull request")
         return
     git("switch", "--quiet", "--force-create", branch)
-    identity = ["-c", "user.name=github-actions[bot]", "-c", "user.email=41898282+github-actions[bot]@users.noreply.github.com"]
+    identity = [
+        "-c",
+        "user.name=github-actions[bot]",
+        "-c",
+        "user.email=41898282+github-actions[bot]@users.noreply.github.com",
+    ]
     git(*identity, "commit", "--quiet", "--message", title)
     try:
-        git("push", "--quiet", f"--force-with-lease=refs/heads/{branch}:{seen}", "origin", f"HEAD:refs/heads/{branch}")
+        git(
+            "push",
+            "--quiet",
+            f"--force-with-lease=refs/heads/{branch}:{seen}",
+            "origin",
+            f"HEAD:refs/heads/{branch}",
+        )
     except UserError as error:
-        raise UserError(f"{error}; if another run moved the branch {branch} meanwhile, run this job again: it goes on from there") from None
+        raise UserError(
+            f"{error}; if another run moved the branch {branch} meanwhile, run this job again: it goes on from there"
+        ) from None
     text += f"\n[The run that made it]({run_url()})\n"
     if not os.environ.get("HAS_BOT_TOKEN"):
-        text += (
-            "\nOpened with the workflow's own token: GitHub starts its checks once a person approves them here, or closes and reopens it.\n"
-        )
+        text += "\nOpened with the workflow's own token: GitHub starts its checks once a person approves them here, or closes and reopens it.\n"
     number = github.open_pull(branch, base, title, text)
     output(number=str(number), head=git("rev-parse", "HEAD").strip())
     print(f"pull request #{number}")
@@ -214,9 +266,18 @@ def propose(branch: str, title: str, text: str, files: list[str], seen: str) -> 
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    simple = {"pending": pending, "find": find, "candidate": candidate, "report": report, "seal": seal, "sealed": sealed}
+    simple = {
+        "pending": pending,
+        "find": find,
+        "candidate": candidate,
+        "report": report,
+        "seal": seal,
+        "sealed": sealed,
+    }
     for name in simple:
         commands.add_parser(name)
     for name in ("publish", "announce"):

@@ -33,7 +33,9 @@ class _AsWritten(RoundTripRepresenter):
     """`null` stays a word, so that only those lines change that say something else."""
 
 
-_AsWritten.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
+_AsWritten.add_representer(
+    type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
+)
 
 
 def edit(change: Callable[[Any], None], path: Path = PARAMS) -> None:

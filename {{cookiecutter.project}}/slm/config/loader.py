@@ -32,7 +32,9 @@ def parse_yaml(text: str, path: str, model: type[Model], context: dict[str, Any]
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}; mend the line") from None
+        raise UserError(
+            f"{path}{line}: not YAML: {getattr(error, 'problem', error)}; mend the line"
+        ) from None
     try:
         return model.model_validate(tree, context=context)
     except ValidationError as error:

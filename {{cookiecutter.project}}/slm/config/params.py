@@ -46,10 +46,18 @@ class Models(Strict):
     student: OwnStudent | None = Field(
         None, description="a model of the hub that the student starts from; null: none, the teacher's layers"
     )
-    vocabulary: Literal["task", "full"] = Field(description="of teacher and student: the tokens that the task's texts need, or all")
-    phrases: int = Field(ge=0, le=4096, description="merges over the answers' tokens, with vocabulary: task; 0: none")
-    context: int | None = Field(ge=64, description="longest request and answer together, tokens; null: as the base model")
-    layers: int | None = Field(ge=1, description="keep only the first layers of the base model (tests); null: all")
+    vocabulary: Literal["task", "full"] = Field(
+        description="of teacher and student: the tokens that the task's texts need, or all"
+    )
+    phrases: int = Field(
+        ge=0, le=4096, description="merges over the answers' tokens, with vocabulary: task; 0: none"
+    )
+    context: int | None = Field(
+        ge=64, description="longest request and answer together, tokens; null: as the base model"
+    )
+    layers: int | None = Field(
+        ge=1, description="keep only the first layers of the base model (tests); null: all"
+    )
 
 
 class Rounding(Strict):
@@ -68,7 +76,9 @@ class Training(Strict):
         ge=1,
         description="checkpoints without a better score on validation data before training stops; null: all epochs, the last weights",
     )
-    rounding: Rounding | None = Field(None, description="train with weights rounded as the shipped recipe will round them; null: off")
+    rounding: Rounding | None = Field(
+        None, description="train with weights rounded as the shipped recipe will round them; null: off"
+    )
 
 
 class Adapted(Training):
@@ -78,7 +88,9 @@ class Adapted(Training):
     @model_validator(mode="after")
     def whole_weights(self) -> Self:
         if self.rounding and self.method != "full":
-            raise ValueError("rounding needs method: full, because adapters are added to the weights after these were rounded")
+            raise ValueError(
+                "rounding needs method: full, because adapters are added to the weights after these were rounded"
+            )
         return self
 
 
@@ -88,15 +100,21 @@ class Augment(Strict):
         le=100,
         description="of each labelled example (and of each answer of the teacher, for the student), with free text of others; 0: none",
     )
-    by: str | None = Field(description="field of a JSON answer: free text moves between answers that agree in it; null: between all")
+    by: str | None = Field(
+        description="field of a JSON answer: free text moves between answers that agree in it; null: between all"
+    )
 
 
 class Distill(Training):
     layers: int = Field(ge=1, description="layers of the student")
     neurons: int | None = Field(ge=1, description="feed-forward neurons kept in each layer; null: all")
-    probe_examples: int = Field(ge=1, description="validation examples on which a layer's importance is measured")
+    probe_examples: int = Field(
+        ge=1, description="validation examples on which a layer's importance is measured"
+    )
     probe_rounds: int = Field(ge=1, description="importance is measured again after each round of removals")
-    kl_weight: float = Field(ge=0, le=1, description="weight of the teacher's distribution; the rest is cross-entropy")
+    kl_weight: float = Field(
+        ge=0, le=1, description="weight of the teacher's distribution; the rest is cross-entropy"
+    )
 
     @model_validator(mode="after")
     def whole_groups(self) -> Self:
@@ -136,10 +154,18 @@ class Package(Strict):
 
 class Compute(Strict):
     device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="in which training computes; weights are kept in float32")
-    processes: int = Field(ge=1, le=1024, description="that train together, each with its part of every batch")
-    accelerate: str | None = Field(description="a configuration file of Accelerate's for them; null: DDP on this machine")
-    engine: Literal["local", "ray"] = Field("local", description="who generates a model's answers: this process, or a Ray cluster")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="in which training computes; weights are kept in float32"
+    )
+    processes: int = Field(
+        ge=1, le=1024, description="that train together, each with its part of every batch"
+    )
+    accelerate: str | None = Field(
+        description="a configuration file of Accelerate's for them; null: DDP on this machine"
+    )
+    engine: Literal["local", "ray"] = Field(
+        "local", description="who generates a model's answers: this process, or a Ray cluster"
+    )
 
 
 class Params(Strict):

@@ -1,4 +1,6 @@
-"""Knobs of `params.yaml` under synthesize: whom the answers come from, at what price, and what a student must not learn."""
+"""Knobs of `params.yaml` under synthesize: whom the answers come from, at what price, and what a student must
+not learn.
+"""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -24,22 +26,31 @@ class Limits(Strict):
 
 class Endpoint(Strict):
     base_url: str = Field(
-        pattern="^https?://[^/?#@\\s]+(/[^?#@\\s]*)?$", description="no key, user or question mark in it: keys come from the environment"
+        pattern="^https?://[^/?#@\\s]+(/[^?#@\\s]*)?$",
+        description="no key, user or question mark in it: keys come from the environment",
     )
     model: str = Field(min_length=1)
     auth: Literal["key", "entra"] = Field("key", description="a key, or tokens of Entra ID (Azure)")
-    api_key_env: str = Field(pattern="^[A-Z_][A-Z0-9_]*$", description="environment variable that holds the key")
+    api_key_env: str = Field(
+        pattern="^[A-Z_][A-Z0-9_]*$", description="environment variable that holds the key"
+    )
     concurrency: int = Field(ge=1, le=1024, description="requests at once, at most")
     timeout_s: float = Field(gt=0, le=3600, description="for a whole answer")
     attempts: int = Field(ge=1, le=20, description="of one request; being told to slow down (429) is none")
     patience_s: float = Field(gt=0, le=86400, description="how long the endpoint may put all requests off")
     answers: int = Field(ge=1, le=16, description="to each prompt; the one that most agree on is kept")
-    rationale: bool = Field(description="the teacher reasons before it answers; the student learns the answer alone")
+    rationale: bool = Field(
+        description="the teacher reasons before it answers; the student learns the answer alone"
+    )
     response_format: Literal["auto", "json_schema", "json_object", "none"]
-    top_logprobs: int | None = Field(ge=0, le=20, description="alternatives kept for each token; null: no log-probabilities")
+    top_logprobs: int | None = Field(
+        ge=0, le=20, description="alternatives kept for each token; null: no log-probabilities"
+    )
     model_change: Literal["stop", "accept"]
     extra: dict[str, Any] = Field(description="further fields of each request; null takes a field out")
-    license: str | None = Field(None, description="of the answers, as you read the teacher's terms; null: not read")
+    license: str | None = Field(
+        None, description="of the answers, as you read the teacher's terms; null: not read"
+    )
     price: Price
     batch: bool = Field(False, description="ask in batches")
     budget: Limits
@@ -67,19 +78,30 @@ class Filters(Strict):
     secrets: bool
     personal: bool
     longest_answer: int | None = Field(ge=1, description="characters; null: off")
-    words: list[Annotated[str, Field(min_length=1)]] = Field([], description="that stand in neither prompt nor answer; empty: off")
+    words: list[Annotated[str, Field(min_length=1)]] = Field(
+        [], description="that stand in neither prompt nor answer; empty: off"
+    )
     language: str | None = Field(None, pattern="^[a-z]{2,3}$", description="of prompts, ISO 639; null: off")
     confidence: float | None = Field(
-        None, gt=0, le=1, description="least probability of an answer's tokens by the teacher itself, geometric mean; null: off"
+        None,
+        gt=0,
+        le=1,
+        description="least probability of an answer's tokens by the teacher itself, geometric mean; null: off",
     )
     per_class: int | None = Field(None, ge=1, description="most answers of one class; null: off")
     per_tag: int | None = Field(None, ge=1, description="most answers to prompts of one tag; null: off")
-    agreement: float | None = Field(gt=0, le=1, description="least share of several answers that agree; null: off")
-    decontaminate: int | None = Field(ge=3, le=100, description="words in a row shared with a held-out example; null: off")
+    agreement: float | None = Field(
+        gt=0, le=1, description="least share of several answers that agree; null: off"
+    )
+    decontaminate: int | None = Field(
+        ge=3, le=100, description="words in a row shared with a held-out example; null: off"
+    )
     near_duplicates: float | None = Field(
         ge=0.5, le=1, description="overlap of word 3-grams from which a later prompt is dropped; null: off"
     )
-    near_duplicates_among: int = Field(1_000_000, ge=1, le=100_000_000, description="the last so many earlier prompts")
+    near_duplicates_among: int = Field(
+        1_000_000, ge=1, le=100_000_000, description="the last so many earlier prompts"
+    )
     verify: bool = Field(description="the teacher is asked whether its answer is right")
 
 
@@ -91,19 +113,29 @@ class Synthesize(Strict):
     top_k: int = Field(ge=1, le=256, description="log-probabilities stored for each token")
     endpoint: Endpoint
     generate: Generate
-    slice_scores: dict[Slice, Score] = Field(description="of the last student on validation data; empty: not known")
+    slice_scores: dict[Slice, Score] = Field(
+        description="of the last student on validation data; empty: not known"
+    )
     filters: Filters
 
     @model_validator(mode="after")
     def agreement_needs_answers(self) -> Self:
         if self.filters.agreement is not None and (self.teacher == "local" or self.endpoint.answers == 1):
-            raise ValueError("filters.agreement needs teacher: endpoint and endpoint.answers of 2 or more: one answer agrees with itself")
+            raise ValueError(
+                "filters.agreement needs teacher: endpoint and endpoint.answers of 2 or more: one answer agrees with itself"
+            )
         return self
 
     @model_validator(mode="after")
     def confidence_needs_logprobs(self) -> Self:
-        if self.filters.confidence is not None and self.teacher == "endpoint" and self.endpoint.top_logprobs is None:
-            raise ValueError("filters.confidence needs endpoint.top_logprobs (0 is enough): else nobody knows how sure the teacher was")
+        if (
+            self.filters.confidence is not None
+            and self.teacher == "endpoint"
+            and self.endpoint.top_logprobs is None
+        ):
+            raise ValueError(
+                "filters.confidence needs endpoint.top_logprobs (0 is enough): else nobody knows how sure the teacher was"
+            )
         return self
 
     @model_validator(mode="after")

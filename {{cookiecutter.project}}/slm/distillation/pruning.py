@@ -1,4 +1,6 @@
-"""Which layers of the teacher, and which of their feed-forward neurons, the student keeps: by what each is worth on validation data."""
+"""Which layers of the teacher, and which of their feed-forward neurons, the student keeps: by what each is
+worth on validation data.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +22,9 @@ def check_family(model: PreTrainedModel, name: str) -> None:
         UserError: this model's are others.
     """
     layer = next(iter(getattr(getattr(model, "model", None), "layers", [])), None)
-    parts = [getattr(getattr(layer, "mlp", None), part, None) for part in ("gate_proj", "up_proj", "down_proj")]
+    parts = [
+        getattr(getattr(layer, "mlp", None), part, None) for part in ("gate_proj", "up_proj", "down_proj")
+    ]
     if not hasattr(layer, "self_attn") or not all(isinstance(part, nn.Linear) for part in parts):
         raise UserError(
             f"{name}: the layers of {type(model).__name__} are not built as Llama's are (self_attn, mlp.gate_proj, up_proj, down_proj); "
@@ -32,7 +36,12 @@ def check_family(model: PreTrainedModel, name: str) -> None:
 def loss_of(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> float:
     """Cross-entropy of an answer token, in nats."""
     keep = batch["labels"].shape[1] + 1
-    out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=keep, use_cache=False)
+    out = model(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        logits_to_keep=keep,
+        use_cache=False,
+    )
     return answer_loss(out.logits[:, :-1], batch, 0.0).item()
 
 
@@ -57,8 +66,11 @@ def _inputs_of(layers: list[nn.Module], run: Callable[[], float]) -> list[torch.
     return seen
 
 
-def choose_layers(model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: int, rounds: int) -> tuple[list[int], list[dict[str, Any]]]:
-    """Remove, in `rounds` rounds, the layers whose absence raises the loss least, measuring again after each round.
+def choose_layers(
+    model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: int, rounds: int
+) -> tuple[list[int], list[dict[str, Any]]]:
+    """Remove, in `rounds` rounds, the layers whose absence raises the loss least, measuring again after each
+    round.
 
     Iterating is after IteRABRe, arXiv 2503.06291.
 
@@ -72,7 +84,9 @@ def choose_layers(model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: 
     model.eval()
 
     def loss_from(first: int, given: torch.Tensor | None = None) -> float:
-        """With the kept layers from `first` on; all keep their places, by which some families say what a layer attends to."""
+        """With the kept layers from `first` on; all keep their places, by which some families say what a
+        layer attends to.
+        """
         places = [layer if i in kept and i >= first else _Instead() for i, layer in enumerate(layers)]
         if given is not None:
             places[first - 1] = _Instead(given)
@@ -83,9 +97,12 @@ def choose_layers(model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: 
         quota = remove // rounds + (number < remove % rounds)
         if quota == 0:
             continue
-        inputs = _inputs_of([layers[i] for i in kept], lambda: loss_from(0))  # the layers before the one left out need not compute again
+        # the layers before the one left out need not compute again
+        inputs = _inputs_of([layers[i] for i in kept], lambda: loss_from(0))
         losses = {}
-        for layer, given in zip(track(kept, f"importance, round {number + 1} of {rounds}"), inputs, strict=True):
+        for layer, given in zip(
+            track(kept, f"importance, round {number + 1} of {rounds}"), inputs, strict=True
+        ):
             losses[layer] = loss_from(layer + 1, given)
             rows.append({"round": number + 1, "layer": layer, "loss": losses[layer]})
         removed = sorted(losses, key=lambda i: losses[i])[:quota]
@@ -105,16 +122,26 @@ def keep_layers(model: PreTrainedModel, kept: list[int]) -> None:
             setattr(model.config, name, [of_each[i] for i in kept])
 
 
-def _heard(model: PreTrainedModel, batch: dict[str, torch.Tensor], outputs: list[nn.Linear]) -> list[torch.Tensor]:
-    """How much each input of these linear layers says, [inputs] of each: its mean size on real tokens times the norm of its outgoing weights."""
+def _heard(
+    model: PreTrainedModel, batch: dict[str, torch.Tensor], outputs: list[nn.Linear]
+) -> list[torch.Tensor]:
+    """How much each input of these linear layers says, [inputs] of each: its mean size on real tokens times
+    the norm of its outgoing weights.
+    """
     seen, said = batch["attention_mask"].bool(), {}
 
     def listen(out: nn.Linear) -> Any:
         return lambda _, inputs: said.update({out: inputs[0][seen].abs().mean(0) * out.weight.norm(dim=0)})
 
     hooks = [out.register_forward_pre_hook(listen(out)) for out in outputs]
-    with torch.no_grad():  # no inference mode: a parameter that was made in it can be trained, but takes no checkpoint
-        model.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=1, use_cache=False)
+    # no inference mode: a parameter that was made in it can be trained, but takes no checkpoint
+    with torch.no_grad():
+        model.eval()(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            logits_to_keep=1,
+            use_cache=False,
+        )
     for hook in hooks:
         hook.remove()
     return [said[out] for out in outputs]
@@ -131,8 +158,9 @@ def _keep_inputs(linear: nn.Linear, kept: torch.Tensor) -> None:
 
 
 def keep_neurons(model: PreTrainedModel, batch: dict[str, torch.Tensor], keep: int) -> None:
-    """Leave the `keep` feed-forward neurons of each layer that say most, in place: the activation-based width pruning of
-    Minitron (arXiv 2407.14679), with the size of the outgoing weights."""
+    """Leave the `keep` feed-forward neurons of each layer that say most, in place: the activation-based width
+    pruning of Minitron (arXiv 2407.14679), with the size of the outgoing weights.
+    """
     parts = [layer.mlp for layer in model.model.layers]
     for mlp, values in zip(parts, _heard(model, batch, [mlp.down_proj for mlp in parts]), strict=True):
         kept = values.topk(keep).indices.sort().values

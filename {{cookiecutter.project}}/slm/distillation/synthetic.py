@@ -12,20 +12,30 @@ from slm.task.records import Record
 
 
 def read_synthetic(records: Path, logprobs: Path) -> list[tuple[Record, np.ndarray, np.ndarray]]:
-    """Kept records, each with the teacher's top-k ids and log-probabilities, [answer tokens, k] (0 tokens: not known)."""
+    """Kept records, each with the teacher's top-k ids and log-probabilities, [answer tokens, k] (0 tokens:
+    not known).
+    """
     rows = read_jsonl(records)
     with np.load(logprobs) as stored:
         ids, values, lengths = stored["ids"], stored["logprobs"].astype(np.float32), stored["lengths"]
     starts = np.concatenate([[0], np.cumsum(lengths)])
     return [
-        (Record(row["id"], row["messages"]), ids[starts[i] : starts[i + 1]], values[starts[i] : starts[i + 1]])
+        (
+            Record(row["id"], row["messages"]),
+            ids[starts[i] : starts[i + 1]],
+            values[starts[i] : starts[i + 1]],
+        )
         for i, row in enumerate(rows)
         if row["dropped"] is None
     ]
 
 
-def encode_synthetic(tokenizer: PreTrainedTokenizerBase, record: Record, ids: np.ndarray, logprobs: np.ndarray) -> dict[str, Any]:
-    """A training example, with the teacher's distribution where student and teacher cut the answer into the same tokens."""
+def encode_synthetic(
+    tokenizer: PreTrainedTokenizerBase, record: Record, ids: np.ndarray, logprobs: np.ndarray
+) -> dict[str, Any]:
+    """A training example, with the teacher's distribution where student and teacher cut the answer into the
+    same tokens.
+    """
     example = encode_example(tokenizer, record)
     if len(ids) == 0 or len(ids) != len(example["answer_ids"]):
         return example

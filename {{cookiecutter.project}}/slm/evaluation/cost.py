@@ -1,10 +1,12 @@
-"""Time and memory of several models side by side: fresh processes, interleaved in rounds, on one machine in one run.
+"""Time and memory of several models side by side: fresh processes, interleaved in rounds, on one machine in
+one run.
 
-A machine that is busy with something else can slow one model in one round, and the ratio of two models then says more of the machine
-than of them. So the rounds must agree: in each round every model's median time is divided by the first model's; over the rounds, the
-largest of a model's ratios may be at most 1.5 times its smallest. If they do not agree, all rounds are run again, twice at most,
-and only the last set is kept, so that nobody picks the luckiest. Whether that one agrees is stated with its ratios (`agreed`,
-`ratios`), and the gate "rounds agree" judges it: a busy machine must not break the pipeline. One round always agrees.
+A machine that is busy with something else can slow one model in one round, and the ratio of two models then
+says more of the machine than of them. So the rounds must agree: in each round every model's median time is
+divided by the first model's; over the rounds, the largest of a model's ratios may be at most 1.5 times its
+smallest. If they do not agree, all rounds are run again, twice at most, and only the last set is kept, so
+that nobody picks the luckiest. Whether that one agrees is stated with its ratios (`agreed`, `ratios`), and
+the gate "rounds agree" judges it: a busy machine must not break the pipeline. One round always agrees.
 """
 
 import json
@@ -30,11 +32,15 @@ Row = dict[str, Any]
 
 
 def side_by_side(folders: dict[str, Path], prompts: list[list[dict[str, str]]], settings: Measure) -> Row:
-    """Each model's `figures` by number of threads ({"int4": {"1": {…}, "2": {…}}}), whether the rounds `agreed`, their `ratios`, `attempts`."""
+    """Each model's `figures` by number of threads ({"int4": {"1": {…}, "2": {…}}}), whether the rounds
+    `agreed`, their `ratios`, `attempts`.
+    """
     first = str(settings.threads[0])
     for attempt in range(ATTEMPTS):
         measured = one_set(folders, prompts, settings)
-        ratios = ratios_by_round({name: by_threads[first]["request_ms_p50_by_round"] for name, by_threads in measured.items()})
+        ratios = ratios_by_round(
+            {name: by_threads[first]["request_ms_p50_by_round"] for name, by_threads in measured.items()}
+        )
         agreed, attempts = agree(ratios), attempt + 1
         if agreed:
             break
@@ -55,25 +61,44 @@ def agree(ratios: dict[str, list[float]]) -> bool:
     return all(spread(r) <= SPREAD for r in ratios.values())
 
 
-def one_set(folders: dict[str, Path], prompts: list[list[dict[str, str]]], settings: Measure) -> dict[str, dict[str, Row]]:
-    """All rounds once. Every round asks every model once, so that a slow minute of the machine slows them all. The first thread count
-    is measured in every round, the others in the first.
+def one_set(
+    folders: dict[str, Path], prompts: list[list[dict[str, str]]], settings: Measure
+) -> dict[str, dict[str, Row]]:
+    """All rounds once. Every round asks every model once, so that a slow minute of the machine slows them
+    all. The first thread count is measured in every round, the others in the first.
     """
-    plan = [(r, t, name) for r in range(settings.rounds) for t in settings.threads[: None if r == 0 else 1] for name in folders]
+    plan = [
+        (r, t, name)
+        for r in range(settings.rounds)
+        for t in settings.threads[: None if r == 0 else 1]
+        for name in folders
+    ]
     runs: dict[tuple[str, int], list[Row]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "prompts.json"
         write_json(path, prompts)
         for _, threads, name in track(plan, "measure"):
-            runs.setdefault((name, threads), []).append(run_once(folders[name], path, threads, settings.max_new_tokens))
+            runs.setdefault((name, threads), []).append(
+                run_once(folders[name], path, threads, settings.max_new_tokens)
+            )
     return {name: {str(t): figures(runs[name, t]) for t in settings.threads} for name in folders}
 
 
 def run_once(folder: Path, prompts: Path, threads: int, max_new_tokens: int) -> Row:
-    command = [sys.executable, "-m", "slm.evaluation.cost_worker", str(folder), str(prompts), "--threads", str(threads)]
+    command = [
+        sys.executable,
+        "-m",
+        "slm.evaluation.cost_worker",
+        str(folder),
+        str(prompts),
+        "--threads",
+        str(threads),
+    ]
     command += ["--max-new-tokens", str(max_new_tokens)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode:
         raise UserError(f"{folder}: cannot be measured: {done.stderr.strip().splitlines()[-1:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -92,7 +117,9 @@ def figures(runs: list[Row]) -> Row:
         "answer_tokens": float(np.mean([r["answer_tokens"] for r in requests])),
         "rss_mb": float(np.median([run["rss_mb"] for run in runs])),
         "request_ms": [[r["request_ms"] for r in run["requests"]] for run in runs],
-        "request_ms_p50_by_round": [float(np.median([r["request_ms"] for r in run["requests"]])) for run in runs],
+        "request_ms_p50_by_round": [
+            float(np.median([r["request_ms"] for r in run["requests"]])) for run in runs
+        ],
     }
 
 

@@ -45,7 +45,12 @@ def main() -> None:
     requests = []
     for ids in prompts:
         reply = runtime.ask(ids, arguments.max_new_tokens)
-        row = {"prompt_tokens": len(ids), "answer_tokens": len(reply.token_ids), "ttft_ms": reply.ttft_ms, "request_ms": reply.request_ms}
+        row = {
+            "prompt_tokens": len(ids),
+            "answer_tokens": len(reply.token_ids),
+            "ttft_ms": reply.ttft_ms,
+            "request_ms": reply.request_ms,
+        }
         requests.append(row)
     print(json.dumps({"threads": arguments.threads, "rss_mb": peak_rss_mb() - before, "requests": requests}))
 

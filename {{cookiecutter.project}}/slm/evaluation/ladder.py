@@ -6,7 +6,16 @@ from typing import Any
 from slm.files import read_json
 
 RUNGS = ("teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4")
-QUALITY = ("weights_sha256", "folder_sha256", "n", "score", "score_low", "score_high", "field_f1", "valid_rate")
+QUALITY = (
+    "weights_sha256",
+    "folder_sha256",
+    "n",
+    "score",
+    "score_low",
+    "score_high",
+    "field_f1",
+    "valid_rate",
+)
 # Beside the score, where the task's kind has them.
 BESIDE = ("macro_f1", "exact_match", "token_f1", "rouge_l", "chrf", "bleu")
 COST = ("ttft_ms_p50", "request_ms_p50", "request_ms_p95", "decode_tokens_per_s", "rss_mb")
@@ -52,7 +61,11 @@ def table(ladder: dict[str, Any]) -> list[list[str]]:
     rows = [["rung", "score", "95%", "n", "valid", "ms", "time", "RSS MB", "weights MB", "size"]]
     teacher = ladder["rungs"][0]
     for r in ladder["rungs"]:
-        time = r["request_ms_p50"] / teacher["request_ms_p50"] if r["request_ms_p50"] and teacher["request_ms_p50"] else None
+        time = (
+            r["request_ms_p50"] / teacher["request_ms_p50"]
+            if r["request_ms_p50"] and teacher["request_ms_p50"]
+            else None
+        )
         size = r["weights_mb"] / teacher["weights_mb"] if r["weights_mb"] and teacher["weights_mb"] else None
         rows.append(
             [

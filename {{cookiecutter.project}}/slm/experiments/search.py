@@ -1,11 +1,13 @@
-"""Better parameters for the student, searched by Optuna and chosen on validation data: the test set is in no trial's copy.
+"""Better parameters for the student, searched by Optuna and chosen on validation data: the test set is in no
+trial's copy.
 
     python -m slm.experiments.search --trials 20     goes on until the study has 20 trials; stopped or killed, the same command goes on
     python -m slm.experiments.search                 what has been found so far
     python -m slm.experiments.search --apply         writes the best trial's parameters into params.yaml; `git diff` shows them
 
-A trial is a copy of this checkout with other parameters, in which the stages `distill` and `finetune` run, and whose student then answers the validation
-set. With `--storage`, the address of a database that Optuna knows, many machines with the same commit and data share one study.
+A trial is a copy of this checkout with other parameters, in which the stages `distill` and `finetune` run,
+and whose student then answers the validation set. With `--storage`, the address of a database that Optuna
+knows, many machines with the same commit and data share one study.
 """
 
 import argparse
@@ -35,30 +37,44 @@ from slm.task.records import TASK, prediction, read_records
 
 WORK, SPACE, TEST = Path(".cache/search"), Path("search.yaml"), TASK / "test.jsonl"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-# A machine whose trial has shown no life for this long is taken for dead, and its trial begins again elsewhere.
+# A machine whose trial has shown no life for this long is taken for dead, and its trial begins again
+# elsewhere.
 HEARTBEAT_S, DEAD_S = 20, 120
-# Whole trials before the median says anything; trials that fail in a row before it is the project that is broken.
+# Whole trials before the median says anything; trials that fail in a row before it is the project that is
+# broken.
 STARTUP, BREAKER = 3, 3
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # heartbeats, since 2021
 AGAIN = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
 
 
 def made_from(root: Path, space: Space) -> str:
-    """Names all that a trial's score depends on but what is searched: trials that differ in it are never compared."""
+    """Names all that a trial's score depends on but what is searched: trials that differ in it are never
+    compared.
+    """
     lock = YAML(typ="safe").load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
     stages = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     params = load_params(root / "params.yaml").model_dump()
     for name in space.parameters:
         merge(params, nested({name: None}))
     given = {out["path"]: out["md5"] for name in GIVEN for out in lock[name]["outs"]}
-    deps = {path for name in STAGES for path in stages[name]["deps"] if path not in given and not path.startswith("models/")}
-    knobs = {name: value_of(params, name) for name in {"evaluate.max_new_tokens", *(p for s in STAGES for p in stages[s]["params"])}}
+    deps = {
+        path
+        for name in STAGES
+        for path in stages[name]["deps"]
+        if path not in given and not path.startswith("models/")
+    }
+    knobs = {
+        name: value_of(params, name)
+        for name in {"evaluate.max_new_tokens", *(p for s in STAGES for p in stages[s]["params"])}
+    }
     files = {path: sha256_file(root / path) for path in sorted(deps)}
     return sha256_json([given, files, knobs, space.model_dump()])[:16]
 
 
 def validation_score(folder: Path) -> dict[str, Any]:
-    """How the copy's student answers the validation set: score with its 95% interval, and millions of parameters."""
+    """How the copy's student answers the validation set: score with its 95% interval, and millions of
+    parameters.
+    """
     from slm.modeling.checkpoints import load_model, load_tokenizer, parameters_m
     from slm.modeling.encoding import encode_prompt
     from slm.modeling.generation import generate
@@ -70,9 +86,13 @@ def validation_score(folder: Path) -> dict[str, Any]:
     student = folder / "models" / "finetuned"
     tokenizer, model = load_tokenizer(student), load_model(student, params)
     prompts = [encode_prompt(tokenizer, r.prompt) for r in records]
-    answers = dict(generate(model, tokenizer, prompts, params.evaluate.batch_size, params.evaluate.max_new_tokens))
+    answers = dict(
+        generate(model, tokenizer, prompts, params.evaluate.batch_size, params.evaluate.max_new_tokens)
+    )
     facts = summarise(task, [prediction(r, answers[i].text, answers[i].cut) for i, r in enumerate(records)])
-    return {name: facts[name] for name in ("score", "score_low", "score_high")} | {"parameters_m": parameters_m(model)}
+    return {name: facts[name] for name in ("score", "score_low", "score_high")} | {
+        "parameters_m": parameters_m(model)
+    }
 
 
 class Search:
@@ -89,42 +109,69 @@ class Search:
         # One that was killed goes on where it was, if it was on this machine.
         first = RetryHeartbeatStaleTrialCallback.retried_trial_number(mine)
         try:
-            return self.climb(trial, knobs, WORK / self.key / str(trial.number if first is None else first), mine.intermediate_values)
+            return self.climb(
+                trial,
+                knobs,
+                WORK / self.key / str(trial.number if first is None else first),
+                mine.intermediate_values,
+            )
         except KeyboardInterrupt:  # Optuna calls it failed: it begins again
             AGAIN(trial.study, trial.study.get_trials()[trial.number])
             raise
 
     def climb(self, trial: Trial, knobs: dict[str, Any], folder: Path, climbed: dict[int, float]) -> float:
         # As it is written there, 2 and not 2.0: DVC knows what has been made with it.
-        epochs = knobs.get("distill.epochs", YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))["distill"]["epochs"])
+        epochs = knobs.get(
+            "distill.epochs", YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))["distill"]["epochs"]
+        )
         copy(folder, nested(knobs), without=TEST)
         rewrite(nested({**knobs, "distill.epochs": epochs}), folder / "params.yaml")
         if made_from(folder, self.space) != self.key:
             shutil.rmtree(folder)
-            raise UserError("the project's files have changed since this search began: start it again, as a search of its own")
+            raise UserError(
+                "the project's files have changed since this search began: start it again, as a search of its own"
+            )
         stale = sorted(set(out_of_lock(dvc_status(folder))) & set(GIVEN))
         if stale:
             shutil.rmtree(folder)
-            raise UserError(f"dvc.lock is not in sync with the files ({', '.join(stale)}): run `make repro` first")
+            raise UserError(
+                f"dvc.lock is not in sync with the files ({', '.join(stale)}): run `make repro` first"
+            )
         found = {}
         for share in self.space.rungs:
             rung = round(1000 * share)
             if share < 1 and rung in climbed:
                 continue
-            rewrite(nested({"distill.epochs": epochs if share == 1 else epochs * share}), folder / "params.yaml")
+            rewrite(
+                nested({"distill.epochs": epochs if share == 1 else epochs * share}), folder / "params.yaml"
+            )
             try:
-                for name in STAGES:  # nothing goes into DVC's cache; and a killed search may have left a stage running
-                    dvc("--wait-for-lock", "repro", "--single-item", "--no-commit", name, folder=folder, remedy=RETRY)
+                # nothing goes into DVC's cache; and a killed search may have left a stage running
+                for name in STAGES:
+                    dvc(
+                        "--wait-for-lock",
+                        "repro",
+                        "--single-item",
+                        "--no-commit",
+                        name,
+                        folder=folder,
+                        remedy=RETRY,
+                    )
             except UserError as error:
                 self.failed_in_a_row += 1
                 if self.failed_in_a_row >= BREAKER:
-                    raise UserError(f"{error}; {BREAKER} trials in a row have failed: mend that, or narrow the space") from None
+                    raise UserError(
+                        f"{error}; {BREAKER} trials in a row have failed: mend that, or narrow the space"
+                    ) from None
                 trial.set_user_attr("failed", str(error))
                 shutil.rmtree(folder)
                 raise optuna.TrialPruned from None
             found = validation_score(folder)
             trial.report(found["score"], rung)
-            print(f"trial {trial.number}: {share:g} of the epochs, validation score {found['score']:.3f}", flush=True)
+            print(
+                f"trial {trial.number}: {share:g} of the epochs, validation score {found['score']:.3f}",
+                flush=True,
+            )
             if share < 1 and trial.should_prune():
                 print(f"trial {trial.number}: below the median, ends here", flush=True)
                 shutil.rmtree(folder)
@@ -142,7 +189,9 @@ def open_study(address: str, key: str) -> Study:
     shown = address
     try:
         shown = make_url(address).render_as_string(hide_password=True)
-        storage = RDBStorage(address, heartbeat_interval=HEARTBEAT_S, grace_period=DEAD_S, heartbeat_stale_trial_callback=AGAIN)
+        storage = RDBStorage(
+            address, heartbeat_interval=HEARTBEAT_S, grace_period=DEAD_S, heartbeat_stale_trial_callback=AGAIN
+        )
     except ImportError as error:
         raise UserError(
             f"--storage {shown}: the database's driver is not installed ({error.__cause__ or error}); `uv pip install` it"
@@ -152,7 +201,9 @@ def open_study(address: str, key: str) -> Study:
             f"--storage {shown}: cannot be opened ({str(error.__cause__ or error).splitlines()[0]}); correct the address"
         ) from None
     pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP)
-    return optuna.create_study(storage=storage, study_name=f"student-{key}", direction="maximize", pruner=pruner, load_if_exists=True)
+    return optuna.create_study(
+        storage=storage, study_name=f"student-{key}", direction="maximize", pruner=pruner, load_if_exists=True
+    )
 
 
 def said(knobs: dict[str, Any]) -> str:
@@ -161,17 +212,26 @@ def said(knobs: dict[str, Any]) -> str:
 
 def ranked(study: Study) -> list[FrozenTrial]:
     """Whole trials that are small enough, the best first; of equally good ones the smaller."""
-    whole = [t for t in study.get_trials(states=(TrialState.COMPLETE,)) if all(v <= 0 for v in t.constraints.values())]
+    whole = [
+        t
+        for t in study.get_trials(states=(TrialState.COMPLETE,))
+        if all(v <= 0 for v in t.constraints.values())
+    ]
     return sorted(whole, key=lambda t: (-t.value, t.user_attrs["parameters_m"]))
 
 
 def table(study: Study, space: Space, teacher_m: float | None) -> str:
     rows = [["trial", "score", "95% interval", "parameters, M", "of teacher's", *space.parameters]]
     for t in ranked(study)[:10]:
-        facts, share = t.user_attrs, "" if teacher_m is None else f"{t.user_attrs['parameters_m'] / teacher_m:.0%}"
+        facts, share = (
+            t.user_attrs,
+            "" if teacher_m is None else f"{t.user_attrs['parameters_m'] / teacher_m:.0%}",
+        )
         interval = f"{facts['score_low']:.3f} to {facts['score_high']:.3f}"
         shown = [str(facts["knobs"][name]) for name in space.parameters]
-        rows.append([str(t.number), f"{t.value:.3f}", interval, f"{facts['parameters_m']:.3g}", share, *shown])
+        rows.append(
+            [str(t.number), f"{t.value:.3f}", interval, f"{facts['parameters_m']:.3g}", share, *shown]
+        )
     pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
     failed = sum("failed" in t.user_attrs for t in pruned)
     return plain(rows) + f"{len(pruned) - failed} more were ended early, {failed} failed\n"
@@ -179,19 +239,34 @@ def table(study: Study, space: Space, teacher_m: float | None) -> str:
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--trials", type=int, default=0, help="in the study when this ends, those of earlier runs and other machines included"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--storage", default=f"sqlite:///{WORK.as_posix()}/trials.db", help="an SQLAlchemy address (default: %(default)s)")
-    parser.add_argument("--space", type=Path, default=SPACE, help="what may be changed (default: %(default)s)")
-    parser.add_argument("--apply", action="store_true", help="write the best trial's parameters into params.yaml")
+    parser.add_argument(
+        "--trials",
+        type=int,
+        default=0,
+        help="in the study when this ends, those of earlier runs and other machines included",
+    )
+    parser.add_argument(
+        "--storage",
+        default=f"sqlite:///{WORK.as_posix()}/trials.db",
+        help="an SQLAlchemy address (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--space", type=Path, default=SPACE, help="what may be changed (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--apply", action="store_true", help="write the best trial's parameters into params.yaml"
+    )
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     params = load_params()
     space = load_yaml(arguments.space, Space, {"params": params})
     if not Path("dvc.lock").exists():
-        raise UserError("there is no dvc.lock: run `make repro` first; trials start from its teacher and the teacher's answers")
+        raise UserError(
+            "there is no dvc.lock: run `make repro` first; trials start from its teacher and the teacher's answers"
+        )
     key = made_from(Path(), space)
     WORK.mkdir(parents=True, exist_ok=True)
     study = open_study(arguments.storage, key)
@@ -204,9 +279,14 @@ def main() -> None:
             t.state == TrialState.FAIL for t in trials
         ):  # what params.yaml says is the first trial, as far as the space has it: the others are held against it
             now = {name: value_of(params.model_dump(), name) for name in space.parameters}
-            study.enqueue_trial({name: value for name, value in now.items() if space.parameters[name].allows(value)}, skip_if_exists=True)
+            study.enqueue_trial(
+                {name: value for name, value in now.items() if space.parameters[name].allows(value)},
+                skip_if_exists=True,
+            )
         try:
-            study.optimize(Search(space, params, key), callbacks=[MaxTrialsCallback(arguments.trials, states=DONE)])
+            study.optimize(
+                Search(space, params, key), callbacks=[MaxTrialsCallback(arguments.trials, states=DONE)]
+            )
         except KeyboardInterrupt:
             raise UserError("stopped; the same command goes on with the trial that was under way") from None
 

@@ -1,4 +1,6 @@
-"""What a search may change: names of params.yaml, each with a range or choices, checked against the parameters' own types and ranges."""
+"""What a search may change: names of params.yaml, each with a range or choices, checked against the
+parameters' own types and ranges.
+"""
 
 from typing import Any, Self
 
@@ -43,7 +45,9 @@ class Knob(Strict):
     def fits(self, info: ValidationInfo) -> Self:
         params: Params = (info.context or {})["params"]
         if self.name.split(".")[0] not in STAGES:
-            raise ValueError(f"only {' and '.join(STAGES)} are searched: all else would change what every trial starts from")
+            raise ValueError(
+                f"only {' and '.join(STAGES)} are searched: all else would change what every trial starts from"
+            )
         try:
             now = value_of(params.model_dump(), self.name)
         except (KeyError, TypeError):
@@ -98,7 +102,9 @@ class Space(Strict):
     @field_validator("parameters", mode="before")
     @classmethod
     def named(cls, value: Any) -> Any:
-        return {name: {"name": name, **knob} if isinstance(knob, dict) else knob for name, knob in value.items()}
+        return {
+            name: {"name": name, **knob} if isinstance(knob, dict) else knob for name, knob in value.items()
+        }
 
     @field_validator("rungs")
     @classmethod

@@ -1,10 +1,13 @@
-"""How much of a score is luck? The student is trained again from other seeds: same teacher, same data, same test set.
+"""How much of a score is luck? The student is trained again from other seeds: same teacher, same data, same
+test set.
 
     python -m slm.experiments.seeds 5       seeds 0 to 4; one that is done is not trained again, one that was stopped goes on
 
-Takes as long as the student's stages, times the number of seeds. Nothing of this checkout changes: each seed has a copy of its own, and only the
-answers come back, to predictions/seeds/ (and the models into DVC's cache: `dvc gc --workspace` frees it). Prints the luck of training beside the luck of the test set, and writes reports/seeds.json;
-`python -m slm.verdict.calibration.proposal predictions/seeds/*.jsonl` says what that means for the verdict.
+Takes as long as the student's stages, times the number of seeds. Nothing of this checkout changes: each seed
+has a copy of its own, and only the answers come back, to predictions/seeds/ (and the models into DVC's cache:
+`dvc gc --workspace` frees it). Prints the luck of training beside the luck of the test set, and writes
+reports/seeds.json; `python -m slm.verdict.calibration.proposal predictions/seeds/*.jsonl` says what that
+means for the verdict.
 """
 
 import argparse
@@ -40,7 +43,10 @@ def made_from(shipped: str) -> str:
     parts = []
     for name in stages(shipped):
         entry = lock[name]
-        knobs = {file: {k: v for k, v in values.items() if k != "seed"} for file, values in entry.get("params", {}).items()}
+        knobs = {
+            file: {k: v for k, v in values.items() if k != "seed"}
+            for file, values in entry.get("params", {}).items()
+        }
         parts.append([entry["cmd"], entry["deps"], knobs])
     return sha256_json(parts)
 
@@ -82,17 +88,22 @@ def luck(scores: np.ndarray) -> dict[str, float]:
         scores: of each seed (rows) on each example.
 
     Returns:
-        `of_training`: another seed, same examples; `of_the_test_set`: other examples, same model; `differ`: share of answers whose score differs
-        between two seeds; `difference`: what 95% of differences between two students of this making stay below, on one test set:
-        by the flipped answers, or by the scores of the seeds, whichever is more.
+        `of_training`: another seed, same examples; `of_the_test_set`: other examples, same model; `differ`:
+            share of answers whose score differs between two seeds; `difference`: what 95% of differences
+            between two students of this making stay below, on one test set: by the flipped answers, or by the
+            scores of the seeds, whichever is more.
     """
     seeds, examples = scores.shape
     means = scores.mean(axis=1)
     pairs = [(i, j) for i in range(seeds) for j in range(i)]
     differ = float(np.mean([(scores[i] != scores[j]).mean() for i, j in pairs]))
-    # The same examples are asked of both, so what is luck in a difference is the answers that flip; and a whole seed can be better or worse.
+    # The same examples are asked of both, so what is luck in a difference is the answers that flip; and a
+    # whole seed can be better or worse.
     squares = float(np.mean([np.square(scores[i] - scores[j]).mean() for i, j in pairs]))
-    flips, training = 1.96 * np.sqrt(squares / examples), float(t.ppf(0.975, seeds - 1) * np.sqrt(2) * means.std(ddof=1))
+    flips, training = (
+        1.96 * np.sqrt(squares / examples),
+        float(t.ppf(0.975, seeds - 1) * np.sqrt(2) * means.std(ddof=1)),
+    )
     return {
         "of_training": float(means.std(ddof=1)),
         "of_the_test_set": float(np.mean(scores.std(axis=1, ddof=1)) / np.sqrt(examples)),
@@ -114,13 +125,17 @@ def report(facts: dict[str, Any]) -> str:
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("number", type=int, help="of seeds, at least 2")
     number = parser.parse_args().number
     if number < 2:
         parser.error(f"{number} seeds have no spread; give at least 2")
     if not Path("dvc.lock").exists() or out_of_lock(dvc_status()):
-        raise UserError("dvc.lock is not in sync with the files: run `make repro` first; seeds are compared with the model that it makes")
+        raise UserError(
+            "dvc.lock is not in sync with the files: run `make repro` first; seeds are compared with the model that it makes"
+        )
     shipped, task = load_params().package.variant, load_task()
     key, paths = made_from(shipped), []
     forget_others(key)
@@ -128,7 +143,9 @@ def main() -> None:
         print(f"seed {seed}, {seed + 1} of {number}", flush=True)
         paths.append(answers(seed, shipped, key))
     tables = [read_jsonl(path)[1:] for path in paths]
-    scores = np.array([[score_one(task, r["expected"], r["answer"])["score"] for r in rows] for rows in tables])
+    scores = np.array(
+        [[score_one(task, r["expected"], r["answer"])["score"] for r in rows] for rows in tables]
+    )
     facts = {
         "made_from": key,
         "test_sha256": read_jsonl(paths[0])[0]["test_sha256"],

@@ -1,9 +1,11 @@
-"""Where the last student is weakest, on validation data: what `synthesize.generate.weak_slices` chooses its seeds by.
+"""Where the last student is weakest, on validation data: what `synthesize.generate.weak_slices` chooses its
+seeds by.
 
     python -m slm.experiments.weak_slices      also: make weak-slices; asks the form that ships the validation set (about a minute), writes its score by class and
                             tag into params.yaml (synthesize.slice_scores)
 
-The test set has no say in what a student learns. A student cannot be an input of the stage that it is made from, so its scores are written down as
+The test set has no say in what a student learns. A student cannot be an input of the stage that it is made
+from, so its scores are written down as
 a parameter: you see them, commit them, and they change when you say so.
 """
 
@@ -31,14 +33,19 @@ def worst_first(facts: dict[str, Any]) -> dict[str, float]:
 
 @stage
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     params, task = load_params(), load_task()
     folder = Path("models") / params.package.variant
     if not folder.exists():
         raise UserError(f"{folder}: no model; run `make repro` first (or `make pull`)")
     records = read_records(TASK / "validation.jsonl", answered=True)
     replies = ask_singly(folder, [r.prompt for r in records], params.evaluate.max_new_tokens)
-    predictions = [prediction(records[i], reply.text, reply.cut) for i, reply in track(replies, "validation", total=len(records))]
+    predictions = [
+        prediction(records[i], reply.text, reply.cut)
+        for i, reply in track(replies, "validation", total=len(records))
+    ]
     scores = {name: round(score, 3) for name, score in worst_first(summarise(task, predictions)).items()}
     edit(lambda written: written["synthesize"].update(slice_scores=scores))
     for name, score in scores.items():

@@ -1,4 +1,6 @@
-"""Copies of this checkout, in which a student is made with other parameters, by the stages themselves; nothing of the checkout changes."""
+"""Copies of this checkout, in which a student is made with other parameters, by the stages themselves;
+nothing of the checkout changes.
+"""
 
 import os
 import shutil
@@ -27,9 +29,19 @@ def copy(target: Path, overrides: dict[str, Any], without: Path | None = None) -
     if target.exists():
         return target
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "-co", "--exclude-standard"], capture_output=True, text=True, encoding="utf-8", check=True
+        ["git", "ls-files", "-z", "-co", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
     )
-    where = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, encoding="utf-8", check=True)
+    where = subprocess.run(
+        [sys.executable, "-m", "dvc", "cache", "dir"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
     with replacing(target) as folder:
         for name in listed.stdout.split("\0"):
             if name and Path(name) != without and Path(name).is_file():

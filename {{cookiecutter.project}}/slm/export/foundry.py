@@ -1,6 +1,7 @@
 """Ask a package through Foundry Local, as a user's application would. Works without a network.
 
-    python -m slm.export.foundry dist/home-assistant/model '[{"role": "user", "content": "turn off the kitchen light"}]' 72
+    python -m slm.export.foundry dist/home-assistant/model '[{"role": "user", "content": "turn off the kitchen
+    light"}]' 72
 
 Foundry Local brings its own copy of the runtime, so it lives in a process of its own.
 """
@@ -23,10 +24,21 @@ def ask(folder: Path, messages: list[dict[str, str]], max_new_tokens: int) -> st
     """
     with tempfile.TemporaryDirectory() as scratch:
         environment = os.environ | {"SLM_FOUNDRY_DATA": scratch}
-        command = [sys.executable, "-m", "slm.export.foundry", str(folder), json.dumps(messages), str(max_new_tokens)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", check=False)
+        command = [
+            sys.executable,
+            "-m",
+            "slm.export.foundry",
+            str(folder),
+            json.dumps(messages),
+            str(max_new_tokens),
+        ]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, encoding="utf-8", check=False
+        )
     if done.returncode or not done.stdout.strip():
-        raise UserError(f"{folder}: Foundry Local cannot use it: {' / '.join(done.stderr.strip().splitlines()[-2:]) or 'no answer'}")
+        raise UserError(
+            f"{folder}: Foundry Local cannot use it: {' / '.join(done.stderr.strip().splitlines()[-2:]) or 'no answer'}"
+        )
     return json.loads(done.stdout.splitlines()[-1])["answer"]
 
 
@@ -46,17 +58,27 @@ def main() -> None:
 
     folder, messages, max_new_tokens = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
     data = os.environ.get("SLM_FOUNDRY_DATA")
-    config = Configuration(app_name="slm", app_data_dir=data, model_cache_dir=data, logs_dir=data, disable_nonessential_telemetry=True)
+    config = Configuration(
+        app_name="slm",
+        app_data_dir=data,
+        model_cache_dir=data,
+        logs_dir=data,
+        disable_nonessential_telemetry=True,
+    )
     FoundryLocalManager.initialize(config)
     manager = FoundryLocalManager.instance
     assert manager is not None  # initialised above
     catalog = manager.get_catalog(CatalogType.LOCAL)
     with ModelInfoBuilder() as metadata:
         metadata.set_string_property("task", "chat-completion")
-        model = catalog.register_model(model_path=str(Path(folder).resolve()), model_id="slm-generic-cpu:1", metadata=metadata)
+        model = catalog.register_model(
+            model_path=str(Path(folder).resolve()), model_id="slm-generic-cpu:1", metadata=metadata
+        )
     model.load()
     with ChatSession(model) as session:
-        session.set_options(RequestOptions(search=SearchOptions(temperature=0.0, max_output_tokens=max_new_tokens)))
+        session.set_options(
+            RequestOptions(search=SearchOptions(temperature=0.0, max_output_tokens=max_new_tokens))
+        )
         request = Request()
         for message in messages:
             request.add_item(getattr(MessageItem, message["role"])(message["content"]))

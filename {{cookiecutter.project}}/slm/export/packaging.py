@@ -20,7 +20,13 @@ from slm.tables import markdown
 
 
 def model_card(
-    name: str, ladder: dict[str, Any], shipped: str, instruction: str, base: str, license_name: str, tried: dict[str, str]
+    name: str,
+    ladder: dict[str, Any],
+    shipped: str,
+    instruction: str,
+    base: str,
+    license_name: str,
+    tried: dict[str, str],
 ) -> str:
     """README.md of the package, in the Hugging Face form."""
     return f"""---
@@ -56,18 +62,22 @@ those of the test set. Made by a teacher's answers as well as people's labels; s
 
 
 def with_waivers(card: str, waivers: list[str]) -> str:
-    """The card of a release: what it failed and is let through with, before its limits. The sealed package's own card knows no verdict."""
+    """The card of a release: what it failed and is let through with, before its limits. The sealed package's
+    own card knows no verdict.
+    """
     if not waivers:
         return card
     head, _, limits = card.rpartition("\n## Limits\n")
     lines = "".join(f"- {line}\n" for line in waivers)
-    return (
-        f"{head}\n## Waived gates\n\nIt fails these gates of its contract, and was released all the same:\n\n{lines}\n## Limits\n{limits}"
-    )
+    return f"{head}\n## Waived gates\n\nIt fails these gates of its contract, and was released all the same:\n\n{lines}\n## Limits\n{limits}"
 
 
-def bill_of_materials(name: str, model: Path, weights_sha256: str, base: dict[str, str], license_name: str) -> str:
-    """CycloneDX 1.6 JSON: the model, its files, what it was made from, what runs it. Same bytes for the same model."""
+def bill_of_materials(
+    name: str, model: Path, weights_sha256: str, base: dict[str, str], license_name: str
+) -> str:
+    """CycloneDX 1.6 JSON: the model, its files, what it was made from, what runs it. Same bytes for the same
+    model.
+    """
     bom = Bom()
     bom.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, weights_sha256)
     root = Component(
@@ -99,7 +109,14 @@ def bill_of_materials(name: str, model: Path, weights_sha256: str, base: dict[st
     )
     for library in ("onnxruntime", "onnxruntime-genai", "olive-ai", "torch", "transformers"):
         # The build of torch ("+cpu") differs by machine, the version does not.
-        parts.append(Component(name=library, version=version(library).split("+")[0], type=ComponentType.LIBRARY, bom_ref=f"pypi:{library}"))
+        parts.append(
+            Component(
+                name=library,
+                version=version(library).split("+")[0],
+                type=ComponentType.LIBRARY,
+                bom_ref=f"pypi:{library}",
+            )
+        )
     for part in parts:
         bom.components.add(part)
     bom.register_dependency(root, parts)
@@ -109,8 +126,13 @@ def bill_of_materials(name: str, model: Path, weights_sha256: str, base: dict[st
 
 def checksums(folder: Path) -> str:
     """What `sha256sum --check` reads."""
-    names = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file() and p.name != "SHA256SUMS"}
-    return "".join(f"{sha256_file(names[name])}  {name}\n" for name in sorted(names))  # by text: paths sort differently on Windows
+    names = {
+        p.relative_to(folder).as_posix(): p
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != "SHA256SUMS"
+    }
+    # by text: paths sort differently on Windows
+    return "".join(f"{sha256_file(names[name])}  {name}\n" for name in sorted(names))
 
 
 def archive(folder: Path, output: Path) -> None:
@@ -121,9 +143,18 @@ def archive(folder: Path, output: Path) -> None:
         info.mode = 0o755 if info.isdir() else 0o644
         return info
 
-    with output.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
+    with (
+        output.open("wb") as raw,
+        gzip.GzipFile("", "wb", 6, raw, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w") as tar,
+    ):
         for path in sorted(folder.rglob("*")):
-            tar.add(path, arcname=f"{folder.name}/{path.relative_to(folder).as_posix()}", recursive=False, filter=plain)
+            tar.add(
+                path,
+                arcname=f"{folder.name}/{path.relative_to(folder).as_posix()}",
+                recursive=False,
+                filter=plain,
+            )
 
 
 def copy_model(source: Path, target: Path) -> None:

@@ -1,7 +1,9 @@
-"""A model's answers, by this process or by a Ray cluster (`compute.engine: ray`): the same batches, so the same bytes.
+"""A model's answers, by this process or by a Ray cluster (`compute.engine: ray`): the same batches, so the
+same bytes.
 
-What shares a batch decides how an answer's sums round; so batches are cut here, and a worker computes whole ones. They come back in their order to
-the one process that writes. Ray gives the batches of a worker that died to another.
+What shares a batch decides how an answer's sums round; so batches are cut here, and a worker computes whole
+ones. They come back in their order to the one process that writes. Ray gives the batches of a worker that
+died to another.
 """
 
 import json
@@ -22,7 +24,13 @@ from slm.modeling.memory import rows_to_answer
 
 
 def answer_all(
-    folder: Path, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], params: Params, batch_size: int, limit: int, top_k: int = 0
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    params: Params,
+    batch_size: int,
+    limit: int,
+    top_k: int = 0,
 ) -> Iterator[tuple[int, Answer]]:
     """Yield (index of the prompt, answer), as `slm.modeling.generation.generate` does.
 
@@ -40,7 +48,9 @@ def answer_all(
 
 
 class Worker:
-    """A process of the cluster, which loads the model once. It may be on another machine: the folder's files come to it through Ray."""
+    """A process of the cluster, which loads the model once. It may be on another machine: the folder's files
+    come to it through Ray.
+    """
 
     def __init__(self, files: Any, params: Params, threads: int, limit: int, top_k: int) -> None:
         import ray
@@ -58,7 +68,8 @@ class Worker:
         prompts = json.loads(row["prompts"])
         rows = rows_to_answer(self._model, max(map(len, prompts)), self._limit, len(prompts))
         found = generate(self._model, self._tokenizer, prompts, rows, self._limit, self._top_k)
-        return {"answers": json.dumps([(i, vars(answer)) for i, answer in found])}  # JSON keeps every bit of a float
+        # JSON keeps every bit of a float
+        return {"answers": json.dumps([(i, vars(answer)) for i, answer in found])}
 
 
 def _on_ray(
@@ -69,22 +80,35 @@ def _on_ray(
         import ray
         import ray.data
     except ImportError:
-        raise UserError("params.yaml: compute.engine: ray needs Ray; run `make extra NAME=ray`, on each machine of the cluster") from None
+        raise UserError(
+            "params.yaml: compute.engine: ray needs Ray; run `make extra NAME=ray`, on each machine of the cluster"
+        ) from None
     _connect(ray)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False  # the caller has one
 
     cut = batches(prompts, batch_size)
-    files = ray.put({path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()})
+    files = ray.put(
+        {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+    )
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus, gpus = ([int(node.get(kind, 0)) for node in nodes] for kind in ("CPU", "GPU"))
     on_gpus = params.compute.device != "cpu" and sum(gpus) > 0
-    threads = min(torch.get_num_threads(), max(cpus))  # as here: sums of two threads may round otherwise than those of one
+    # as here: sums of two threads may round otherwise than those of one
+    threads = min(torch.get_num_threads(), max(cpus))
     if params.compute.device == "cuda" and not on_gpus:
-        raise UserError("params.yaml: compute.device is cuda, but no node of the Ray cluster has a GPU; set it to auto or cpu")
+        raise UserError(
+            "params.yaml: compute.device is cuda, but no node of the Ray cluster has a GPU; set it to auto or cpu"
+        )
     workers = sum(gpus) if on_gpus else sum(count // threads for count in cpus)
-    rows = ray.data.from_items([{"prompts": json.dumps([prompts[i] for i in batch])} for batch in cut], override_num_blocks=len(cut))
+    rows = ray.data.from_items(
+        [{"prompts": json.dumps([prompts[i] for i in batch])} for batch in cut], override_num_blocks=len(cut)
+    )
     answered = rows.map(
         Worker,
         fn_constructor_args=(files, params, threads, limit, top_k),
@@ -101,7 +125,8 @@ def _on_ray(
         raise
     except ray.exceptions.RayError as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        why = " … ".join(dict.fromkeys((lines[0], lines[-1])))[:400]  # what happened; of a worker that did not start, why
+        # what happened; of a worker that did not start, why
+        why = " … ".join(dict.fromkeys((lines[0], lines[-1])))[:400]
         raise UserError(f"the Ray cluster gave up ({why}); answers so far are kept: run again") from None
 
 

@@ -21,7 +21,9 @@ _worker: "tuple[GenAI, int]"  # of a process that `ask_singly` started
 
 @dataclass(frozen=True)
 class Reply:
-    """ttft_ms: prompt in to first token out; request_ms: whole answer (both None in a batch, whose rows share their time)."""
+    """ttft_ms: prompt in to first token out; request_ms: whole answer (both None in a batch, whose rows share
+    their time).
+    """
 
     text: str
     token_ids: list[int]
@@ -34,14 +36,18 @@ class GenAI:
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         config = og.Config(str(folder))
         if threads is not None:
-            config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
+            config.overlay(
+                json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}})
+            )
         self.model = og.Model(config)
         self.tokenizer = og.Tokenizer(self.model)
         self.end_ids = set(self.tokenizer.eos_token_ids.tolist())
 
     def encode(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of the prompt, by the package's own chat template and tokenizer."""
-        text = self.tokenizer.apply_chat_template(json.dumps(messages, ensure_ascii=False), add_generation_prompt=True)
+        text = self.tokenizer.apply_chat_template(
+            json.dumps(messages, ensure_ascii=False), add_generation_prompt=True
+        )
         return self.tokenizer.encode(text).tolist()
 
     def _generator(self, rows: int, max_length: int) -> og.Generator:
@@ -49,7 +55,9 @@ class GenAI:
         params.set_search_options(do_sample=False, batch_size=rows, max_length=max_length)
         return og.Generator(self.model, params)
 
-    def _reply(self, answer: list[int], ttft_ms: float | None = None, request_ms: float | None = None) -> Reply:
+    def _reply(
+        self, answer: list[int], ttft_ms: float | None = None, request_ms: float | None = None
+    ) -> Reply:
         ended = answer[-1] in self.end_ids
         text = self.tokenizer.decode(answer[:-1] if ended else answer)
         return Reply(text, answer, not ended, ttft_ms, request_ms)
@@ -71,8 +79,12 @@ class GenAI:
         end = time.perf_counter()
         return self._reply(answer, 1000 * (first - start), 1000 * (end - start))
 
-    def ask_all(self, prompts: list[list[int]], batch_size: int, max_new_tokens: int) -> Iterator[tuple[int, Reply]]:
-        """Yield (index of the prompt, reply): prompts of the same length share a batch, so that nothing is padded."""
+    def ask_all(
+        self, prompts: list[list[int]], batch_size: int, max_new_tokens: int
+    ) -> Iterator[tuple[int, Reply]]:
+        """Yield (index of the prompt, reply): prompts of the same length share a batch, so that nothing is
+        padded.
+        """
         batch_size = min(batch_size, LARGEST_BATCH)
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
         for length, group in groupby(order, key=lambda i: len(prompts[i])):
@@ -102,15 +114,20 @@ class GenAI:
         return generator.get_logits().reshape(-1).tolist()
 
 
-def ask_singly(folder: Path, prompts: list[list[dict[str, str]]], max_new_tokens: int) -> Iterator[tuple[int, Reply]]:
+def ask_singly(
+    folder: Path, prompts: list[list[dict[str, str]]], max_new_tokens: int
+) -> Iterator[tuple[int, Reply]]:
     """Yield (index of the prompt, reply), each asked alone and on one thread, as a small device does.
 
-    Quantized kernels round differently in a batch, and with another number of threads: this is what a user gets. As many
-    processes as cores answer side by side; threads would not, since the runtime holds Python's lock while it computes.
+    Quantized kernels round differently in a batch, and with another number of threads: this is what a user
+    gets. As many processes as cores answer side by side; threads would not, since the runtime holds Python's
+    lock while it computes.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(cores, len(prompts)), context, _start_worker, (folder, max_new_tokens)) as pool:
+    with ProcessPoolExecutor(
+        min(cores, len(prompts)), context, _start_worker, (folder, max_new_tokens)
+    ) as pool:
         try:
             yield from enumerate(pool.map(_ask_in_worker, prompts))
         finally:
@@ -121,7 +138,9 @@ def _start_worker(folder: Path, max_new_tokens: int) -> None:
     global _worker
     _worker = (GenAI(folder, threads=1), max_new_tokens)
     # A pool's worker waits for ever if the process that owns it is killed.
-    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()  # type: ignore[union-attr]
+    threading.Thread(
+        target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True
+    ).start()  # type: ignore[union-attr]
 
 
 def _ask_in_worker(messages: list[dict[str, str]]) -> Reply:

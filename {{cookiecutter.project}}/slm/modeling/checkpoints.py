@@ -8,7 +8,14 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 
 from slm.config.params import Adapted, Params
 from slm.errors import UserError
@@ -28,7 +35,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def load_model(folder: Path, params: Params, **options: Any) -> PreTrainedModel:
     if not (folder / "config.json").exists():
         raise UserError(f"{folder}: no model here (config.json is missing); run `dvc repro`, which makes it")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True, **options)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, **options
+    )
     return model.to(device_of(params))
 
 
@@ -45,17 +54,23 @@ def parameters_m(model: PreTrainedModel) -> float:
 
 
 def map_rows(model: PreTrainedModel, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Give a model another vocabulary, in place: `change` makes the new embedding [tokens, width] of the old one, and the head's likewise."""
+    """Give a model another vocabulary, in place: `change` makes the new embedding [tokens, width] of the old
+    one, and the head's likewise.
+    """
     tied = model.config.tie_word_embeddings
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     embedding.weight = torch.nn.Parameter(change(embedding.weight.data).clone())
     head.weight = embedding.weight if tied else torch.nn.Parameter(change(head.weight.data).clone())
     embedding.padding_idx = None
-    embedding.num_embeddings = head.out_features = model.config.vocab_size = model.vocab_size = len(embedding.weight)
+    embedding.num_embeddings = head.out_features = model.config.vocab_size = model.vocab_size = len(
+        embedding.weight
+    )
 
 
 def adapt(folder: Path, settings: Adapted, params: Params) -> Any:
-    """Load a model for training: all of it, or adapters, for QLoRA (arXiv 2305.14314) on weights that are held in 4 bits."""
+    """Load a model for training: all of it, or adapters, for QLoRA (arXiv 2305.14314) on weights that are
+    held in 4 bits.
+    """
     set_seed(params.seed)
     options: dict[str, Any] = {}
     if settings.method == "qlora":
@@ -67,11 +82,16 @@ def adapt(folder: Path, settings: Adapted, params: Params) -> Any:
 
 
 def with_adapters(model: PreTrainedModel, settings: Adapted) -> Any:
-    """Adapters on every linear layer (LoRA, arXiv 2106.09685; DoRA, arXiv 2402.09353), and the rows of phrases: the base
-    model never saw these tokens, and no linear layer holds their rows."""
+    """Adapters on every linear layer (LoRA, arXiv 2106.09685; DoRA, arXiv 2402.09353), and the rows of
+    phrases: the base model never saw these tokens, and no linear layer holds their rows.
+    """
     tokens, phrases = model.config.vocab_size, getattr(model.config, "phrases", 0)
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    rows = {name: list(range(tokens - phrases, tokens)) for name, module in model.named_modules() if module in ends}
+    rows = {
+        name: list(range(tokens - phrases, tokens))
+        for name, module in model.named_modules()
+        if module in ends
+    }
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=2 * settings.rank,

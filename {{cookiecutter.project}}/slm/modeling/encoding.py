@@ -10,9 +10,10 @@ from slm.task.records import Record
 
 IGNORE = -100
 
-# ChatML without the base model's default system prompt and without the names of the roles: a taught model does not need to be told who it
-# is or whose turn it is, and every prompt token costs time, in training and on the device. Two tokens stand around a request in place of eight.
-# A system message begins with two start tokens, which no plain text of a user can say.
+# ChatML without the base model's default system prompt and without the names of the roles: a taught model
+# does not need to be told who it is or whose turn it is, and every prompt token costs time, in training and
+# on the device. Two tokens stand around a request in place of eight. A system message begins with two start
+# tokens, which no plain text of a user can say.
 SHORT_CHATML = Path(__file__).with_name("chatml.jinja")
 
 
@@ -32,18 +33,21 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
 
 
 def encode_example(tokenizer: PreTrainedTokenizerBase, record: Record) -> dict[str, Any]:
-    return {"prompt_ids": encode_prompt(tokenizer, record.prompt), "answer_ids": encode_answer(tokenizer, record.answer)}
+    return {
+        "prompt_ids": encode_prompt(tokenizer, record.prompt),
+        "answer_ids": encode_answer(tokenizer, record.answer),
+    }
 
 
 def collate(examples: list[dict[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:
     """Pad on the left, so that all answers end in the same column.
 
-    The model then computes its output head on the last columns only (`logits_to_keep`): the head is a quarter of a small
-    model's cost. Positions are relative (RoPE), so padding on the left shifts nothing.
+    The model then computes its output head on the last columns only (`logits_to_keep`): the head is a quarter
+    of a small model's cost. Positions are relative (RoPE), so padding on the left shifts nothing.
 
     Returns:
-        input_ids, attention_mask [batch, tokens]; labels [batch, answer tokens], `IGNORE` where there is none;
-        and, if any example has the teacher's distribution, topk_ids (int64) and topk_logprobs (float32)
+        input_ids, attention_mask [batch, tokens]; labels [batch, answer tokens], `IGNORE` where there is
+        none; and, if any example has the teacher's distribution, topk_ids (int64) and topk_logprobs (float32)
         [batch, answer tokens, k], log-probability -inf where there is none.
     """
     width = max(len(e["prompt_ids"]) + len(e["answer_ids"]) for e in examples)
@@ -65,5 +69,7 @@ def collate(examples: list[dict[str, Any]], pad_id: int) -> dict[str, torch.Tens
         batch["labels"][i, keep - answer :] = torch.tensor(example["answer_ids"])
         if example.get("topk_ids") is not None:
             batch["topk_ids"][i, keep - answer :] = torch.as_tensor(example["topk_ids"], dtype=torch.long)
-            batch["topk_logprobs"][i, keep - answer :] = torch.as_tensor(example["topk_logprobs"], dtype=torch.float32)
+            batch["topk_logprobs"][i, keep - answer :] = torch.as_tensor(
+                example["topk_logprobs"], dtype=torch.float32
+            )
     return batch

@@ -35,8 +35,9 @@ def generate(
 ) -> Iterator[tuple[int, Answer]]:
     """Yield (index of the prompt, answer) as answers end, prompts of like length together.
 
-    `model.generate` computes every row until the longest answer of its batch ends; here rows leave the batch when they
-    end, which halves the time for answers of mixed length, and log-probabilities need no [batch, tokens, vocabulary].
+    `model.generate` computes every row until the longest answer of its batch ends; here rows leave the batch
+    when they end, which halves the time for answers of mixed length, and log-probabilities need no [batch,
+    tokens, vocabulary].
     """
     model.eval()
     for rows in batches(prompts, batch_size):
@@ -67,7 +68,11 @@ def _generate_batch(
     answers = {i: Answer("", [], True, [], []) for i in rows}
     cache = DynamicCache(config=model.config)
     for step in range(max_new_tokens):
-        logits = model(input_ids=ids, attention_mask=mask, past_key_values=cache, logits_to_keep=1).logits[:, -1].float()
+        logits = (
+            model(input_ids=ids, attention_mask=mask, past_key_values=cache, logits_to_keep=1)
+            .logits[:, -1]
+            .float()
+        )
         chosen = logits.argmax(-1)
         top = torch.log_softmax(logits, dim=-1).topk(top_k, dim=-1) if top_k else None
         for row, i in enumerate(rows):
@@ -95,15 +100,25 @@ def _generate_batch(
 
 @torch.inference_mode()
 def perplexity(model: PreTrainedModel, examples: list[dict[str, Any]], pad_id: int, batch_size: int) -> float:
-    """Perplexity of the expected answers, given their prompts (torchmetrics); examples as `slm.modeling.encoding.encode_example` makes them."""
+    """Perplexity of the expected answers, given their prompts (torchmetrics); examples as
+    `slm.modeling.encoding.encode_example` makes them.
+    """
     from torchmetrics.text import Perplexity
 
     model.eval()
     metric = Perplexity(ignore_index=IGNORE)
     order = sorted(examples, key=lambda e: len(e["prompt_ids"]) + len(e["answer_ids"]))
     for start in range(0, len(order), batch_size):
-        batch = {name: value.to(model.device) for name, value in collate(order[start : start + batch_size], pad_id).items()}
+        batch = {
+            name: value.to(model.device)
+            for name, value in collate(order[start : start + batch_size], pad_id).items()
+        }
         keep = batch["labels"].shape[1] + 1
-        out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=keep, use_cache=False)
+        out = model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            logits_to_keep=keep,
+            use_cache=False,
+        )
         metric.update(out.logits[:, :-1].float().cpu(), batch["labels"].cpu())
     return float(metric.compute())

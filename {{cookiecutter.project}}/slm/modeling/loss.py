@@ -6,10 +6,11 @@ from slm.modeling.encoding import IGNORE
 
 
 def answer_loss(logits: torch.Tensor, batch: dict[str, torch.Tensor], kl_weight: float) -> torch.Tensor:
-    """Mean loss of an answer token: cross-entropy, mixed with the divergence from the teacher where it is known.
+    """Mean loss of an answer token: cross-entropy, mixed with the divergence from the teacher where it is
+    known.
 
-    The teacher's distribution is stored as its top-k log-probabilities; what is left goes into one residual bucket
-    (the truncated form of Hinton et al., arXiv 1503.02531).
+    The teacher's distribution is stored as its top-k log-probabilities; what is left goes into one residual
+    bucket (the truncated form of Hinton et al., arXiv 1503.02531).
 
     Args:
         logits: [batch, answer tokens, vocabulary], each predicting the label of the same column.

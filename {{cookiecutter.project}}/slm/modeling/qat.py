@@ -1,8 +1,8 @@
 """Quantization-aware training: the forward pass computes with weights as the recipe will round them.
 
-The gradient passes the rounding as if it was not there (straight-through, Bengio et al., arXiv 1308.3432; for integer
-inference Jacob et al., arXiv 1712.05877). The model that is saved keeps its unrounded weights: the fp32 form is an honest
-one, and Olive rounds it later, into the same grid.
+The gradient passes the rounding as if it was not there (straight-through, Bengio et al., arXiv 1308.3432; for
+integer inference Jacob et al., arXiv 1712.05877). The model that is saved keeps its unrounded weights: the
+fp32 form is an honest one, and Olive rounds it later, into the same grid.
 """
 
 from typing import Any
@@ -15,14 +15,23 @@ from slm.errors import UserError
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Round in symmetric groups along the input, as Olive's Rtn does with `sym`: 15 steps from -max to max, zero kept."""
+    """Round in symmetric groups along the input, as Olive's Rtn does with `sym`: 15 steps from -max to max,
+    zero kept.
+    """
 
     @staticmethod
     def forward(_: Any, weight: torch.Tensor, bits: int, group_size: int) -> torch.Tensor:
         groups, top = weight.reshape(-1, group_size), 2**bits - 1
-        scale = groups.abs().amax(dim=1, keepdim=True).mul_(2).div_(top).clamp_min_(torch.finfo(weight.dtype).tiny)
-        # In place where it can be: this runs over every weight in every step. The middle is added before rounding, as Olive
-        # does: the largest weight of a group lies halfway between two steps, and both must fall on the same side.
+        scale = (
+            groups.abs()
+            .amax(dim=1, keepdim=True)
+            .mul_(2)
+            .div_(top)
+            .clamp_min_(torch.finfo(weight.dtype).tiny)
+        )
+        # In place where it can be: this runs over every weight in every step. The middle is added before
+        # rounding, as Olive does: the largest weight of a group lies halfway between two steps, and both must
+        # fall on the same side.
         middle = (top + 1) // 2
         return groups.div(scale).add_(middle).round_().clamp_(0, top).sub_(middle).mul_(scale).view_as(weight)
 

@@ -1,8 +1,10 @@
 """A vocabulary cut down to what the task needs, and what answers repeat as single tokens.
 
-The embedding is a fifth of a 135M model, and half of a pruned one. Answers are cut by a tokenizer made for prose, which spends
-most of a structured answer on its skeleton: as one token, a function's name with its first key is one step of generation instead of a dozen.
-Tokens for the phrases of a domain are AdaptiVocab's idea (arXiv 2503.19693); that they may cross the bounds of words, SuperBPE's (arXiv 2503.13423).
+The embedding is a fifth of a 135M model, and half of a pruned one. Answers are cut by a tokenizer made for
+prose, which spends
+most of a structured answer on its skeleton: as one token, a function's name with its first key is one step of
+generation instead of a dozen. Tokens for the phrases of a domain are AdaptiVocab's idea (arXiv 2503.19693);
+that they may cross the bounds of words, SuperBPE's (arXiv 2503.13423).
 """
 
 import json
@@ -38,13 +40,16 @@ def used_ids(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> set[in
 
 def task_texts() -> list[str]:
     """All texts of the task that may be seen before release: the test set is not among them."""
-    records = [r for name in ("train", "validation") for r in read_records(TASK / f"{name}.jsonl", answered=True)]
+    records = [
+        r for name in ("train", "validation") for r in read_records(TASK / f"{name}.jsonl", answered=True)
+    ]
     records += read_prompts()
     return [m["content"] for r in records for m in r.messages] + ["system\n", "user\n", "assistant\n"]
 
 
 def prepare(base: Path, output: Path, params: Params, more: Iterable[str] = ()) -> Path:
-    """Write the base model as it is taught: with the short chat template and, if params say so, the task's vocabulary and context.
+    """Write the base model as it is taught: with the short chat template and, if params say so, the task's
+    vocabulary and context.
 
     more: texts beside the task's own whose tokens stay, such as an endpoint's answers and prompts.
     """
@@ -52,19 +57,28 @@ def prepare(base: Path, output: Path, params: Params, more: Iterable[str] = ()) 
     use_short_template(tokenizer)
     if params.models.vocabulary == "task":
         trim(model, tokenizer, [*task_texts(), *more])
-        add_phrases(model, tokenizer, learn_phrases(tokenizer, read_records(TASK / "train.jsonl", answered=True), params.models.phrases))
+        add_phrases(
+            model,
+            tokenizer,
+            learn_phrases(
+                tokenizer, read_records(TASK / "train.jsonl", answered=True), params.models.phrases
+            ),
+        )
     if params.models.context:
-        model.config.max_position_embeddings = min(params.models.context, model.config.max_position_embeddings)
+        model.config.max_position_embeddings = min(
+            params.models.context, model.config.max_position_embeddings
+        )
     save_model(model, tokenizer, output)
     return output
 
 
 def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> None:
-    """Keep the tokens of `texts`, their merge ancestors, all bytes and specials, and the commonest merges; in place.
+    """Keep the tokens of `texts`, their merge ancestors, all bytes and specials, and the commonest merges; in
+    place.
 
-    Texts made of kept tokens are cut exactly as before. Bytes that the tokenizer lacks, and so drops in silence, are added, each
-    with the mean of the other bytes' rows: any text round-trips. (SmolLM2's lacks 21: of control characters, of planes of
-    Unicode that are not assigned, and those that are in no UTF-8.)
+    Texts made of kept tokens are cut exactly as before. Bytes that the tokenizer lacks, and so drops in
+    silence, are added, each with the mean of the other bytes' rows: any text round-trips. (SmolLM2's lacks
+    21: of control characters, of planes of Unicode that are not assigned, and those that are in no UTF-8.)
 
     Raises:
         UserError: for a tokenizer that is not byte-level BPE.
@@ -95,8 +109,12 @@ def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iter
     # Ascending old ids keep the merge ranks in order.
     new_id = {old: new for new, old in enumerate(sorted(wanted))}
     missing = sorted({*ByteLevel.alphabet()} - {*vocab})
-    spec["model"]["vocab"] = {t: new_id[i] for t, i in vocab.items() if i in new_id} | {c: len(new_id) + n for n, c in enumerate(missing)}
-    spec["model"]["merges"] = [list(m) for m in merges if all(t in spec["model"]["vocab"] for t in (*m, m[0] + m[1]))]
+    spec["model"]["vocab"] = {t: new_id[i] for t, i in vocab.items() if i in new_id} | {
+        c: len(new_id) + n for n, c in enumerate(missing)
+    }
+    spec["model"]["merges"] = [
+        list(m) for m in merges if all(t in spec["model"]["vocab"] for t in (*m, m[0] + m[1]))
+    ]
     for token in spec["added_tokens"]:
         token["id"] = new_id[token["id"]]
     processor = spec["post_processor"] or {}
@@ -106,7 +124,9 @@ def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iter
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(spec))
 
     rows = torch.tensor(sorted(wanted))
-    map_rows(model, lambda weight: torch.cat([weight[rows], weight[bytes_there].mean(0).expand(len(missing), -1)]))
+    map_rows(
+        model, lambda weight: torch.cat([weight[rows], weight[bytes_there].mean(0).expand(len(missing), -1)])
+    )
     for config in (model.config, model.generation_config):
         for name in ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id"):
             value = getattr(config, name, None)
@@ -117,22 +137,35 @@ def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iter
 
 
 def learn_phrases(tokenizer: PreTrainedTokenizerBase, records: Iterable[Record], merges: int) -> list[str]:
-    """The phrases that `merges` byte-pair merges over the tokens of the records' answers find, the commonest first.
+    """The phrases that `merges` byte-pair merges over the tokens of the records' answers find, the commonest
+    first.
 
-    Only the skeleton: a phrase neither begins nor ends inside a word or number, and stands in no labelled request, so that requests are cut as before.
-    What an assistant said in an earlier turn is no request: a model reads its own words there, cut as it said them.
+    Only the skeleton: a phrase neither begins nor ends inside a word or number, and stands in no labelled
+    request, so that requests are cut as before.
+    What an assistant said in an earlier turn is no request: a model reads its own words there, cut as it said
+    them.
     """
     records = list(records)
     answers = [tokenizer(r.answer, add_special_tokens=False)["input_ids"] for r in records]
-    trainer = BpeTrainer(vocab_size=len({i for ids in answers for i in ids}) + merges, min_frequency=SEEN, show_progress=False)
+    trainer = BpeTrainer(
+        vocab_size=len({i for ids in answers for i in ids}) + merges, min_frequency=SEEN, show_progress=False
+    )
     pairs = Tokenizer(BPE())
     pairs.train_from_iterator(["".join(chr(FIRST + i) for i in ids) for ids in answers], trainer)
-    found = [tokenizer.decode([ord(c) - FIRST for c in token]) for token in pairs.get_vocab() if len(token) > 1]
+    found = [
+        tokenizer.decode([ord(c) - FIRST for c in token]) for token in pairs.get_vocab() if len(token) > 1
+    ]
 
     asked = "\n".join(m["content"] for r in records for m in r.prompt if m["role"] != "assistant")
     answered = "\n".join(r.answer for r in records)
-    phrases = [p for p in found if p in answered and p not in asked and not any(c.isalnum() or c.isspace() for c in (p[0], p[-1]))]
-    said = Counter(i for r in records for i in _with(tokenizer, phrases).encode(r.answer, add_special_tokens=False).ids)
+    phrases = [
+        p
+        for p in found
+        if p in answered and p not in asked and not any(c.isalnum() or c.isspace() for c in (p[0], p[-1]))
+    ]
+    said = Counter(
+        i for r in records for i in _with(tokenizer, phrases).encode(r.answer, add_special_tokens=False).ids
+    )
     ids = {p: len(tokenizer) + n for n, p in enumerate(phrases)}
     return sorted((p for p in phrases if said[ids[p]]), key=lambda p: (-said[ids[p]], p))
 
@@ -147,5 +180,7 @@ def add_phrases(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, phra
     """Make each phrase a token, in place; it starts from the mean of the tokens that it stands for."""
     pieces = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in phrases]
     tokenizer._tokenizer = _with(tokenizer, phrases)
-    map_rows(model, lambda weight: torch.cat([weight, *(weight[ids].mean(0, keepdim=True) for ids in pieces)]))
+    map_rows(
+        model, lambda weight: torch.cat([weight, *(weight[ids].mean(0, keepdim=True) for ids in pieces)])
+    )
     model.config.phrases = len(phrases)  # the last rows: adapters train them too

@@ -17,7 +17,9 @@ from slm.files import read_json
 logging.getLogger("great_expectations").setLevel(logging.ERROR)
 
 
-def validate(suite_path: Path, frames: dict[str, pd.DataFrame], lines: dict[str, list[int]]) -> dict[str, Any]:
+def validate(
+    suite_path: Path, frames: dict[str, pd.DataFrame], lines: dict[str, list[int]]
+) -> dict[str, Any]:
     """Run one suite over tables.
 
     Args:
@@ -25,8 +27,8 @@ def validate(suite_path: Path, frames: dict[str, pd.DataFrame], lines: dict[str,
         lines: file name -> the line of each row, for the messages.
 
     Returns:
-        {"suite", "passed", "results": [{"file", "expectation", "column", "passed", "observed", "failures": [...]}]}
-        where a failure is "file:line: value".
+        {"suite", "passed", "results": [{"file", "expectation", "column", "passed", "observed", "failures":
+        [...]}]} where a failure is "file:line: value".
     """
     try:
         spec = read_json(suite_path)
@@ -34,11 +36,19 @@ def validate(suite_path: Path, frames: dict[str, pd.DataFrame], lines: dict[str,
         context.variables.progress_bars = {"globally": False}
         suite = gx.ExpectationSuite(name=spec["name"], expectations=spec["expectations"])
     except (json.JSONDecodeError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{suite_path}: not a suite: {str(error).splitlines()[0]}; see task/expectations for the form") from None
+        raise UserError(
+            f"{suite_path}: not a suite: {str(error).splitlines()[0]}; see task/expectations for the form"
+        ) from None
     results = []
     for name, frame in frames.items():
-        batch = context.data_sources.add_pandas(name).add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
-        done = batch.get_batch({"dataframe": frame}).validate(suite, result_format={"result_format": "COMPLETE"})
+        batch = (
+            context.data_sources.add_pandas(name)
+            .add_dataframe_asset(name)
+            .add_batch_definition_whole_dataframe("all")
+        )
+        done = batch.get_batch({"dataframe": frame}).validate(
+            suite, result_format={"result_format": "COMPLETE"}
+        )
         for result in done.results:
             results.append(_readable(name, frame, lines[name], result))
     return {"suite": spec["name"], "passed": all(r["passed"] for r in results), "results": results}
@@ -54,7 +64,9 @@ def _readable(name: str, frame: pd.DataFrame, lines: list[int], result: Any) -> 
     failures = []
     for index in (result.result or {}).get("unexpected_index_list") or []:
         row = index if isinstance(index, int) else next(iter(index.values()))
-        failures.append(f"{name}:{lines[row]}: {json.dumps(frame[column].iloc[row], ensure_ascii=False, default=str)}")
+        failures.append(
+            f"{name}:{lines[row]}: {json.dumps(frame[column].iloc[row], ensure_ascii=False, default=str)}"
+        )
     return {
         "file": name,
         "expectation": config.type,
@@ -74,7 +86,9 @@ def explain(report: dict[str, Any], suite_path: Path) -> str:
         if r["passed"]:
             continue
         limits = ", ".join(f"{k}={v}" for k, v in r["limits"].items())
-        parts.append(f"  {r['expectation']}({r['column'] or ''}{', ' if r['column'] and limits else ''}{limits}) {r['why']}")
+        parts.append(
+            f"  {r['expectation']}({r['column'] or ''}{', ' if r['column'] and limits else ''}{limits}) {r['why']}"
+        )
         if r["failures"]:
             parts += [f"    {failure[:300]}" for failure in r["failures"][:5]]
             if len(r["failures"]) > 5:

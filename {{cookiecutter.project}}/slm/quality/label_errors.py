@@ -1,4 +1,6 @@
-"""Labels that may be wrong, found by out-of-sample prediction: for a person to look at. Nothing is dropped or changed for it."""
+"""Labels that may be wrong, found by out-of-sample prediction: for a person to look at. Nothing is dropped or
+changed for it.
+"""
 
 from collections import Counter
 from typing import Any
@@ -18,15 +20,20 @@ SHOWN = 40
 
 
 def doubtful_labels(task: Task, splits: dict[str, list[Record]]) -> dict[str, Any]:
-    """Examples whose class is unlikely by a classifier of words and letters that has not seen them, the least likely first.
+    """Examples whose class is unlikely by a classifier of words and letters that has not seen them, the least
+    likely first.
 
-    Confident learning (Northcutt et al., arXiv 1911.00068), by cleanlab. Only the class of an answer is looked at, not its arguments.
+    Confident learning (Northcutt et al., arXiv 1911.00068), by cleanlab. Only the class of an answer is
+    looked at, not its arguments.
 
     Returns:
-        `looked_at` and `found`, numbers of examples; `shown`, at most 40 rows of file, line, text, answer, and the likelier class.
+        `looked_at` and `found`, numbers of examples; `shown`, at most 40 rows of file, line, text, answer,
+        and the likelier class.
     """
     nothing: dict[str, Any] = {"looked_at": 0, "found": 0, "shown": []}
-    named = [(name, r, class_of(task, r.answer)) for name, records in splits.items() for r in records if r.answer]
+    named = [
+        (name, r, class_of(task, r.answer)) for name, records in splits.items() for r in records if r.answer
+    ]
     counts = Counter(c for _, _, c in named)
     rows = [(name, r, c) for name, r, c in named if c is not None and counts[c] >= FOLDS]
     classes = sorted({c for _, _, c in rows})
@@ -38,7 +45,9 @@ def doubtful_labels(task: Task, splits: dict[str, list[Record]]) -> dict[str, An
     labels = [classes.index(c) for _, _, c in rows]
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     try:
-        chances = cross_val_predict(model, [r.asked for _, r, _ in rows], labels, cv=folds, method="predict_proba")
+        chances = cross_val_predict(
+            model, [r.asked for _, r, _ in rows], labels, cv=folds, method="predict_proba"
+        )
     except ValueError:  # so few or so unlike examples that no two share a word: nothing to judge by
         return nothing
     found = find_label_issues(labels, chances, return_indices_ranked_by="self_confidence", n_jobs=1)

@@ -18,8 +18,10 @@ def grams(text: str) -> set[tuple[str, ...]]:
 
 
 def typos(text: str) -> set[str]:
-    """A short text, and it with any one letter of a long word left out: two texts that differ by one typo (a letter missing, added, changed, or
-    swapped with its neighbour) share one of these. Short words and numbers stay: 7 am and 7 pm, 20 and 21 are no typo."""
+    """A short text, and it with any one letter of a long word left out: two texts that differ by one typo (a
+    letter missing, added, changed, or swapped with its neighbour) share one of these. Short words and numbers
+    stay: 7 am and 7 pm, 20 and 21 are no typo.
+    """
     plain = normal(text)
     if len(plain) > LONG:  # word 3-grams find its copies
         return {plain}
@@ -59,9 +61,16 @@ class Index:
 
 
 def similarity(reference: list[Record], asked: list[Record]) -> dict[str, float]:
-    """How near the nearest record of `reference` is to each of `asked`: cosine of TF-IDF over words and word pairs."""
+    """How near the nearest record of `reference` is to each of `asked`: cosine of TF-IDF over words and word
+    pairs.
+    """
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     known = vectorizer.fit_transform([r.asked for r in reference])
     nearest = (vectorizer.transform([r.asked for r in asked]) @ known.T).max(axis=1).toarray().ravel()
     series = pd.Series(nearest)
-    return {"mean": float(series.mean()), "p50": float(series.median()), "p95": float(series.quantile(0.95)), "max": float(series.max())}
+    return {
+        "mean": float(series.mean()),
+        "p50": float(series.median()),
+        "p95": float(series.quantile(0.95)),
+        "max": float(series.max()),
+    }

@@ -2,7 +2,8 @@
 
     python -m slm.report.page      writes reports/report.html
 
-slm/report/sections.py turns facts into rows of text and numbers, slm/report/report.html.j2 lays them out. What was not run is left out.
+slm/report/sections.py turns facts into rows of text and numbers, slm/report/report.html.j2 lays them out.
+What was not run is left out.
 """
 
 import argparse
@@ -42,7 +43,9 @@ SHOWN_ERRORS = 25
 
 
 def read(path: Path) -> Any:
-    """Facts that may be absent: a stage that did not run leaves its part of the page out, it does not break the page."""
+    """Facts that may be absent: a stage that did not run leaves its part of the page out, it does not break
+    the page.
+    """
     return read_json(path) if path.exists() else None
 
 
@@ -52,14 +55,32 @@ def gather() -> Row:
     shipped = params.package.variant
     quality = read(REPORTS / "quality" / f"{shipped}.json")
     if quality is None:
-        raise UserError(f"{REPORTS}/quality/{shipped}.json: no such file; run `dvc repro` first (or `dvc pull`)")
+        raise UserError(
+            f"{REPORTS}/quality/{shipped}.json: no such file; run `dvc repro` first (or `dvc pull`)"
+        )
     verdict = judge()
-    facts = {name: read(REPORTS / f"{name}.json") for name in ("ladder", "cost", "data", "synthetic", "seeds", *TRAINED)}
-    ladder, checked, synthetic, distilled = (facts[name] for name in ("ladder", "data", "synthetic", "distill"))
-    predictions, asked = read_jsonl(Path("predictions") / f"{shipped}.jsonl")[1:], Path("predictions/teacher.jsonl")
-    wrong = errors(task, predictions, {p["id"]: p["answer"] for p in read_jsonl(asked)[1:]} if asked.exists() else {})
-    forms = {kind: {p.stem: read(p) for p in sorted((REPORTS / kind).glob("*.json"))} for kind in ("convert", "quantize")}
-    curves = [(title, curve(read(REPORTS / "curves" / f"{name}.json") or []), facts[name]) for name, title in TRAINED.items()]
+    facts = {
+        name: read(REPORTS / f"{name}.json")
+        for name in ("ladder", "cost", "data", "synthetic", "seeds", *TRAINED)
+    }
+    ladder, checked, synthetic, distilled = (
+        facts[name] for name in ("ladder", "data", "synthetic", "distill")
+    )
+    predictions, asked = (
+        read_jsonl(Path("predictions") / f"{shipped}.jsonl")[1:],
+        Path("predictions/teacher.jsonl"),
+    )
+    wrong = errors(
+        task, predictions, {p["id"]: p["answer"] for p in read_jsonl(asked)[1:]} if asked.exists() else {}
+    )
+    forms = {
+        kind: {p.stem: read(p) for p in sorted((REPORTS / kind).glob("*.json"))}
+        for kind in ("convert", "quantize")
+    }
+    curves = [
+        (title, curve(read(REPORTS / "curves" / f"{name}.json") or []), facts[name])
+        for name, title in TRAINED.items()
+    ]
     return {
         "name": params.package.name, "task": task, "shipped": shipped, "ladder": ladder, "verdict": verdict, "headline": headline(verdict),
         "gates": gates(verdict), "tiles": tiles(ladder, shipped), "panels": panels(ladder, shipped), "table_rows": table(ladder),
@@ -74,13 +95,20 @@ def gather() -> Row:
 
 def render(page: Row) -> str:
     """The page; everything from data is escaped, and a fact that the template misspells is an error."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
     return environment.get_template("report.html.j2").render(page)
 
 
 @stage
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     write_text(OUTPUT, render(gather()))
     print(f"{OUTPUT}: open it in any browser")
 

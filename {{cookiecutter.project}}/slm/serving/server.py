@@ -3,7 +3,8 @@
     python -m slm.serving.server                          the package in dist/, on http://127.0.0.1:8000/v1
     python -m slm.serving.server --model DIR --host 0.0.0.0 --port 80
 
-One request is answered at a time, in the order in which they come: a small model on a few cores gains nothing from two at once.
+One request is answered at a time, in the order in which they come: a small model on a few cores gains nothing
+from two at once.
 """
 
 import argparse
@@ -51,7 +52,9 @@ class Completion(BaseModel):
 
 
 def refusal(message: str, code: int = 400) -> JSONResponse:
-    return JSONResponse({"error": {"message": message, "type": "invalid_request_error", "code": None, "param": None}}, code)
+    return JSONResponse(
+        {"error": {"message": message, "type": "invalid_request_error", "code": None, "param": None}}, code
+    )
 
 
 def application(folder: Path, name: str) -> Starlette:
@@ -76,25 +79,44 @@ def application(folder: Path, name: str) -> Starlette:
         reason = "length" if reply.cut else "stop"
         if wanted.stream:
             return StreamingResponse(_events(head, reply.text, reason), media_type="text/event-stream")
-        usage = {"prompt_tokens": len(ids), "completion_tokens": len(reply.token_ids), "total_tokens": len(ids) + len(reply.token_ids)}
-        choice = {"index": 0, "message": {"role": "assistant", "content": reply.text}, "finish_reason": reason, "logprobs": None}
+        usage = {
+            "prompt_tokens": len(ids),
+            "completion_tokens": len(reply.token_ids),
+            "total_tokens": len(ids) + len(reply.token_ids),
+        }
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": reply.text},
+            "finish_reason": reason,
+            "logprobs": None,
+        }
         return JSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
 
     async def models(_: Request) -> JSONResponse:
-        return JSONResponse({"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "here"}]})
+        return JSONResponse(
+            {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "here"}]}
+        )
 
     async def health(_: Request) -> JSONResponse:
         return JSONResponse({"status": "ok", "model": name})
 
     return Starlette(
-        routes=[Route("/v1/chat/completions", answer, methods=["POST"]), Route("/v1/models", models), Route("/health", health)]
+        routes=[
+            Route("/v1/chat/completions", answer, methods=["POST"]),
+            Route("/v1/models", models),
+            Route("/health", health),
+        ]
     )
 
 
 async def _events(head: dict[str, Any], text: str, reason: str) -> AsyncIterator[str]:
     """The answer as server-sent events: it is short, and comes whole."""
     for delta, end in (({"role": "assistant", "content": text}, None), ({}, reason)):
-        chunk = {**head, "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": end}]}
+        chunk = {
+            **head,
+            "object": "chat.completion.chunk",
+            "choices": [{"index": 0, "delta": delta, "finish_reason": end}],
+        }
         yield f"data: {json.dumps(chunk)}\n\n"
     yield "data: [DONE]\n\n"
 
@@ -108,7 +130,9 @@ def packed() -> Path:
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", type=Path, help="folder of a model; without it the package in dist/")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)

@@ -1,4 +1,6 @@
-"""An answer as its caller reads it: parsed, made comparable, judged valid; and an endpoint's, brought into the form that labelled answers have."""
+"""An answer as its caller reads it: parsed, made comparable, judged valid; and an endpoint's, brought into
+the form that labelled answers have.
+"""
 
 import json
 import re
@@ -22,13 +24,17 @@ def parse(answer: str) -> Any:
 
 
 def deep(value: Any, levels: int = DEEPEST) -> bool:
-    """Whether lists and objects stand in one another deeper than anybody asks for: what reads them would not come to an end."""
+    """Whether lists and objects stand in one another deeper than anybody asks for: what reads them would not
+    come to an end.
+    """
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return levels == 0 or any(deep(part, levels - 1) for part in parts)
 
 
 def canonical(value: Any) -> Any:
-    """Equal answers become equal values: key order, letter case, outer blanks and 21 against 21.0 do not matter."""
+    """Equal answers become equal values: key order, letter case, outer blanks and 21 against 21.0 do not
+    matter.
+    """
     if isinstance(value, dict):
         return {str(k).strip().casefold(): canonical(v) for k, v in sorted(value.items())}
     if isinstance(value, list):
@@ -57,7 +63,9 @@ def final_answer(answer: str) -> str | None:
 
 
 def same_value(one: str, other: str) -> bool:
-    """Whether two final answers are the same: as numbers (1,200.50 is 1200.5), else letter by letter without case; a full stop at the end says nothing."""
+    """Whether two final answers are the same: as numbers (1,200.50 is 1200.5), else letter by letter without
+    case; a full stop at the end says nothing.
+    """
     left, right = (text.strip().removesuffix(".").casefold() for text in (one, other))
     if NUMBER.fullmatch(left) and NUMBER.fullmatch(right):
         return Decimal(left.replace(",", "")) == Decimal(right.replace(",", ""))
@@ -89,7 +97,9 @@ def class_of(task: Task, answer: str) -> str | None:
 
 
 def normal(text: str) -> str:
-    """Words only, lower case: what decides whether two requests are the same. A text without any is what it is."""
+    """Words only, lower case: what decides whether two requests are the same. A text without any is what it
+    is.
+    """
     return " ".join(re.findall(r"\w+", text.casefold())) or text.strip()
 
 
@@ -99,18 +109,28 @@ def schema_error(task: Task, asked: str, answer: str) -> str | None:
         return None if answer in task.labels else f"{answer!r} is none of the labels"
     if task.kind == "answer":
         quoted = f" {normal(answer)} " in f" {normal(asked)} "
-        return None if quoted or answer == task.no_answer else f"{answer[:80]!r} does not stand in the passage, word for word"
+        return (
+            None
+            if quoted or answer == task.no_answer
+            else f"{answer[:80]!r} does not stand in the passage, word for word"
+        )
     if task.kind == "reasoning":
         if final_answer(answer) is None:
             return f"no final answer: {answer[-80:]!r} does not end in a line with {FINAL!r} and the answer"
         thought = bool(answer.rpartition(FINAL)[0].strip())
-        return None if thought == task.rationale else f"{'a' if thought else 'no'} rationale before the final answer: {answer[:80]!r}"
+        return (
+            None
+            if thought == task.rationale
+            else f"{'a' if thought else 'no'} rationale before the final answer: {answer[:80]!r}"
+        )
     if task.kind != "json":
         return None
     value = parse(answer)
     if value is NOTHING:
         return f"not JSON: {answer[:80]}"
-    error = next(iter(sorted(task.validator.iter_errors(value), key=lambda e: len(e.path), reverse=True)), None)
+    error = next(
+        iter(sorted(task.validator.iter_errors(value), key=lambda e: len(e.path), reverse=True)), None
+    )
     if error is None:
         return None
     if error.context:  # oneOf/anyOf: the branch that came furthest says what is wrong
@@ -119,8 +139,9 @@ def schema_error(task: Task, asked: str, answer: str) -> str | None:
 
 
 def tidied(task: Task, text: str) -> str:
-    """An endpoint's answer in the form that the labelled answers have: JSON without a code fence around it, compact; no more than a final answer
-    where the task asks for no rationale."""
+    """An endpoint's answer in the form that the labelled answers have: JSON without a code fence around it,
+    compact; no more than a final answer where the task asks for no rationale.
+    """
     if task.kind in ("label", "answer"):
         return text.strip()
     if task.kind == "reasoning" and not task.rationale and (final := final_answer(text)):

@@ -1,9 +1,12 @@
-"""More labelled examples out of those that there are: the values that answers copy from requests change places.
+"""More labelled examples out of those that there are: the values that answers copy from requests change
+places.
 
-"remind me to water the ferns" and "remind me to call the plumber on Friday" make "remind me to call the plumber" and "remind me to water the
-ferns on Friday", with the labels to match: entity replacement, one of the simple augmentations that still help where
-labels are few (Dai and Adel, COLING 2020, arXiv 2010.11683). Every other time the words themselves are any words of the task's requests: what a
-model must learn here is to copy what it has never seen in this place, and a small one takes a name that it knows for one that it does not.
+"remind me to water the ferns" and "remind me to call the plumber on Friday" make "remind me to call the
+plumber" and "remind me to water the ferns on Friday", with the labels to match: entity replacement, one of
+the simple augmentations that still help where labels are few (Dai and Adel, COLING 2020, arXiv 2010.11683).
+Every other time the words themselves are any words of the task's requests: what a model must learn here is to
+copy what it has never seen in this place, and a small one takes a name that it knows for one that it does
+not.
 """
 
 import itertools
@@ -17,7 +20,8 @@ from typing import Any
 from slm.config.params import Augment
 from slm.task.records import Record
 
-# A field is open, its values free text, if so many different ones were copied, and so large a share of all. Rooms and states are not.
+# A field is open, its values free text, if so many different ones were copied, and so large a share of all.
+# Rooms and states are not.
 DISTINCT, COPIED = 20, 0.5
 UNSEEN = 0.5  # share of values that are any words
 Path = tuple[str | int, ...]
@@ -58,7 +62,11 @@ def open_slots(records: list[Record], by: str | None) -> dict[Slot, list[tuple[s
             seen[slot] += 1
             if found := place(record.text, value):
                 copied[slot].append((found[0], value))
-    return {s: sorted(set(v)) for s, v in copied.items() if len({value for _, value in v}) >= DISTINCT and len(v) >= COPIED * seen[s]}
+    return {
+        s: sorted(set(v))
+        for s, v in copied.items()
+        if len({value for _, value in v}) >= DISTINCT and len(v) >= COPIED * seen[s]
+    }
 
 
 def put(answer: Any, path: Path, value: str) -> None:
@@ -68,10 +76,11 @@ def put(answer: Any, path: Path, value: str) -> None:
 
 
 def vary(records: list[Record], unlabelled: list[Record], settings: Augment, seed: int) -> list[Record]:
-    """`settings.variations` of each labelled example that has open fields: all of these get values of other examples, or as many words of any
-    requests.
+    """`settings.variations` of each labelled example that has open fields: all of these get values of other
+    examples, or as many words of any requests.
 
-    Deterministic for a seed. Answers are written compactly, as labelled ones are; an example whose request says a value twice, or not at all, keeps that value.
+    Deterministic for a seed. Answers are written compactly, as labelled ones are; an example whose request
+    says a value twice, or not at all, keeps that value.
     """
     slots, draw, made = open_slots(records, settings.by), random.Random(seed), []
     words = sorted({word for r in (*records, *unlabelled) for word in re.findall(r"[^\W\d_]{3,}", r.text)})
@@ -93,6 +102,10 @@ def vary(records: list[Record], unlabelled: list[Record], settings: Augment, see
                 request = request[: at.start()] + said + request[at.end() :]
                 put(new, slot[1], value)
             text = json.dumps(new, ensure_ascii=False, separators=(",", ":"))
-            messages = [*record.prompt[:-1], {"role": "user", "content": request}, {"role": "assistant", "content": text}]
+            messages = [
+                *record.prompt[:-1],
+                {"role": "user", "content": request},
+                {"role": "assistant", "content": text},
+            ]
             made.append(Record(f"{record.id}-{number + 1}", messages, record.tags))
     return made

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from slm.config.loader import load_yaml
 from slm.task.records import TASK
 
-# The figures of one answer that can be a kind's score (slm/task/metrics.py says what each is); the first is, unless task.yaml names another.
+# The figures of one answer that can be a kind's score (slm/task/metrics.py says what each is); the first is,
+# unless task.yaml names another.
 SCORES = {
     "json": ("exact_match", "field_f1"),
     "label": ("exact_match",),
@@ -30,19 +31,32 @@ class Task(BaseModel):
     )
     score: str = Field("", description="which of the kind's figures decides; absent: the kind's first")
     instruction: str = Field(min_length=1, description="what a model that was not taught must be told")
-    answer_schema: dict[str, Any] = Field(default_factory=dict, description="JSON schema of an answer (kind json)")
-    class_field: str | None = Field(None, description="field of a JSON answer that is its class, for the confusion table")
-    license: str | None = Field(None, description="of the data in task/, an SPDX expression; gates.yaml may ask for it")
+    answer_schema: dict[str, Any] = Field(
+        default_factory=dict, description="JSON schema of an answer (kind json)"
+    )
+    class_field: str | None = Field(
+        None, description="field of a JSON answer that is its class, for the confusion table"
+    )
+    license: str | None = Field(
+        None, description="of the data in task/, an SPDX expression; gates.yaml may ask for it"
+    )
     labels: list[str] = Field(default_factory=list, description="the labels (kind label)")
-    no_answer: str | None = Field(None, description="the answer where the passage has none (kind answer); absent: it always has one")
-    rationale: bool = Field(True, description="a rationale stands before the final answer; false: the final answer alone (kind reasoning)")
+    no_answer: str | None = Field(
+        None, description="the answer where the passage has none (kind answer); absent: it always has one"
+    )
+    rationale: bool = Field(
+        True,
+        description="a rationale stands before the final answer; false: the final answer alone (kind reasoning)",
+    )
 
     @model_validator(mode="after")
     def known_score(self) -> Self:
         choices = SCORES[self.kind]
         self.score = self.score or choices[0]
         if self.score not in choices:
-            raise ValueError(f"score {self.score!r} is no figure of kind {self.kind}; there are: {', '.join(choices)}")
+            raise ValueError(
+                f"score {self.score!r} is no figure of kind {self.kind}; there are: {', '.join(choices)}"
+            )
         if self.kind == "label" and len(set(self.labels)) < 2:
             raise ValueError("kind label needs at least two labels")
         return self
@@ -63,7 +77,9 @@ class Task(BaseModel):
 
     @cached_property
     def known_answers(self) -> dict[str, bool]:
-        """Whether an answer is valid, of those that were asked before: models repeat each other, and a check takes a millisecond."""
+        """Whether an answer is valid, of those that were asked before: models repeat each other, and a check
+        takes a millisecond.
+        """
         return {}
 
 

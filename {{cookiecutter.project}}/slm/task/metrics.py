@@ -1,6 +1,7 @@
 """Scores: small pure functions. What an answer is worth is decided here and nowhere else.
 
-An answer has the figures of its kind, each in [0, 1]; `score` of task.yaml says which of them is the score, the first unless it names another.
+An answer has the figures of its kind, each in [0, 1]; `score` of task.yaml says which of them is the score,
+the first unless it names another.
 
 kind json       exact_match after canonicalisation; field_f1, F1 over fields. Beside it: micro F1 over the fields of all answers
 kind label      exact_match of the label. Beside it: macro and per-class F1 (scikit-learn)
@@ -73,13 +74,17 @@ FIGURES: dict[str, Callable[[str, str], dict[str, Any]]] = {
 
 
 def score_one(task: Task, expected: str, answer: str) -> dict[str, Any]:
-    """score in [0, 1]; valid; the figures of the kind; and for JSON the counts of right, wrong and missed fields."""
+    """score in [0, 1]; valid; the figures of the kind; and for JSON the counts of right, wrong and missed
+    fields.
+    """
     figures = FIGURES[task.kind](expected, answer)
     return {"valid": valid(task, answer), "score": figures[task.score], **figures}
 
 
 def interval(values: list[float]) -> tuple[float, float]:
-    """95% interval of a mean of scores in [0, 1]: Wilson's (statsmodels); exact for 0/1 scores, wide for others."""
+    """95% interval of a mean of scores in [0, 1]: Wilson's (statsmodels); exact for 0/1 scores, wide for
+    others.
+    """
     low, high = proportion_confint(sum(values), len(values), alpha=0.05, method="wilson")
     return float(low), float(high)
 
@@ -106,7 +111,12 @@ def summarise(task: Task, predictions: list[dict[str, Any]]) -> dict[str, Any]:
     if task.kind == "text":
         import sacrebleu
 
-        facts["bleu"] = sacrebleu.corpus_bleu([p["answer"] for p in predictions], [[p["expected"] for p in predictions]]).score / 100
+        facts["bleu"] = (
+            sacrebleu.corpus_bleu(
+                [p["answer"] for p in predictions], [[p["expected"] for p in predictions]]
+            ).score
+            / 100
+        )
     per_class = class_f1(task, predictions)
     if per_class:
         facts["class_f1"] = per_class
@@ -114,7 +124,9 @@ def summarise(task: Task, predictions: list[dict[str, Any]]) -> dict[str, Any]:
     return facts
 
 
-def _slices(task: Task, predictions: list[dict[str, Any]], scores: list[float]) -> dict[str, dict[str, float]]:
+def _slices(
+    task: Task, predictions: list[dict[str, Any]], scores: list[float]
+) -> dict[str, dict[str, float]]:
     """Score by tag and by expected class, each with its number of examples."""
     groups: dict[str, list[float]] = defaultdict(list)
     for prediction, score in zip(predictions, scores, strict=True):

@@ -40,7 +40,9 @@ class Record:
 
     @property
     def asked(self) -> str:
-        """All that was said before the answer, by both sides: what makes a record another than the next. Of a single turn, its text."""
+        """All that was said before the answer, by both sides: what makes a record another than the next. Of a
+        single turn, its text.
+        """
         return "\n".join(m["content"] for m in self.prompt if m["role"] != "system")
 
     @property
@@ -51,8 +53,16 @@ class Record:
 
 
 def prediction(record: Record, answer: str, cut: bool) -> dict[str, Any]:
-    """A row of a predictions file: the prompt to ask again (messages), the same to show and to compare by (prompt), and both answers."""
-    row = {"id": record.id, "prompt": record.shown, "messages": record.prompt, "expected": record.answer, "answer": answer}
+    """A row of a predictions file: the prompt to ask again (messages), the same to show and to compare by
+    (prompt), and both answers.
+    """
+    row = {
+        "id": record.id,
+        "prompt": record.shown,
+        "messages": record.prompt,
+        "expected": record.answer,
+        "answer": answer,
+    }
     return row | {"cut": cut, "tags": record.tags}
 
 
@@ -74,7 +84,9 @@ def read_records(path: Path, answered: bool) -> list[Record]:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line}: byte {raw[error.start : error.start + 1]!r} is not UTF-8; save the file as UTF-8") from None
+        raise UserError(
+            f"{path}:{line}: byte {raw[error.start : error.start + 1]!r} is not UTF-8; save the file as UTF-8"
+        ) from None
     if "\r" in text:
         line = text[: text.index("\r")].count("\n") + 1
         raise UserError(
@@ -87,7 +99,9 @@ def read_records(path: Path, answered: bool) -> list[Record]:
             continue
         record = _parse(path, number, row, answered)
         if record.id in seen:
-            raise UserError(f"{path}:{number}: id {record.id!r} is already used in line {seen[record.id]}; give each record its own id")
+            raise UserError(
+                f"{path}:{number}: id {record.id!r} is already used in line {seen[record.id]}; give each record its own id"
+            )
         seen[record.id] = number
         records.append(record)
     if not records:
@@ -108,7 +122,9 @@ def _parse(path: Path, number: int, row: str, answered: bool) -> Record:
     try:
         value: Any = json.loads(row)
     except json.JSONDecodeError as error:
-        raise fail(f"not JSON ({error.msg} at column {error.colno}): {row[:80]!r}", "write one JSON object a line") from None
+        raise fail(
+            f"not JSON ({error.msg} at column {error.colno}): {row[:80]!r}", "write one JSON object a line"
+        ) from None
     if not isinstance(value, dict):
         raise fail(f"{row[:80]!r} is no JSON object", 'write {"id": …, "messages": […]}')
     unknown = value.keys() - {"id", "messages", "tags"}
@@ -123,7 +139,10 @@ def _parse(path: Path, number: int, row: str, answered: bool) -> Record:
         raise fail(f"messages {messages!r} is no list", "write the chat as a list of messages")
     for message in messages:
         if not isinstance(message, dict) or message.keys() != {"role", "content"}:
-            raise fail(f"message {str(message)[:80]} has other keys than role and content", "each message has exactly these two")
+            raise fail(
+                f"message {str(message)[:80]} has other keys than role and content",
+                "each message has exactly these two",
+            )
         if message["role"] not in ("system", "user", "assistant"):
             raise fail(f"role {message['role']!r} is unknown", "use system, user or assistant")
         if not isinstance(message["content"], str) or not message["content"].strip():
@@ -137,7 +156,9 @@ def _parse(path: Path, number: int, row: str, answered: bool) -> Record:
 
 
 def fixed_sample(items: list[Any], count: int | None, seed: int) -> list[Any]:
-    """The same `count` items for the same seed, in file order; all of them if there are no more or `count` is None."""
+    """The same `count` items for the same seed, in file order; all of them if there are no more or `count` is
+    None.
+    """
     if count is None or count >= len(items):
         return list(items)
     chosen = sorted(random.Random(seed).sample(range(len(items)), count))

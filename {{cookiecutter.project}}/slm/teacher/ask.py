@@ -24,13 +24,21 @@ Requests = Iterable[tuple[str, dict[str, Any]]]
 def requests_of(
     settings: Synthesize, task: Task, prompts: Iterable[list[dict[str, str]]], answers: int = 1
 ) -> list[tuple[str, dict[str, Any]]]:
-    """(key, request) for each prompt, as many in a row as it is to have answers; what the teacher is told goes before it."""
+    """(key, request) for each prompt, as many in a row as it is to have answers; what the teacher is told
+    goes before it.
+    """
     system = {"role": "system", "content": instruction(settings.endpoint, task)}
-    samples = ((request_of(settings, task, [system, *messages], i), i) for messages in prompts for i in range(answers))
+    samples = (
+        (request_of(settings, task, [system, *messages], i), i)
+        for messages in prompts
+        for i in range(answers)
+    )
     return [(key_of(settings.endpoint, request, i), request) for request, i in samples]
 
 
-def stored_answers(settings: Synthesize, store: Store, keys: Iterable[str]) -> Iterator[dict[str, Any] | None]:
+def stored_answers(
+    settings: Synthesize, store: Store, keys: Iterable[str]
+) -> Iterator[dict[str, Any] | None]:
     """Answers in the order of the keys, None where there is none.
 
     Raises:
@@ -53,7 +61,9 @@ def one_model(settings: Synthesize, first: str, other: str) -> None:
         )
 
 
-def ask_missing(settings: Synthesize, store: Store, requests: Requests, later: Spent = NOTHING, agreed: bool = False) -> dict[str, str]:
+def ask_missing(
+    settings: Synthesize, store: Store, requests: Requests, later: Spent = NOTHING, agreed: bool = False
+) -> dict[str, str]:
     """Put the answers to all requests into the store; returns why, for the keys that have none.
 
     With all answers in the store no key and no network is needed.
@@ -88,7 +98,9 @@ def ask_missing(settings: Synthesize, store: Store, requests: Requests, later: S
     if not missing:
         return asyncio.run(ask_in_batches(settings, store, requests)) if waiting else {}
     planned = estimate(settings.endpoint, most_out / missing, store, missing, hits, most_in, later)
-    print(f"{settings.endpoint.model} at {settings.endpoint.base_url}: {planned}", file=sys.stderr, flush=True)
+    print(
+        f"{settings.endpoint.model} at {settings.endpoint.base_url}: {planned}", file=sys.stderr, flush=True
+    )
     if not agreed:
         approve(settings.endpoint, planned)
     if settings.endpoint.batch:
@@ -96,8 +108,11 @@ def ask_missing(settings: Synthesize, store: Store, requests: Requests, later: S
     return asyncio.run(_ask_all(settings, store, requests, missing, model))
 
 
-async def _ask_all(settings: Synthesize, store: Store, requests: Requests, missing: int, model: str | None) -> dict[str, str]:
-    # What was imported stays. Looking through all of it for garbage, as Python does every few hundred requests, keeps answers waiting for 0.1 s each time.
+async def _ask_all(
+    settings: Synthesize, store: Store, requests: Requests, missing: int, model: str | None
+) -> dict[str, str]:
+    # What was imported stays. Looking through all of it for garbage, as Python does every few hundred
+    # requests, keeps answers waiting for 0.1 s each time.
     gc.freeze()
     budget = Budget(settings.endpoint, store.spent(), store.unanswered())
     failures: dict[str, str] = {}
@@ -122,11 +137,19 @@ async def _ask_all(settings: Synthesize, store: Store, requests: Requests, missi
         except Exception as error:
             # A fault of ours (or a full disk) must not cost what others of this run are waiting for.
             said = teacher.credential.redacted(str(error))
-            stop(UserError(f"asking stopped ({type(error).__name__}: {said}); what was answered is kept, run again"))
+            stop(
+                UserError(
+                    f"asking stopped ({type(error).__name__}: {said}); what was answered is kept, run again"
+                )
+            )
 
     async with Teacher(settings, budget) as teacher, Writer(store, budget) as writer:
-        with bar("answers", missing) as progress, interrupted(lambda: stop(UserError("stopped; what was answered is kept, run again"))):
-            # Beside those under way there are some that wait to be sent again: they hold a task, and no place.
+        with (
+            bar("answers", missing) as progress,
+            interrupted(lambda: stop(UserError("stopped; what was answered is kept, run again"))),
+        ):
+            # Beside those under way there are some that wait to be sent again: they hold a task, and no
+            # place.
             places = asyncio.Semaphore(2 * settings.endpoint.concurrency)
             under_way: dict[str, asyncio.Task[None]] = {}
 
@@ -150,7 +173,9 @@ async def _ask_all(settings: Synthesize, store: Store, requests: Requests, missi
 
 
 class Writer:
-    """Commits together what comes in while the disk is busy with the commit before: `put` returns when its answer is on disk."""
+    """Commits together what comes in while the disk is busy with the commit before: `put` returns when its
+    answer is on disk.
+    """
 
     def __init__(self, store: Store, budget: Budget) -> None:
         self._store, self._budget = store, budget

@@ -1,7 +1,9 @@
-"""What opens the endpoint: a key out of the environment, or tokens of Entra ID. No message, record or store ever holds either.
+"""What opens the endpoint: a key out of the environment, or tokens of Entra ID. No message, record or store
+ever holds either.
 
-Entra ID is asked by Azure's own library, which signs in as whatever is there: a managed identity, a workflow's federated identity, `az login`,
-a service principal out of the environment. It takes a new token minutes before the old one ends.
+Entra ID is asked by Azure's own library, which signs in as whatever is there: a managed identity, a
+workflow's federated identity, `az login`, a service principal out of the environment. It takes a new token
+minutes before the old one ends.
 """
 
 import os
@@ -29,11 +31,16 @@ class Credential:
             from azure.core.exceptions import AzureError
             from azure.identity.aio import DefaultAzureCredential, get_bearer_token_provider
         except ImportError:
-            raise UserError("params.yaml: synthesize.endpoint.auth: entra needs azure-identity; run `make extra NAME=entra`") from None
+            raise UserError(
+                "params.yaml: synthesize.endpoint.auth: entra needs azure-identity; run `make extra NAME=entra`"
+            ) from None
         self._faults = (AzureError, ValueError)
         self._azure = DefaultAzureCredential()
         self._token = get_bearer_token_provider(self._azure, SCOPE)
-        self.refused = "does not accept who you are signed in as", "give it the role Cognitive Services OpenAI User on the resource"
+        self.refused = (
+            "does not accept who you are signed in as",
+            "give it the role Cognitive Services OpenAI User on the resource",
+        )
 
     async def __call__(self) -> str:
         """The key, or a token that is valid for some minutes more.
@@ -76,7 +83,11 @@ def secret_of(settings: Endpoint) -> str:
     """The key, from the environment; no message ever holds it."""
     key, name = os.environ.get(settings.api_key_env, ""), settings.api_key_env
     if not key:
-        raise UserError(f"the endpoint's key is not set: export {name}=… (params.yaml: synthesize.endpoint.api_key_env)")
+        raise UserError(
+            f"the endpoint's key is not set: export {name}=… (params.yaml: synthesize.endpoint.api_key_env)"
+        )
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise UserError(f"{name} holds a blank, a line break or another character that no key has; export it again, without")
+        raise UserError(
+            f"{name} holds a blank, a line break or another character that no key has; export it again, without"
+        )
     return key

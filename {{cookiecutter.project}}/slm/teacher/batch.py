@@ -1,7 +1,8 @@
 """Ask an endpoint in batches: files of requests, answered within a day or so, for less than one by one.
 
-A kill at any moment pays nothing twice. Before a batch is asked for, the store knows the uploaded file and each request in it; a batch that was made
-of that file is looked for before another is. Answers come back in any order and are told apart by their key in the store, `custom_id`.
+A kill at any moment pays nothing twice. Before a batch is asked for, the store knows the uploaded file and
+each request in it; a batch that was made of that file is looked for before another is. Answers come back in
+any order and are told apart by their key in the store, `custom_id`.
 """
 
 import json
@@ -22,7 +23,8 @@ from slm.teacher.response import NotAnAnswer, read_reply
 from slm.teacher.signals import interrupted
 from slm.teacher.store import Store
 
-# Of one batch, by OpenAI's reference and by Azure's: learn.microsoft.com/azure/foundry/reference/rest/batches-create-batch
+# Of one batch, by OpenAI's reference and by Azure's:
+# learn.microsoft.com/azure/foundry/reference/rest/batches-create-batch
 MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000
 Requests = Iterable[tuple[str, dict[str, Any]]]
 
@@ -52,7 +54,9 @@ async def ask_in_batches(settings: Synthesize, store: Store, requests: Requests)
 async def _send(
     settings: Synthesize, store: Store, api: BatchApi, requests: Requests, failures: dict[str, str]
 ) -> tuple[list[str], UserError | None]:
-    """Send what is neither answered nor under way, as far as the budget holds: the files to wait for, and what is used up."""
+    """Send what is neither answered nor under way, as far as the budget holds: the files to wait for, and
+    what is used up.
+    """
     budget, used_up = Budget(settings.endpoint, store.spent()), None
     under_way: dict[str, None] = {}
     worst: dict[str, tuple[int, int, float]] = {}
@@ -69,7 +73,10 @@ async def _send(
             except UserError as error:
                 used_up = error
                 continue
-            line = json.dumps({"custom_id": key, "method": "POST", "url": PATH, "body": request}).encode() + b"\n"
+            line = (
+                json.dumps({"custom_id": key, "method": "POST", "url": PATH, "body": request}).encode()
+                + b"\n"
+            )
             if worst and (len(worst) == MOST_REQUESTS or lines.tell() + len(line) > MOST_BYTES):
                 under_way[await _submit(store, api, lines, worst)] = None
                 worst = {}
@@ -82,7 +89,9 @@ async def _send(
     return list(under_way), used_up
 
 
-async def _submit(store: Store, api: BatchApi, lines: IO[bytes], worst: dict[str, tuple[int, int, float]]) -> str:
+async def _submit(
+    store: Store, api: BatchApi, lines: IO[bytes], worst: dict[str, tuple[int, int, float]]
+) -> str:
     if api.stop.is_set():
         raise api.stopped()
     file = await api.upload(lines)
@@ -126,9 +135,17 @@ async def _receive(settings: Synthesize, store: Store, api: BatchApi, file: str)
         store.end_batch(file, files.outcomes(answers, faults))
     silent = f"the batch is {batch.status}, and its files say nothing of this request"
     failures = {key: files.failures.get(key, silent) for key in worst if not store.has(key)}
-    odd = f"; left out: {files.unreadable} lines that cannot be read, {files.strangers} of no request of ours" if files.odd else ""
-    print(f"{where}: batch {name} is {batch.status}: {len(worst) - len(failures)} of {len(worst)} have an answer{odd}", file=sys.stderr)
-    if failures and len(failures) == len(worst):  # one request may be refused for what it says; all of them, for how we ask
+    odd = (
+        f"; left out: {files.unreadable} lines that cannot be read, {files.strangers} of no request of ours"
+        if files.odd
+        else ""
+    )
+    print(
+        f"{where}: batch {name} is {batch.status}: {len(worst) - len(failures)} of {len(worst)} have an answer{odd}",
+        file=sys.stderr,
+    )
+    # one request may be refused for what it says; all of them, for how we ask
+    if failures and len(failures) == len(worst):
         raise UserError(
             f"{where}: no request of batch {name} has an answer, the first because: {next(iter(failures.values()))}; mend that and run again "
             "(where the server does not take JSON schemas: response_format: none)"
@@ -174,10 +191,13 @@ class Files:
         return self.unreadable + self.strangers
 
     def outcomes(self, *files: IO[bytes]) -> Iterator[tuple[str, dict[str, Any] | None]]:
-        """(key, answer), None for a request that was refused; nothing for what may have been billed and cannot be read."""
+        """(key, answer), None for a request that was refused; nothing for what may have been billed and
+        cannot be read.
+        """
         for stream in files:
             stream.seek(0)
-            while raw := stream.readline(self._longest):  # what is longer than any answer is cut, and then no JSON
+            # what is longer than any answer is cut, and then no JSON
+            while raw := stream.readline(self._longest):
                 try:
                     line = Line.model_validate_json(raw)
                 except ValidationError:
@@ -203,4 +223,6 @@ class Files:
         except NotAnAnswer as error:
             self.failures[key] = str(error)
             return None
-        return as_stored(settings, self._api.credential, reply, Cost(*self._worst[key]), seconds=None, response_format=None)
+        return as_stored(
+            settings, self._api.credential, reply, Cost(*self._worst[key]), seconds=None, response_format=None
+        )

@@ -1,4 +1,6 @@
-"""The batch interface of an endpoint (POST /files, POST /batches), by the official client: calls that are made again, replies that are read with distrust."""
+"""The batch interface of an endpoint (POST /files, POST /batches), by the official client: calls that are
+made again, replies that are read with distrust.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,8 +22,10 @@ ENDED = {"completed", "expired", "cancelled", "failed"}
 Result = TypeVar("Result")
 
 Name = Annotated[str, Field(max_length=200)]
-Identifier = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}$")]  # it becomes part of an address
-Perhaps = Annotated[Identifier | None, BeforeValidator(lambda value: value or None)]  # Azure writes "" for none
+# it becomes part of an address
+Identifier = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}$")]
+# Azure writes "" for none
+Perhaps = Annotated[Identifier | None, BeforeValidator(lambda value: value or None)]
 
 
 class Fault(BaseModel):
@@ -78,7 +82,9 @@ class BatchApi(Session):
 
         async def send() -> File:
             lines.seek(0)
-            sent = await self._client.files.with_raw_response.create(file=("requests.jsonl", lines), purpose="batch")
+            sent = await self._client.files.with_raw_response.create(
+                file=("requests.jsonl", lines), purpose="batch"
+            )
             return read(File, sent.content)
 
         file = await self._surely(send, "a server without batches needs synthesize.endpoint.batch: false")
@@ -95,21 +101,32 @@ class BatchApi(Session):
         """The batch of an uploaded file: the one that there is, else a new one."""
 
         async def find_or_make() -> Batch:
-            # Before each attempt: the reply to an earlier one may have been lost on its way, or we were killed meanwhile.
+            # Before each attempt: the reply to an earlier one may have been lost on its way, or we were
+            # killed meanwhile.
             async for batch in self._newest():
                 if batch.input_file_id == file:
                     return batch
             body = {"input_file_id": file, "endpoint": PATH, "completion_window": "24h"}
-            return read(Batch, (await self._client.post("/batches", cast_to=httpx2.Response, body=body)).content)
+            return read(
+                Batch, (await self._client.post("/batches", cast_to=httpx2.Response, body=body)).content
+            )
 
         return (
-            await self._surely(find_or_make, "no batch was made and nothing paid; mend that, or set synthesize.endpoint.batch: false")
+            await self._surely(
+                find_or_make,
+                "no batch was made and nothing paid; mend that, or set synthesize.endpoint.batch: false",
+            )
         ).id
 
     async def _newest(self, pages: int = 20) -> AsyncIterator[Batch]:
         params: dict[str, Any] = {"limit": 100}
         for _ in range(pages):
-            page = read(Page, (await self._client.get("/batches", cast_to=httpx2.Response, options={"params": params})).content)
+            page = read(
+                Page,
+                (
+                    await self._client.get("/batches", cast_to=httpx2.Response, options={"params": params})
+                ).content,
+            )
             for batch in page.data:
                 yield batch
             if not page.has_more or not page.data:
@@ -155,7 +172,10 @@ class BatchApi(Session):
             nonlocal faults
             error = state.outcome.exception() if state.outcome else None
             faults += not (isinstance(error, Again) and error.congested)
-            return faults >= self.settings.attempts or (state.seconds_since_start or 0.0) > self.settings.patience_s
+            return (
+                faults >= self.settings.attempts
+                or (state.seconds_since_start or 0.0) > self.settings.patience_s
+            )
 
         def wait(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
@@ -169,20 +189,30 @@ class BatchApi(Session):
                 raise self._refused(error, remedy) from None
             except (openai.APIConnectionError, httpx2.HTTPError, OSError) as error:
                 cause = root(error)
-                raise Again(self.credential.redacted(f"cannot be reached ({type(cause).__name__}: {cause})")) from None
+                raise Again(
+                    self.credential.redacted(f"cannot be reached ({type(cause).__name__}: {cause})")
+                ) from None
 
         again = retry_if_exception_type(Again)
         try:
-            return await AsyncRetrying(stop=enough, wait=wait, retry=again, sleep=self.rest, reraise=True)(once)
+            return await AsyncRetrying(stop=enough, wait=wait, retry=again, sleep=self.rest, reraise=True)(
+                once
+            )
         except Again as error:
-            raise UserError(f"{self.settings.base_url}: {error}; batches that are under way go on: run again to wait for them") from None
+            raise UserError(
+                f"{self.settings.base_url}: {error}; batches that are under way go on: run again to wait for them"
+            ) from None
 
     def _refused(self, error: openai.APIStatusError, remedy: str) -> Exception:
         status, said = error.status_code, self.credential.redacted(str(error.message))[:200]
         if stops := hopeless(error, said, self.settings, self.credential):
             return stops
         if status in (408, 409, 425, 429) or status >= 500:
-            return Again(f"{status}: {said}", congested=status in (429, 503, 529), wait=retry_after(error.response.headers))
+            return Again(
+                f"{status}: {said}",
+                congested=status in (429, 503, 529),
+                wait=retry_after(error.response.headers),
+            )
         return Refused(f"{self.settings.base_url}: refuses ({status}: {said}); {remedy}")
 
 
@@ -195,4 +225,6 @@ def read(form: type[Any], body: bytes) -> Any:
         return form.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        raise Again(f"not a {form.__name__.lower()}: {'.'.join(map(str, first['loc']))} {first['msg']}"[:200]) from None
+        raise Again(
+            f"not a {form.__name__.lower()}: {'.'.join(map(str, first['loc']))} {first['msg']}"[:200]
+        ) from None

@@ -1,8 +1,10 @@
-"""What asking costs: an estimate before the first request, and a budget that is never exceeded, counting what is under way.
+"""What asking costs: an estimate before the first request, and a budget that is never exceeded, counting what
+is under way.
 
-A request is let out only if the budget still holds when it costs the worst that it can: a token for each byte of its text (no tokenizer makes
-more), and its full `max_tokens`. When its answer is there, what the endpoint says it used takes the place of the worst case. A request that was
-sent and brought no answer counts as its worst case, since it may have been billed.
+A request is let out only if the budget still holds when it costs the worst that it can: a token for each byte
+of its text (no tokenizer makes more), and its full `max_tokens`. When its answer is there, what the endpoint
+says it used takes the place of the worst case. A request that was sent and brought no answer counts as its
+worst case, since it may have been billed.
 """
 
 import asyncio
@@ -38,7 +40,9 @@ def dollars(settings: Endpoint, tokens_in: float, tokens_out: float) -> float | 
     price = settings.price
     if price.input is None or price.output is None:
         return None
-    return (tokens_in * price.input + tokens_out * price.output) / 1e6 * (price.batch if settings.batch else 1)
+    return (
+        (tokens_in * price.input + tokens_out * price.output) / 1e6 * (price.batch if settings.batch else 1)
+    )
 
 
 def text_bytes(request: dict[str, Any]) -> int:
@@ -54,7 +58,9 @@ def worst_case(settings: Endpoint, request: dict[str, Any]) -> Cost:
 
 class Budget:
     def __init__(self, settings: Endpoint, before: Spent, earlier: Spent = NOTHING) -> None:
-        """before: by all runs; earlier: what of it the earlier rounds of this run asked and have no answer to."""
+        """before: by all runs; earlier: what of it the earlier rounds of this run asked and have no answer
+        to.
+        """
         self._limits, self._before, self._earlier = settings.budget, before, earlier
         self.paid = Spent()  # in this run
         self.unanswered = Spent()  # asked, and no answer came: worst case
@@ -131,7 +137,9 @@ def _add(to: Spent, more: Spent, sign: int = 1) -> None:
 
 @dataclass
 class Estimate:
-    """Of all requests that are not in the store. `*_most`: cannot be more, unless answers are lost on the way."""
+    """Of all requests that are not in the store. `*_most`: cannot be more, unless answers are lost on the
+    way.
+    """
 
     requests: int
     stored: int
@@ -152,7 +160,11 @@ class Estimate:
         if self.minutes is None:
             time = "in batches, which mostly take less than 24 hours"
         else:
-            time = f"about {self.minutes:.0f} minutes" if self.minutes >= 1.5 else f"about {self.minutes * 60:.0f} seconds"
+            time = (
+                f"about {self.minutes:.0f} minutes"
+                if self.minutes >= 1.5
+                else f"about {self.minutes * 60:.0f} seconds"
+            )
         return (
             f"{self.requests:,} requests to send, {self.stored:,} answers are in the store; "
             f"about {self.tokens_in:,.0f} tokens in and {self.tokens_out:,.0f} out; {money}; {time}"
@@ -160,11 +172,18 @@ class Estimate:
 
 
 def estimate(
-    settings: Endpoint, max_tokens: float, store: Store, requests: int, stored: int, most_in: int, later: Spent = NOTHING
+    settings: Endpoint,
+    max_tokens: float,
+    store: Store,
+    requests: int,
+    stored: int,
+    most_in: int,
+    later: Spent = NOTHING,
 ) -> Estimate:
     """Of one round; what it may cost at most, with all rounds after it.
 
-    Answers are reckoned as long as those so far, or as long as allowed; for text, a quarter of the worst case is the rule of thumb for English.
+    Answers are reckoned as long as those so far, or as long as allowed; for text, a quarter of the worst case
+    is the rule of thumb for English.
 
     Args:
         max_tokens: of an answer, the mean of what is allowed.
@@ -203,13 +222,21 @@ def approve(settings: Endpoint, planned: Estimate) -> None:
         raise UserError(f"{APPROVAL} is {approved[:20]!r}, not an amount in USD such as 12.50") from None
     if allowed >= (most or 0.0):
         return
-    cost = "an unknown sum, because synthesize.endpoint.price is null" if most is None else f"up to {most:.2f} USD"
+    cost = (
+        "an unknown sum, because synthesize.endpoint.price is null"
+        if most is None
+        else f"up to {most:.2f} USD"
+    )
     if sys.stdin.isatty() and sys.stderr.isatty():
         print(f"This may cost {cost}. Go on? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().casefold() in ("y", "yes"):
             return
         raise UserError("not asked, as you wished; nothing was spent")
-    remedy = "set the price (0 for your own server)" if most is None else f"raise ask_above_usd (now {limit:g}) in params.yaml"
+    remedy = (
+        "set the price (0 for your own server)"
+        if most is None
+        else f"raise ask_above_usd (now {limit:g}) in params.yaml"
+    )
     raise UserError(
         f"asking the endpoint may cost {cost}, and nobody is at the terminal to ask; {remedy}, or export {APPROVAL}={math.ceil((most or 1) * 100) / 100:.2f} for this run"
     )

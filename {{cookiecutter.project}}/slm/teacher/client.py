@@ -1,8 +1,9 @@
 """A teacher behind any OpenAI-compatible endpoint, by the official client over aiohttp.
 
-The client sends and reads; retries (tenacity), the pace and the budget are ours to decide, because each attempt may cost money. What comes back
-is believed only as far as it is a whole answer of bounded size; what it says is judged later, by slm/teacher/filters.py. Key or token
-(slm/teacher/auth.py) are taken out of all that the endpoint sends before anything else sees it.
+The client sends and reads; retries (tenacity), the pace and the budget are ours to decide, because each
+attempt may cost money. What comes back is believed only as far as it is a whole answer of bounded size; what
+it says is judged later, by slm/teacher/filters.py. Key or token (slm/teacher/auth.py) are taken out of all
+that the endpoint sends before anything else sees it.
 """
 
 import asyncio
@@ -36,7 +37,9 @@ class Failure(Exception):
 
 
 class Again(Failure):
-    """It may have one if asked again; congested: the endpoint has too much to do, which is no fault of the request."""
+    """It may have one if asked again; congested: the endpoint has too much to do, which is no fault of the
+    request.
+    """
 
     def __init__(self, why: str, congested: bool = False, wait: float | None = None) -> None:
         super().__init__(why)
@@ -53,20 +56,30 @@ def request_of(settings: Synthesize, task: Task, messages: list[dict[str, str]],
     sample: 0 is the likeliest answer; the others are drawn, each with its own seed.
     """
     endpoint = settings.endpoint
-    request: Request = {"model": endpoint.model, "messages": messages, "max_tokens": most_tokens(settings), "temperature": 0}
+    request: Request = {
+        "model": endpoint.model,
+        "messages": messages,
+        "max_tokens": most_tokens(settings),
+        "temperature": 0,
+    }
     if sample:
         request |= {"temperature": SAMPLED, "seed": sample}
     if endpoint.response_format == "json_object":
         request["response_format"] = {"type": "json_object"}
     elif endpoint.response_format != "none" and task.kind == "json" and task.answer_schema:
         schema = with_rationale(task.plain_schema) if endpoint.rationale else task.plain_schema
-        request["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+        request["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": schema, "strict": True},
+        }
     if endpoint.top_logprobs is not None:
         request |= {"logprobs": True, "top_logprobs": endpoint.top_logprobs}
     return {name: value for name, value in (request | endpoint.extra).items() if value is not None}
 
 
-def text_request(settings: Endpoint, messages: list[dict[str, str]], max_tokens: int, sample: int = 0) -> Request:
+def text_request(
+    settings: Endpoint, messages: list[dict[str, str]], max_tokens: int, sample: int = 0
+) -> Request:
     """A request whose reply is no answer of the task: it has no schema, and no log-probabilities."""
     drawn = {"temperature": SAMPLED, "seed": sample} if sample else {"temperature": 0}
     request = {"model": settings.model, "messages": messages, "max_tokens": max_tokens, **drawn}
@@ -75,9 +88,15 @@ def text_request(settings: Endpoint, messages: list[dict[str, str]], max_tokens:
 
 
 def parameters_of(request: Request) -> dict[str, Any]:
-    """What an answer's provenance says of its request: all but the messages, and of a schema only that there was one."""
+    """What an answer's provenance says of its request: all but the messages, and of a schema only that there
+    was one.
+    """
     said = {name: value for name, value in request.items() if name not in ("messages", "model")}
-    return said | {name: said[name]["type"] for name in ("response_format",) if isinstance(said.get(name), dict) and "type" in said[name]}
+    return said | {
+        name: said[name]["type"]
+        for name in ("response_format",)
+        if isinstance(said.get(name), dict) and "type" in said[name]
+    }
 
 
 def key_of(settings: Endpoint, request: Request, sample: int = 0) -> str:
@@ -109,7 +128,9 @@ def longest_answer(settings: Synthesize) -> int:
 
 
 def client_of(settings: Endpoint, credential: Credential, most_bytes: int) -> openai.AsyncOpenAI:
-    """The official client, which sends the key where params.yaml says and nowhere else, and reads no more than so many bytes of a response."""
+    """The official client, which sends the key where params.yaml says and nowhere else, and reads no more
+    than so many bytes of a response.
+    """
 
     async def bound(response: httpx2.Response) -> None:
         response.stream = Bounded(response.stream, most_bytes)
@@ -117,7 +138,9 @@ def client_of(settings: Endpoint, credential: Credential, most_bytes: int) -> op
             raise Again("the answer is packed, which was not asked for")
 
     transport = openai.DefaultAioHttpClient(
-        limits=httpx2.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency),
+        limits=httpx2.Limits(
+            max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency
+        ),
         timeout=httpx2.Timeout(settings.timeout_s, connect=min(10.0, settings.timeout_s)),
         follow_redirects=False,
         event_hooks={"response": [bound]},
@@ -150,34 +173,50 @@ class Session:
         await asyncio.gather(self._client.close(), self.credential.close())
 
 
-def hopeless(error: openai.APIStatusError, said: str, settings: Endpoint, credential: Credential) -> UserError | None:
+def hopeless(
+    error: openai.APIStatusError, said: str, settings: Endpoint, credential: Credential
+) -> UserError | None:
     """What stops a run, if this status does: no request will be answered before somebody mends something."""
     status, where = error.status_code, settings.base_url
     if status in (401, 403):
         fault, remedy = credential.refused
         return UserError(f"{where}: {fault} ({status}); answers so far are kept: {remedy}")
     if status == 402 or "insufficient_quota" in (error.code or "", error.type or ""):
-        return UserError(f"{where}: the account has no credit ({status}: {said}); answers so far are kept: top it up and run again")
+        return UserError(
+            f"{where}: the account has no credit ({status}: {said}); answers so far are kept: top it up and run again"
+        )
     if status < 400:
-        return UserError(f"{where}: redirects elsewhere ({status}), where your key is not sent; write the final address into base_url")
+        return UserError(
+            f"{where}: redirects elsewhere ({status}), where your key is not sent; write the final address into base_url"
+        )
     return None
 
 
-def as_stored(settings: Endpoint, credential: Credential, reply: dict[str, Any], cost: Cost, **more: Any) -> dict[str, Any]:
+def as_stored(
+    settings: Endpoint, credential: Credential, reply: dict[str, Any], cost: Cost, **more: Any
+) -> dict[str, Any]:
     """A reply without our key in it, and with what it cost: by its own usage, or at worst where it says none."""
     answer = credential.redacted(reply)
-    usage = answer["usage"] or {"prompt_tokens": cost.tokens_in, "completion_tokens": cost.tokens_out, "estimated": True}
+    usage = answer["usage"] or {
+        "prompt_tokens": cost.tokens_in,
+        "completion_tokens": cost.tokens_out,
+        "estimated": True,
+    }
     usd = dollars(settings, usage["prompt_tokens"], usage["completion_tokens"])
     return answer | {"usd": usd, **more, "key_sent_back": answer != reply, "usage": usage}
 
 
 class Teacher(Session):
-    """One endpoint for the length of a run: `async with Teacher(…) as teacher: answer = await teacher.ask(request)`."""
+    """One endpoint for the length of a run: `async with Teacher(…) as teacher: answer = await
+    teacher.ask(request)`.
+    """
 
     def __init__(self, settings: Synthesize, budget: Budget) -> None:
         super().__init__(settings.endpoint, longest_answer(settings))
         self._settings, self._budget = settings.endpoint, budget
-        self.pace = Pace(settings.endpoint.concurrency, settings.endpoint.patience_s, settings.endpoint.base_url)
+        self.pace = Pace(
+            settings.endpoint.concurrency, settings.endpoint.patience_s, settings.endpoint.base_url
+        )
         self._formatted: bool | None = None  # whether the server takes `response_format`: not known yet
         self._stopped: UserError | None = None
 
@@ -202,16 +241,20 @@ class Teacher(Session):
             return faults >= self._settings.attempts
 
         def wait(state: RetryCallState) -> float:
-            # Too many at once is for the pace to mend: the request itself may go again soon, or the last ones would sleep while all is free.
+            # Too many at once is for the pace to mend: the request itself may go again soon, or the last ones
+            # would sleep while all is free.
             error = state.outcome.exception() if state.outcome else None
             longest = min(0.5, LONGEST_WAIT) if isinstance(error, Again) and error.congested else LONGEST_WAIT
             return wait_random_exponential(multiplier=0.5, max=longest)(state)
 
-        retrying = AsyncRetrying(stop=enough, wait=wait, retry=retry_if_exception_type(Again), sleep=self.pace.rest, reraise=True)
+        retrying = AsyncRetrying(
+            stop=enough, wait=wait, retry=retry_if_exception_type(Again), sleep=self.pace.rest, reraise=True
+        )
         try:
             return await retrying(self._attempt, request)
         except Failure as error:
-            # One request may be refused for what it says; if nothing but refusals has come yet, it is how we ask.
+            # One request may be refused for what it says; if nothing but refusals has come yet, it is how we
+            # ask.
             if isinstance(error, Again) or not self.pace.ever_answered:
                 self.pace.gave_up(str(error))
             raise
@@ -228,7 +271,9 @@ class Teacher(Session):
             settle: Callable[[Cost], None] | None = self._budget.no_answer  # unless we learn better
             try:
                 async with asyncio.timeout(self._settings.timeout_s):
-                    response = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=request)
+                    response = await self._client.post(
+                        "/chat/completions", cast_to=httpx2.Response, body=request
+                    )
                 reply = read_reply(response.content, request["model"])
                 settle = None
             except NotAnAnswer as error:
@@ -241,14 +286,20 @@ class Teacher(Session):
                 raise self._refused(error, request, sent) from None
             except TimeoutError:
                 self.pace.slow_down(sent, None)
-                raise Again(f"no whole answer within {self._settings.timeout_s:g} s", congested=False) from None
+                raise Again(
+                    f"no whole answer within {self._settings.timeout_s:g} s", congested=False
+                ) from None
             except openai.APIConnectionError as error:
                 cause = root(error)
                 if isinstance(cause, ConnectionRefusedError):
                     settle = self._budget.not_served
-                raise Again(self.credential.redacted(f"cannot be reached ({type(cause).__name__}: {cause})")) from None
+                raise Again(
+                    self.credential.redacted(f"cannot be reached ({type(cause).__name__}: {cause})")
+                ) from None
             except (OSError, httpx2.HTTPError) as error:
-                raise Again(self.credential.redacted(f"the connection broke ({type(error).__name__})")) from None
+                raise Again(
+                    self.credential.redacted(f"the connection broke ({type(error).__name__})")
+                ) from None
             finally:
                 if settle:
                     settle(cost)
@@ -258,7 +309,9 @@ class Teacher(Session):
         took = {"seconds": round(time.monotonic() - sent, 3), "response_format": "response_format" in request}
         answer = as_stored(self._settings, self.credential, reply, cost, **took)
         usage = answer["usage"]
-        self._budget.answered(cost, Cost(usage["prompt_tokens"], usage["completion_tokens"], answer["usd"] or 0.0))
+        self._budget.answered(
+            cost, Cost(usage["prompt_tokens"], usage["completion_tokens"], answer["usd"] or 0.0)
+        )
         return answer
 
     def _refused(self, error: openai.APIStatusError, request: Request, sent: float) -> Exception:
@@ -268,7 +321,9 @@ class Teacher(Session):
         if stops := hopeless(error, said, self._settings, self.credential):
             return stops
         if status == 404:
-            return UserError(f"{where}: knows no such address or model {self._settings.model!r} ({said}); correct synthesize.endpoint")
+            return UserError(
+                f"{where}: knows no such address or model {self._settings.model!r} ({said}); correct synthesize.endpoint"
+            )
         if status in (429, 503, 529):
             wait = retry_after(error.response.headers)
             self.pace.slow_down(sent, wait)

@@ -1,8 +1,10 @@
 """How many requests may be under way: more while answers come, fewer when the endpoint says 429 or is late.
 
-Additive increase, multiplicative decrease, as TCP does it: until the first "slow down" each answer adds one place, later each full round
-adds one. Being told to slow down takes a tenth away, once for all requests of a round; a `Retry-After` puts all of them off together.
-A tenth and not the usual half: what limits us is a number of places or a rate, which refuses at once and keeps no queue to drain.
+Additive increase, multiplicative decrease, as TCP does it: until the first "slow down" each answer adds one
+place, later each full round adds one. Being told to slow down takes a tenth away, once for all requests of a
+round; a `Retry-After` puts all of them off together.
+A tenth and not the usual half: what limits us is a number of places or a rate, which refuses at once and
+keeps no queue to drain.
 """
 
 import asyncio
@@ -57,7 +59,8 @@ class Pace:
             self._limiter.total_tokens = int(self._exact)
 
     def slow_down(self, sent: float, wait: float | None) -> None:
-        """The endpoint has refused or kept waiting a request that went out at `sent`, and asks to come again after `wait` seconds.
+        """The endpoint has refused or kept waiting a request that went out at `sent`, and asks to come again
+        after `wait` seconds.
 
         Raises:
             UserError: it has put us off for too long.

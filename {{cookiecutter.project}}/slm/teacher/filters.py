@@ -1,7 +1,9 @@
-"""What a student must not learn from: each filter has a name, drops with a reason, and can be switched off in params.yaml (synthesize.filters).
+"""What a student must not learn from: each filter has a name, drops with a reason, and can be switched off in
+params.yaml (synthesize.filters).
 
-Dropped records stay in data/synthetic.jsonl with `dropped: "name: reason"`; reports/synthetic.json counts them by name and shows samples. Nothing
-that was paid for is deleted, so a filter that is switched off gives its records back without a request.
+Dropped records stay in data/synthetic.jsonl with `dropped: "name: reason"`; reports/synthetic.json counts
+them by name and shows samples. Nothing that was paid for is deleted, so a filter that is switched off gives
+its records back without a request.
 """
 
 import json
@@ -21,8 +23,8 @@ from slm.task.definition import Task
 from slm.task.records import Record
 from slm.teacher.patterns import CONTROL, PERSONAL, REFUSALS, SECRETS, found
 
-# Each filter, in the order in which they judge, with its switch in params.yaml; without one: always on. After all of them, and at a price, the
-# teacher itself is asked (slm/teacher/verification.py).
+# Each filter, in the order in which they judge, with its switch in params.yaml; without one: always on. After
+# all of them, and at a price, the teacher itself is asked (slm/teacher/verification.py).
 STEPS = {
     "unanswered": None,
     "refusal": "refusal",
@@ -41,7 +43,8 @@ STEPS = {
     "balance": "per_class",
     "tag": "per_tag",
 }
-FOREIGN = 0.8  # probability from which a prompt counts as being in another language: short ones could be in several
+# probability from which a prompt counts as being in another language: short ones could be in several
+FOREIGN = 0.8
 PERMUTATIONS = 128  # of a MinHash: 512 bytes a prompt; what it finds is compared exactly
 
 
@@ -77,10 +80,14 @@ def identifier() -> Any:
 
 
 class Sieve:
-    """Judges records one after the other; remembers prompts, for near-duplicates, and counts classes and tags."""
+    """Judges records one after the other; remembers prompts, for near-duplicates, and counts classes and
+    tags.
+    """
 
     def __init__(self, task: Task, settings: Filters, limit: int, held_out: list[tuple[str, Record]]) -> None:
-        """held_out: (file:line, record) of validation and test; limit: synthesize.max_new_tokens, for the message."""
+        """held_out: (file:line, record) of validation and test; limit: synthesize.max_new_tokens, for the
+        message.
+        """
         self._task, self._settings, self._limit = task, settings, limit
         self._rows: dict[int, str] = {}
         self._kept: Counter[str] = Counter()  # by class and by tag
@@ -94,7 +101,8 @@ class Sieve:
             self._near = Index([(name, record.asked) for name, record in held_out])
         if settings.near_duplicates:
             self._seen = MinHashLSH(threshold=settings.near_duplicates, num_perm=PERMUTATIONS)
-            self._said: dict[int, tuple[str, str]] = {}  # names of the prompts and what they say, in the order in which they came
+            # names of the prompts and what they say, in the order in which they came
+            self._said: dict[int, tuple[str, str]] = {}
             self._came = 0
 
     def _texts(self, answer: str) -> list[str]:
@@ -132,10 +140,14 @@ class Sieve:
             self._duplicate(prompt, {}, "")
 
     def prompt_reason(self, prompt: Record) -> str | None:
-        """Why a request that a teacher wrote must not be asked: all that is said against its text, before it costs answers."""
+        """Why a request that a teacher wrote must not be asked: all that is said against its text, before it
+        costs answers.
+        """
         for name in ("control", "secret", "personal", "word", "language", "contaminated", "duplicate"):
             switch = STEPS[name]
-            if (not switch or getattr(self._settings, switch)) and (reason := getattr(self, f"_{name}")(prompt, {}, prompt.text)):
+            if (not switch or getattr(self._settings, switch)) and (
+                reason := getattr(self, f"_{name}")(prompt, {}, prompt.text)
+            ):
                 return f"{name}: {reason}"
         return None
 
@@ -151,11 +163,20 @@ class Sieve:
         return f"the teacher refused: {text[:60]}" if refused else None
 
     def _cut(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
-        return f"off after {self._limit} tokens (synthesize.max_new_tokens): {text[:60]}" if answer["cut"] else None
+        return (
+            f"off after {self._limit} tokens (synthesize.max_new_tokens): {text[:60]}"
+            if answer["cut"]
+            else None
+        )
 
     def _schema(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
-        # A reply that does not keep reasoning and answer apart (slm/teacher/rationale.py) would teach the student to reason aloud.
-        return f"no answer after a rationale: {text[:80]}" if answer.get("no_answer") else schema(self._task, prompt.asked, text)
+        # A reply that does not keep reasoning and answer apart (slm/teacher/rationale.py) would teach the
+        # student to reason aloud.
+        return (
+            f"no answer after a rationale: {text[:80]}"
+            if answer.get("no_answer")
+            else schema(self._task, prompt.asked, text)
+        )
 
     def _control(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
         match = CONTROL.search(text)
@@ -180,19 +201,34 @@ class Sieve:
     def _language(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
         language, probability = identifier().classify(prompt.text)
         foreign = language != self._settings.language and probability >= FOREIGN
-        return f"the prompt is {language!r} with probability {probability:.2f}, not {self._settings.language!r}" if foreign else None
+        return (
+            f"the prompt is {language!r} with probability {probability:.2f}, not {self._settings.language!r}"
+            if foreign
+            else None
+        )
 
     def _unsure(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
-        # Of what the teacher said: the first of the local one's alternatives, the token itself of an endpoint's.
-        said = [row[0] for row in answer.get("topk_logprobs", [])] or [token[1] for token in answer.get("logprobs", [])]
+        # Of what the teacher said: the first of the local one's alternatives, the token itself of an
+        # endpoint's.
+        said = [row[0] for row in answer.get("topk_logprobs", [])] or [
+            token[1] for token in answer.get("logprobs", [])
+        ]
         if not said:
             return "no log-probabilities came with the answer"
         likelihood, least = math.exp(sum(said) / len(said)), self._settings.confidence or 0
-        return f"the teacher gives its tokens {likelihood:.2f} on average, less than {least:g}: {text[:60]}" if likelihood < least else None
+        return (
+            f"the teacher gives its tokens {likelihood:.2f} on average, less than {least:g}: {text[:60]}"
+            if likelihood < least
+            else None
+        )
 
     def _agreement(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
         share, least = answer["agreement"], self._settings.agreement or 0
-        return f"{share:.2f} between {answer['answers']} answers, less than {least:g}: {text[:60]}" if share < least else None
+        return (
+            f"{share:.2f} between {answer['answers']} answers, less than {least:g}: {text[:60]}"
+            if share < least
+            else None
+        )
 
     def _contaminated(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
         for own in (prompt.asked, *self._texts(text)):

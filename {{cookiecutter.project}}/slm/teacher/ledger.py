@@ -8,7 +8,18 @@ from typing import Any
 from slm.errors import stage
 from slm.teacher.store import STORE, Store
 
-HEAD = ("day", "run", "model", "answers", "tokens in", "tokens out", "USD", "seconds", "from the store", "unanswered")
+HEAD = (
+    "day",
+    "run",
+    "model",
+    "answers",
+    "tokens in",
+    "tokens out",
+    "USD",
+    "seconds",
+    "from the store",
+    "unanswered",
+)
 
 
 def line(cells: tuple[Any, ...]) -> list[str]:
@@ -37,7 +48,8 @@ def table(rows: list[tuple[Any, ...]]) -> str:
     widths = [max(len(cells[i]) for cells in lines) for i in range(len(HEAD))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if i < 3 else cell.rjust(width) for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            cell.ljust(width) if i < 3 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ).rstrip()
         for cells in lines
     )

@@ -8,7 +8,9 @@ REFUSALS = re.compile(
     r"|as an ai\b|unfortunately,? i\b|es tut mir leid|ich kann (das|dabei|ihnen|dir) (leider )?nicht|je suis désolé|lo siento)",
     re.IGNORECASE,
 )
-CONTROL = re.compile(r"<\|[a-z_]{1,40}\|>|\[/?INST\]|<</?SYS>>|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", re.IGNORECASE)
+CONTROL = re.compile(
+    r"<\|[a-z_]{1,40}\|>|\[/?INST\]|<</?SYS>>|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", re.IGNORECASE
+)
 SECRETS = {
     "private key": r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----",
     "API key": r"\b(?:sk|rk|pk)[-_](?:live|test|proj|ant|or)?[-_A-Za-z0-9]{16,}",

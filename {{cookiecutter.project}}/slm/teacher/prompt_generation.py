@@ -1,4 +1,5 @@
-"""New requests out of labelled ones, by a teacher behind an endpoint: what it is asked, and which lines of its reply are requests.
+"""New requests out of labelled ones, by a teacher behind an endpoint: what it is asked, and which lines of
+its reply are requests.
 
 self_instruct   a few labelled examples, and more like them (Wang et al., arXiv 2212.10560)
 evolve          one request, made harder, rarer, less direct (Evol-Instruct, Xu et al., arXiv 2304.12244)
@@ -6,8 +7,8 @@ persona         the same jobs, as another kind of person says them (Ge et al., a
 out_of_scope    near misses: what sounds like a request for this assistant, and is none
 weak_slices     more of the classes and tags in which the last student was worst on validation data
 
-What a call asks depends on its recipe, its number and its seeds, and a seed is drawn by a hash of its own: more calls, or more labelled examples,
-leave most calls as they were, and their answers in the store.
+What a call asks depends on its recipe, its number and its seeds, and a seed is drawn by a hash of its own:
+more calls, or more labelled examples, leave most calls as they were, and their answers in the store.
 """
 
 import hashlib
@@ -71,13 +72,16 @@ class Call:
     def request(self, settings: Endpoint, task: Task) -> Request:
         recipe = RECIPES[self.recipe]
         what = f"{recipe.what} {FORM}".format(asked=recipe.asked, **self.detail)
-        system = (
-            f"You write requests that an assistant is trained with. What the assistant is told:\n\n{task.instruction.strip()}\n\n{what}"
-        )
+        system = f"You write requests that an assistant is trained with. What the assistant is told:\n\n{task.instruction.strip()}\n\n{what}"
         examples = [{"request": r.text, "answer": r.answer} for r in self.parents]
         longest = max(len(r.text.encode()) for r in self.parents)
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": json.dumps(examples, ensure_ascii=False, indent=1)}]
-        return text_request(settings, messages, min(MOST_TOKENS, 64 + recipe.asked * (32 + longest)), sample=self.number)
+        messages = [
+            {"role": "system", "content": system},
+            {"role": "user", "content": json.dumps(examples, ensure_ascii=False, indent=1)},
+        ]
+        return text_request(
+            settings, messages, min(MOST_TOKENS, 64 + recipe.asked * (32 + longest)), sample=self.number
+        )
 
 
 def calls_of(task: Task, wanted: Generate, scores: dict[str, float], labelled: list[Record]) -> list[Call]:
@@ -111,13 +115,20 @@ def slices(task: Task, labelled: list[Record]) -> dict[str, list[Record]]:
     found: dict[str, list[Record]] = defaultdict(list)
     for record in labelled:
         name = class_of(task, record.answer)
-        for slice_name in [*([f"class:{name}"] if name is not None else []), *(f"tag:{tag}" for tag in record.tags)]:
+        for slice_name in [
+            *([f"class:{name}"] if name is not None else []),
+            *(f"tag:{tag}" for tag in record.tags),
+        ]:
             found[slice_name].append(record)
     return dict(sorted(found.items()))
 
 
-def weak_slice(task: Task, scores: dict[str, float], labelled: list[Record], number: int) -> tuple[dict[str, str], list[Record]]:
-    """One of the worst slices, the worse the likelier; where no score is known, one of the rarest classes (tags, if there are none)."""
+def weak_slice(
+    task: Task, scores: dict[str, float], labelled: list[Record], number: int
+) -> tuple[dict[str, str], list[Record]]:
+    """One of the worst slices, the worse the likelier; where no score is known, one of the rarest classes
+    (tags, if there are none).
+    """
     found = slices(task, labelled)
     lost = {name: 1 - scores[name] for name in found if scores.get(name, 1) < 1}
     by = "score on validation data"
@@ -126,7 +137,9 @@ def weak_slice(task: Task, scores: dict[str, float], labelled: list[Record], num
         classes = [name for name in found if name.startswith("class:")]
         lost = {name: 1 / len(found[name]) for name in classes or found}
     if not lost:
-        raise UserError(f"{TASK}/train.jsonl has neither classes nor tags, so no slice is weak; set synthesize.generate.weak_slices to 0")
+        raise UserError(
+            f"{TASK}/train.jsonl has neither classes nor tags, so no slice is weak; set synthesize.generate.weak_slices to 0"
+        )
     worst = sorted(lost, key=lambda name: (-lost[name], name))[:WORST]
     (chosen,) = random.Random(f"weak_slices {number}").choices(worst, [lost[name] for name in worst])
     return {"slice": chosen, "weak_by": by}, found[chosen]
@@ -152,7 +165,9 @@ def read_requests(text: str, cut: bool) -> list[str]:
     if REFUSALS.match(bare) or bare.startswith(("{", "[")):
         return []
     lines = bare.split("\n")[: -1 if cut else None]
-    plain = [re.sub(r"^\s*(?:[-*•]|\d{1,3}[.):])\s+", "", line).strip().strip('"“”').strip() for line in lines]
+    plain = [
+        re.sub(r"^\s*(?:[-*•]|\d{1,3}[.):])\s+", "", line).strip().strip('"“”').strip() for line in lines
+    ]
     return [line for line in plain if line and not line.endswith(":") and sendable(line)]
 
 
@@ -167,4 +182,10 @@ def sendable(text: str) -> bool:
 def provenance_of(call: Call, request: Request, answer: dict[str, Any]) -> dict[str, Any]:
     """Where the requests of one call come from; usage is that of the whole call."""
     said = {name: answer.get(name) for name in ("model", "request_id", "usage", "usd")}
-    return {"recipe": call.recipe, **call.detail, "parents": [r.id for r in call.parents], "parameters": parameters_of(request), **said}
+    return {
+        "recipe": call.recipe,
+        **call.detail,
+        "parents": [r.id for r in call.parents],
+        "parameters": parameters_of(request),
+        **said,
+    }

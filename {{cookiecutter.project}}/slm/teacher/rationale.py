@@ -1,6 +1,8 @@
-"""A teacher that reasons before it answers (Wei et al., arXiv 2201.11903), and its answer apart from the reasoning: a student learns the answer alone.
+"""A teacher that reasons before it answers (Wei et al., arXiv 2201.11903), and its answer apart from the
+reasoning: a student learns the answer alone.
 
-Where the reply is JSON, a field before the answer holds the reasoning; else a marked line stands between the two.
+Where the reply is JSON, a field before the answer holds the reasoning; else a marked line stands between the
+two.
 """
 
 import json
@@ -18,20 +20,34 @@ MARK = re.compile(r"^[*#\s]*ANSWER:[*\s]*", re.MULTILINE)
 
 
 def in_json(settings: Endpoint, task: Task) -> bool:
-    return settings.response_format == "json_object" or (settings.response_format != "none" and task.kind == "json")
+    return settings.response_format == "json_object" or (
+        settings.response_format != "none" and task.kind == "json"
+    )
 
 
 def instruction(settings: Endpoint, task: Task) -> str:
     """What the teacher is told: the task's own words, and how to reason."""
-    return f"{task.instruction}\n\n{FIELD if in_json(settings, task) else SECTION}" if settings.rationale else task.instruction
+    return (
+        f"{task.instruction}\n\n{FIELD if in_json(settings, task) else SECTION}"
+        if settings.rationale
+        else task.instruction
+    )
 
 
 def with_rationale(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of such a reply, out of the answer's own: definitions go to the root, where references look for them."""
+    """The schema of such a reply, out of the answer's own: definitions go to the root, where references look
+    for them.
+    """
     shared = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
     answer = moved({name: value for name, value in schema.items() if name not in shared})
     fields = {"rationale": {"type": "string"}, "answer": answer}
-    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False, **moved(shared)}
+    return {
+        "type": "object",
+        "properties": fields,
+        "required": list(fields),
+        "additionalProperties": False,
+        **moved(shared),
+    }
 
 
 def moved(value: Any) -> Any:
@@ -41,7 +57,9 @@ def moved(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        k: "#/properties/answer" + v[1:] if k == "$ref" and re.match(r"#(?!/\$defs/|/definitions/)", str(v)) else moved(v)
+        k: "#/properties/answer" + v[1:]
+        if k == "$ref" and re.match(r"#(?!/\$defs/|/definitions/)", str(v))
+        else moved(v)
         for k, v in value.items()
     }
 
@@ -57,7 +75,13 @@ def apart(settings: Endpoint, task: Task, text: str) -> tuple[str | None, str | 
         reply = strict(unfenced(text))
     except (ValueError, RecursionError):
         return None, None
-    if not isinstance(reply, dict) or reply.keys() != {"rationale", "answer"} or not isinstance(reply["rationale"], str):
+    if (
+        not isinstance(reply, dict)
+        or reply.keys() != {"rationale", "answer"}
+        or not isinstance(reply["rationale"], str)
+    ):
         return None, None
     answer = reply["answer"]
-    return reply["rationale"], answer if isinstance(answer, str) and task.kind != "json" else json.dumps(answer, ensure_ascii=False)
+    return reply["rationale"], answer if isinstance(answer, str) and task.kind != "json" else json.dumps(
+        answer, ensure_ascii=False
+    )

@@ -85,5 +85,8 @@ def read_reply(body: bytes, asked: str) -> dict[str, Any]:
         "usage": whole.usage.model_dump() if whole.usage else None,
     }
     if choice.logprobs:
-        answer["logprobs"] = [[t.token, t.logprob, [[a.token, a.logprob] for a in t.top_logprobs]] for t in choice.logprobs.content]
+        answer["logprobs"] = [
+            [t.token, t.logprob, [[a.token, a.logprob] for a in t.top_logprobs]]
+            for t in choice.logprobs.content
+        ]
     return answer

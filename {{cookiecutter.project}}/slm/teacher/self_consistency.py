@@ -1,4 +1,6 @@
-"""Several answers to one request: the one that a teacher agrees on with itself, and how far (self-consistency, Wang et al., arXiv 2203.11171)."""
+"""Several answers to one request: the one that a teacher agrees on with itself, and how far
+(self-consistency, Wang et al., arXiv 2203.11171).
+"""
 
 from slm.task.definition import Task
 from slm.task.metrics import score_one
@@ -8,7 +10,8 @@ def agreed(task: Task, texts: list[str | None]) -> tuple[int, float]:
     """Which answer to keep, and the share of agreement on it, in [0, 1]; the first of equals.
 
     text: the answer nearest to the others; its mean score to them, as the task scores.
-    other kinds: the answer given most often, by the task's own comparison; its share of all that were asked for.
+    other kinds: the answer given most often, by the task's own comparison; its share of all that were asked
+    for.
 
     Args:
         texts: at least two; None where there is no answer, which agrees with nothing.

@@ -1,8 +1,9 @@
 """The response store: nothing that a teacher has answered is ever asked again.
 
-An SQLite file outside DVC's outputs, append-only, keyed by a hash of the whole request (address, model, parameters, prompt). What `put` has
-returned for is on disk, whoever kills us. Beside each answer stands what it cost, beside each run and each batch what was asked and never answered;
-requests that are under way in a batch are known by their key, so that another run waits for the same batch.
+An SQLite file outside DVC's outputs, append-only, keyed by a hash of the whole request (address, model,
+parameters, prompt). What `put` has returned for is on disk, whoever kills us. Beside each answer stands what
+it cost, beside each run and each batch what was asked and never answered; requests that are under way in a
+batch are known by their key, so that another run waits for the same batch.
 """
 
 import json
@@ -75,7 +76,8 @@ class Store:
         connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")  # a commit is on disk, also when the power fails
-        connection.execute("PRAGMA cache_size=-16000")  # KiB: keys are random, and so are the pages that an answer touches
+        # KiB: keys are random, and so are the pages that an answer touches
+        connection.execute("PRAGMA cache_size=-16000")
         return connection
 
     @contextmanager
@@ -98,7 +100,8 @@ class Store:
     def put(self, answers: dict[str, Any], unanswered: Spent | None = None, hits: int = 0) -> None:
         """Store some answers, all or none of them; they are on disk when this returns.
 
-        unanswered: what this run has asked and has no answer to, so that a budget counts it also after a kill; None: as before.
+        unanswered: what this run has asked and has no answer to, so that a budget counts it also after a
+        kill; None: as before.
         """
         with self._all_or_nothing() as writer:
             writer.executemany(INSERT, (self._row(key, value) for key, value in answers.items()))
@@ -120,15 +123,29 @@ class Store:
     def _row(self, key: str, value: dict[str, Any]) -> tuple[Any, ...]:
         usage = value.get("usage") or {}
         tokens = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-        return key, pack(value), now(), self.run, value.get("model"), *tokens, value.get("usd"), value.get("seconds")
+        return (
+            key,
+            pack(value),
+            now(),
+            self.run,
+            value.get("model"),
+            *tokens,
+            value.get("usd"),
+            value.get("seconds"),
+        )
 
     def begin_batch(self, file: str, worst: dict[str, tuple[int, int, float]]) -> None:
-        """Before a batch of an uploaded file is asked for: its requests, each with its worst-case tokens in and out and USD, are under way."""
+        """Before a batch of an uploaded file is asked for: its requests, each with its worst-case tokens in
+        and out and USD, are under way.
+        """
         tokens, usd = sum(i + o for i, o, _ in worst.values()), sum(u for _, _, u in worst.values())
         with self._all_or_nothing() as writer:
             row = (file, None, self.run, now(), None, len(worst), tokens, usd)
             writer.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-            writer.executemany("INSERT INTO batched VALUES (?, ?, ?, ?, ?)", ((key, file, *cost) for key, cost in worst.items()))
+            writer.executemany(
+                "INSERT INTO batched VALUES (?, ?, ?, ?, ?)",
+                ((key, file, *cost) for key, cost in worst.items()),
+            )
 
     def name_batch(self, file: str, batch: str) -> None:
         self._writer.execute("UPDATE batches SET batch = ? WHERE file = ?", (batch, file))
@@ -143,13 +160,17 @@ class Store:
         return row[0] if row else None
 
     def worst_of(self, file: str) -> dict[str, tuple[int, int, float]]:
-        rows = self._reader.execute("SELECT key, tokens_in, tokens_out, usd FROM batched WHERE file = ?", (file,))
+        rows = self._reader.execute(
+            "SELECT key, tokens_in, tokens_out, usd FROM batched WHERE file = ?", (file,)
+        )
         return {key: (tokens_in, tokens_out, usd) for key, tokens_in, tokens_out, usd in rows}
 
     def end_batch(self, file: str, outcomes: Iterable[tuple[str, dict[str, Any] | None]]) -> None:
-        """Store what came of a batch, all or nothing: an answer, or None for a request that has none and cost nothing.
+        """Store what came of a batch, all or nothing: an answer, or None for a request that has none and cost
+        nothing.
 
-        What is no request of this batch, or comes twice, is passed over; a request of which nothing is said may have been billed, at its worst.
+        What is no request of this batch, or comes twice, is passed over; a request of which nothing is said
+        may have been billed, at its worst.
         """
         with self._all_or_nothing() as writer:
             for key, answer in outcomes:
@@ -165,10 +186,16 @@ class Store:
             )
 
     def forget_batch(self, name: str) -> int:
-        """End a batch that is gone, by the endpoint's name for it or its file: how many requests count as paid and are asked again."""
-        row = self._reader.execute("SELECT file FROM batches WHERE ended IS NULL AND ? IN (batch, file)", (name,)).fetchone()
+        """End a batch that is gone, by the endpoint's name for it or its file: how many requests count as
+        paid and are asked again.
+        """
+        row = self._reader.execute(
+            "SELECT file FROM batches WHERE ended IS NULL AND ? IN (batch, file)", (name,)
+        ).fetchone()
         if row is None:
-            raise UserError(f"{STORE}: no batch {name[:200]!r} is under way; copy its name from the message that led you here")
+            raise UserError(
+                f"{STORE}: no batch {name[:200]!r} is under way; copy its name from the message that led you here"
+            )
         self.end_batch(row[0], ())
         return self._reader.execute("SELECT unanswered FROM batches WHERE file = ?", row).fetchone()[0]
 
@@ -176,17 +203,22 @@ class Store:
         """Over all runs: answers, and what was asked and has none."""
         paid = "SELECT count(*), coalesce(sum(tokens_in + tokens_out), 0), coalesce(sum(usd), 0) FROM answers WHERE model IS NOT NULL"
         lost = "SELECT coalesce(sum(unanswered), 0), coalesce(sum(unanswered_tokens), 0), coalesce(sum(unanswered_usd), 0) FROM "
-        parts = [self._reader.execute(query).fetchone() for query in (paid, f"{lost} runs", f"{lost} batches")]
+        parts = [
+            self._reader.execute(query).fetchone() for query in (paid, f"{lost} runs", f"{lost} batches")
+        ]
         return Spent(*(sum(column) for column in zip(*parts, strict=True)))
 
     def means(self, model: str) -> tuple[float | None, float | None]:
-        """Mean tokens and seconds of an answer so far, for an estimate; None if no answer of this model has any (in batches: no seconds)."""
+        """Mean tokens and seconds of an answer so far, for an estimate; None if no answer of this model has
+        any (in batches: no seconds).
+        """
         query = "SELECT avg(tokens_out), avg(seconds) FROM (SELECT tokens_out, seconds FROM answers WHERE model = ? LIMIT 1000)"
         return self._reader.execute(query, (model,)).fetchone()
 
     def ledger(self) -> list[tuple[Any, ...]]:
-        """By day and run: day, run, model, answers, tokens in, tokens out, USD, seconds from first to last answer, cache hits,
-        unanswered (or still under way in a batch)."""
+        """By day and run: day, run, model, answers, tokens in, tokens out, USD, seconds from first to last
+        answer, cache hits, unanswered (or still under way in a batch).
+        """
         return self._reader.execute(
             """
             WITH a AS (SELECT run, min(time) AS first, group_concat(DISTINCT model) AS models, count(*) AS n, sum(tokens_in) AS t_in,
@@ -212,7 +244,9 @@ class Store:
         """Answers of another store; how many were new."""
         with self._all_or_nothing() as writer:
             before = writer.total_changes
-            writer.executemany(INSERT, ((row["key"], pack(row["value"]), *(row[name] for name in PAID)) for row in rows))
+            writer.executemany(
+                INSERT, ((row["key"], pack(row["value"]), *(row[name] for name in PAID)) for row in rows)
+            )
             return writer.total_changes - before
 
     def close(self) -> None:

@@ -1,4 +1,5 @@
-"""What an endpoint teacher is asked in one run, round after round, through the store: nothing that it has answered is asked again.
+"""What an endpoint teacher is asked in one run, round after round, through the store: nothing that it has
+answered is asked again.
 
 What all rounds may cost is said, and agreed to, before the first request of the first of them.
 """
@@ -47,16 +48,21 @@ class Rounds:
             yield reply
 
     def invent(self, labelled: list[Record], prompts: list[Record], sieve: Sieve) -> list[dict[str, Any]]:
-        """New prompts as the recipes want them: rows with id, messages, dropped (why it must not be asked, or None) and provenance.
+        """New prompts as the recipes want them: rows with id, messages, dropped (why it must not be asked, or
+        None) and provenance.
 
         Args:
-            labelled: the training examples; a new prompt that is a copy of one, or of one of `prompts`, is dropped.
+            labelled: the training examples; a new prompt that is a copy of one, or of one of `prompts`, is
+                dropped.
             sieve: judges prompts, and has seen none yet.
         """
         settings, wanted = self._settings.endpoint, self._settings.generate
         calls = calls_of(self._task, wanted, self._settings.slice_scores, labelled)
         requests = [call.request(settings, self._task) for call in calls]
-        keyed = [(key_of(settings, request, call.number), request) for call, request in zip(calls, requests, strict=True)]
+        keyed = [
+            (key_of(settings, request, call.number), request)
+            for call, request in zip(calls, requests, strict=True)
+        ]
         failures = self._ask(keyed, self._after_inventing(prompts, requests))
         known = [*labelled, *prompts]
         for record in known:
@@ -69,24 +75,41 @@ class Rounds:
             provenance = provenance_of(call, request, reply or {})
             found = read_requests(reply["text"], reply["cut"]) if reply else []
             if not found:
-                why = f"unreadable: no request in {reply['text'][:60]!r}" if reply else f"unanswered: {failures.get(key, '')}"
+                why = (
+                    f"unreadable: no request in {reply['text'][:60]!r}"
+                    if reply
+                    else f"unanswered: {failures.get(key, '')}"
+                )
                 rows.append({"id": call.id, "messages": [], "dropped": why, "provenance": provenance})
             for i, text in enumerate(found, 1):
                 if not left[call.recipe]:
                     break
                 name = f"{call.id}-{i}"
-                while name in names:  # whoever takes new prompts over into task/prompts.jsonl keeps their names
+                # whoever takes new prompts over into task/prompts.jsonl keeps their names
+                while name in names:
                     name += "-new"
                 record = Record(name, [{"role": "user", "content": text}])
-                same = normal(text) in there  # whatever the filters say: an example that is there twice fails `validate`
-                dropped = "duplicate: the same words as an earlier request" if same else sieve.prompt_reason(record)
+                # whatever the filters say: an example that is there twice fails `validate`
+                same = normal(text) in there
+                dropped = (
+                    "duplicate: the same words as an earlier request" if same else sieve.prompt_reason(record)
+                )
                 there.add(normal(text))
                 left[call.recipe] -= dropped is None
-                rows.append({"id": record.id, "messages": record.messages, "dropped": dropped, "provenance": provenance})
+                rows.append(
+                    {
+                        "id": record.id,
+                        "messages": record.messages,
+                        "dropped": dropped,
+                        "provenance": provenance,
+                    }
+                )
         return rows
 
     def _after_inventing(self, prompts: list[Record], inventions: list[Request]) -> Spent:
-        """What answers and verdicts may cost: of the prompts that are there, and of those that are to be invented."""
+        """What answers and verdicts may cost: of the prompts that are there, and of those that are to be
+        invented.
+        """
         settings = self._settings
         new = [Record("", [{"role": "user", "content": ""}])] * sum(settings.generate.model_dump().values())
         missing = [request for key, request in self._requests(prompts) if not self._store.has(key)]
@@ -94,25 +117,43 @@ class Rounds:
         # All new prompts together are no longer than the replies that they come from.
         longest = sum(worst_case(settings.endpoint, r).tokens_out for r in inventions)
         often = settings.endpoint.answers + settings.filters.verify
-        return self._at_worst([*missing, *answers, *self._questions([*prompts, *new])], often * longest, len(prompts) + len(new))
+        return self._at_worst(
+            [*missing, *answers, *self._questions([*prompts, *new])], often * longest, len(prompts) + len(new)
+        )
 
     def _questions(self, prompts: list[Record]) -> list[Request]:
         """Those of the last round, as far as they are known before the answers are."""
-        return [question_of(self._settings.endpoint, self._task, p.prompt, "") for p in prompts if self._settings.filters.verify]
+        return [
+            question_of(self._settings.endpoint, self._task, p.prompt, "")
+            for p in prompts
+            if self._settings.filters.verify
+        ]
 
     def _at_worst(self, requests: list[Request], more_in: int, answered: int) -> Spent:
-        """answered: prompts whose answers are shown again in the last round; quoted as JSON they may take twice their tokens."""
+        """answered: prompts whose answers are shown again in the last round; quoted as JSON they may take
+        twice their tokens.
+        """
         settings = self._settings
         costs = [worst_case(settings.endpoint, request) for request in requests]
-        tokens_in = sum(c.tokens_in for c in costs) + more_in + 2 * settings.max_new_tokens * answered * settings.filters.verify
+        tokens_in = (
+            sum(c.tokens_in for c in costs)
+            + more_in
+            + 2 * settings.max_new_tokens * answered * settings.filters.verify
+        )
         tokens_out = sum(c.tokens_out for c in costs)
-        return Spent(len(costs), tokens_in + tokens_out, dollars(settings.endpoint, tokens_in, tokens_out) or 0.0)
+        return Spent(
+            len(costs), tokens_in + tokens_out, dollars(settings.endpoint, tokens_in, tokens_out) or 0.0
+        )
 
     def _requests(self, prompts: list[Record]) -> Keyed:
-        return requests_of(self._settings, self._task, (p.prompt for p in prompts), self._settings.endpoint.answers)
+        return requests_of(
+            self._settings, self._task, (p.prompt for p in prompts), self._settings.endpoint.answers
+        )
 
     def answer(self, prompts: list[Record]) -> Answers:
-        """The teacher's answers, in the form that the labelled ones have. Of several to one prompt: the one that most agree on."""
+        """The teacher's answers, in the form that the labelled ones have. Of several to one prompt: the one
+        that most agree on.
+        """
         wanted = self._settings.endpoint.answers
         requests = self._requests(prompts)
         failures = self._ask(requests, self._at_worst(self._questions(prompts), 0, len(prompts)))
@@ -121,7 +162,9 @@ class Rounds:
         for start in range(0, len(keys), wanted):
             answers = [a and self._read(a) for a in islice(given, wanted)]
             best, share = (
-                agreed(self._task, [a["text"] if a and not a.get("no_answer") else None for a in answers]) if wanted > 1 else (0, 1.0)
+                agreed(self._task, [a["text"] if a and not a.get("no_answer") else None for a in answers])
+                if wanted > 1
+                else (0, 1.0)
             )
             answer = answers[best]
             if answer:
@@ -134,7 +177,11 @@ class Rounds:
         rationale, answer = apart(self._settings.endpoint, self._task, reply["text"])
         if answer is None:
             return reply | {"no_answer": True}
-        return reply | {"text": tidied(self._task, answer)} | ({"rationale": rationale} if rationale is not None else {})
+        return (
+            reply
+            | {"text": tidied(self._task, answer)}
+            | ({"rationale": rationale} if rationale is not None else {})
+        )
 
     def verify(self, records: list[Record]) -> Iterator[tuple[str | None, dict[str, Any]]]:
         """Of each answered record: why it must not be learnt from, or None, and what is known of the verdict."""

@@ -19,7 +19,11 @@ from slm.teacher.store import PAID, STORE, Store
 
 def export(store: Store, path: Path) -> int:
     count = 0
-    with replacing(path) as temporary, temporary.open("wb") as stream, gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as packed:
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as stream,
+        gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as packed,
+    ):
         for row in store.paid():
             packed.write((json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n").encode())
             count += 1
@@ -31,8 +35,14 @@ def read_export(path: Path) -> Iterator[dict[str, Any]]:
         with gzip.open(path, "rt", encoding="utf-8") as stream:
             for number, line in enumerate(stream, 1):
                 row = json.loads(line)
-                if not isinstance(row, dict) or row.keys() != {"key", "value", *PAID} or not isinstance(row["value"], dict):
-                    raise UserError(f"{path}:{number}: no answer as `python -m slm.teacher.transfer export` writes them; export again")
+                if (
+                    not isinstance(row, dict)
+                    or row.keys() != {"key", "value", *PAID}
+                    or not isinstance(row["value"], dict)
+                ):
+                    raise UserError(
+                        f"{path}:{number}: no answer as `python -m slm.teacher.transfer export` writes them; export again"
+                    )
                 yield row
     except (OSError, EOFError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); export it again, or `dvc pull` it") from None
@@ -40,7 +50,9 @@ def read_export(path: Path) -> Iterator[dict[str, Any]]:
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Take the teacher's paid answers from one machine to another; give a batch up.")
+    parser = argparse.ArgumentParser(
+        description="Take the teacher's paid answers from one machine to another; give a batch up."
+    )
     parser.add_argument("what", choices=("export", "import", "forget"))
     parser.add_argument("path", type=Path, help="the file, or the name of the batch")
     arguments = parser.parse_args()
@@ -48,7 +60,9 @@ def main() -> None:
     if arguments.what == "export":
         print(f"{arguments.path}: {export(store, arguments.path)} answers")
     elif arguments.what == "forget":
-        print(f"{STORE}: {store.forget_batch(str(arguments.path))} requests without an answer count as paid, and will be asked again")
+        print(
+            f"{STORE}: {store.forget_batch(str(arguments.path))} requests without an answer count as paid, and will be asked again"
+        )
     else:
         print(f"{STORE}: {store.add(read_export(arguments.path))} new answers of {arguments.path}")
     store.close()

@@ -1,4 +1,6 @@
-"""The teacher looks at its answers again: is this one right for its request? A second look finds slips that no form shows."""
+"""The teacher looks at its answers again: is this one right for its request? A second look finds slips that
+no form shows.
+"""
 
 import json
 import re
@@ -20,7 +22,9 @@ def question_of(settings: Endpoint, task: Task, prompt: list[dict[str, str]], an
     """prompt: all messages before the answer."""
     shown = json.dumps({"request": prompt, "answer": answer}, ensure_ascii=False, indent=1)
     system = SYSTEM.replace("{instruction}", task.instruction.strip())
-    return text_request(settings, [{"role": "system", "content": system}, {"role": "user", "content": shown}], MOST_TOKENS)
+    return text_request(
+        settings, [{"role": "system", "content": system}, {"role": "user", "content": shown}], MOST_TOKENS
+    )
 
 
 def said_wrong(verdict: dict[str, Any] | None, why: str) -> str | None:

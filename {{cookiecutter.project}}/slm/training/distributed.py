@@ -1,6 +1,8 @@
-"""One stage in many processes: it starts itself again under Accelerate's launcher, each process with its part of every batch.
+"""One stage in many processes: it starts itself again under Accelerate's launcher, each process with its part
+of every batch.
 
-Where the weights too lie in parts in these processes (FSDP, DeepSpeed's ZeRO), they become a whole model again here.
+Where the weights too lie in parts in these processes (FSDP, DeepSpeed's ZeRO), they become a whole model
+again here.
 """
 
 import copy
@@ -33,33 +35,64 @@ def spread(module: str, params: Params) -> bool:
         raise UserError(
             f"params.yaml: compute.accelerate is {config}, and there is no such file; `accelerate config --config_file {config}` makes one"
         )
-    # `--cpu` would start one process alone unless there is MPI; `--multi_gpu` names the launcher, and without a GPU they talk by gloo.
+    # `--cpu` would start one process alone unless there is MPI; `--multi_gpu` names the launcher, and without
+    # a GPU they talk by gloo.
     plain = ["--multi_gpu", "--num_machines", "1", "--dynamo_backend", "no", "--main_process_port", "0"]
     options = ["--config_file", config] if config else plain
-    options += ["--mixed_precision", "bf16" if params.compute.precision == "bfloat16" else "no"]  # params.yaml decides
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))} if device_of(params) == "cpu" else {}
-    command = [sys.executable, "-m", "accelerate.commands.launch", *options, "--num_processes", str(count), "-m", module]
+    # params.yaml decides
+    options += ["--mixed_precision", "bf16" if params.compute.precision == "bfloat16" else "no"]
+    threads = (
+        {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))} if device_of(params) == "cpu" else {}
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        *options,
+        "--num_processes",
+        str(count),
+        "-m",
+        module,
+    ]
     if subprocess.run(command, env=threads | os.environ, check=False).returncode:
-        raise UserError(f"{module}: one of {count} processes failed and the others were stopped; the first error above says why")
+        raise UserError(
+            f"{module}: one of {count} processes failed and the others were stopped; the first error above says why"
+        )
     return True
 
 
 def sharding() -> str | None:
     """What Accelerate's launcher was asked for: FSDP, DEEPSPEED or neither."""
-    return next((kind for kind in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true"), None)
+    return next(
+        (
+            kind
+            for kind in ("FSDP", "DEEPSPEED")
+            if os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true"
+        ),
+        None,
+    )
 
 
 def checkpoint_form() -> list[str | None]:
-    """What must be the same for a checkpoint to be read: DeepSpeed's are of one stage and so many processes, FSDP's can be divided anew."""
+    """What must be the same for a checkpoint to be read: DeepSpeed's are of one stage and so many processes,
+    FSDP's can be divided anew.
+    """
     kind = sharding()
-    return [kind, os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE"), os.environ.get("WORLD_SIZE")] if kind == "DEEPSPEED" else [kind]
+    return (
+        [kind, os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE"), os.environ.get("WORLD_SIZE")]
+        if kind == "DEEPSPEED"
+        else [kind]
+    )
 
 
 def check_sharding(stage: str, settings: Training, precision: str, model: Any) -> None:
-    """Refuse what would go wrong in the middle or at the end, and let ZeRO-3 give its weights back, which it does not unless asked."""
+    """Refuse what would go wrong in the middle or at the end, and let ZeRO-3 give its weights back, which it
+    does not unless asked.
+    """
     kind = sharding()
     if kind == "DEEPSPEED":
-        os.environ["ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"] = "true"  # whatever its name says: here they are fp32
+        # whatever its name says: here they are fp32
+        os.environ["ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"] = "true"
     if kind == "DEEPSPEED" and precision != "float32":
         raise UserError(
             f"params.yaml: compute.precision is {precision}, in which DeepSpeed would hold the weights too; take float32, or FSDP"
@@ -70,13 +103,17 @@ def check_sharding(stage: str, settings: Training, precision: str, model: Any) -
             "compute.accelerate names, under deepspeed_config"
         )
     if kind == "FSDP" and os.environ.get("FSDP_VERSION", "1") == "1":
-        raise UserError("FSDP of version 1 is not supported: set fsdp_version: 2 in the file that compute.accelerate names")
+        raise UserError(
+            "FSDP of version 1 is not supported: set fsdp_version: 2 in the file that compute.accelerate names"
+        )
     if kind and settings.patience:
         raise UserError(
             f"params.yaml: {stage}.patience needs a whole model to ask, and {kind} leaves each process a part of it; set it to null"
         )
     if kind and getattr(settings, "method", None) == "qlora":
-        raise UserError(f"params.yaml: {stage}.method is qlora, whose 4-bit weights {kind} does not divide here; take lora")
+        raise UserError(
+            f"params.yaml: {stage}.method is qlora, whose 4-bit weights {kind} does not divide here; take lora"
+        )
     if kind == "FSDP" and any("trainable_tokens" in name for name, _ in model.named_parameters()):
         raise UserError(
             f"params.yaml: {stage}.method is {getattr(settings, 'method', None)}, and FSDP does not divide an embedding of which only the "
@@ -86,14 +123,20 @@ def check_sharding(stage: str, settings: Training, precision: str, model: Any) -
 
 def hollow(model: Any) -> Any:
     """A copy of the model's structure that holds none of its weights."""
-    empty = {id(p): torch.nn.Parameter(p.to("meta"), requires_grad=p.requires_grad) for p in model.parameters()}
+    empty = {
+        id(p): torch.nn.Parameter(p.to("meta"), requires_grad=p.requires_grad) for p in model.parameters()
+    }
     return copy.deepcopy(model, memo=empty)
 
 
 def filled(model: Any, state: dict[str, torch.Tensor]) -> Any:
     """A hollow model with weights; those that are tied may be there once."""
     named = list(model.named_parameters(remove_duplicate=False))
-    weights = {id(p): torch.nn.Parameter(state[name], requires_grad=p.requires_grad) for name, p in named if name in state}
+    weights = {
+        id(p): torch.nn.Parameter(state[name], requires_grad=p.requires_grad)
+        for name, p in named
+        if name in state
+    }
     missing = [name for name, p in named if id(p) not in weights]
     assert not missing, f"weights that no process gave: {missing}"
     return copy.deepcopy(model, memo=weights)

@@ -1,4 +1,6 @@
-"""Training that ends when it no longer helps: the score on validation data decides, not the loss, and the best checkpoint is kept."""
+"""Training that ends when it no longer helps: the score on validation data decides, not the loss, and the
+best checkpoint is kept.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +15,15 @@ from slm.task.metrics import score_one
 from slm.task.records import TASK, read_records
 
 BATCH = 64
-LONGEST = 2  # times the longest expected answer: what is longer is wrong anyway, and a model at its beginning does not stop
+# times the longest expected answer: what is longer is wrong anyway, and a model at its beginning does not
+# stop
+LONGEST = 2
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """The library's, but resumed after it had stopped it does not begin again: one step is taken, and not looked at."""
+    """The library's, but resumed after it had stopped it does not begin again: one step is taken, and not
+    looked at.
+    """
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         super().on_train_begin(args, state, control, **kwargs)
@@ -30,7 +36,9 @@ class EarlyStopping(EarlyStoppingCallback):
 
 
 def validation_score(tokenizer: PreTrainedTokenizerBase) -> Callable[[Any], float]:
-    """What scores a model while it is trained: the mean score of its answers to task/validation.jsonl, in [0, 1]."""
+    """What scores a model while it is trained: the mean score of its answers to task/validation.jsonl, in [0,
+    1].
+    """
     task, records = load_task(), read_records(TASK / "validation.jsonl", answered=True)
     prompts = [encode_prompt(tokenizer, r.prompt) for r in records]
     longest = LONGEST * max(len(encode_answer(tokenizer, r.answer)) for r in records)
@@ -38,6 +46,8 @@ def validation_score(tokenizer: PreTrainedTokenizerBase) -> Callable[[Any], floa
     def score(model: Any) -> float:
         rows = rows_to_answer(model, max(map(len, prompts)), longest, BATCH)
         answers = dict(generate(model, tokenizer, prompts, rows, longest))
-        return sum(score_one(task, r.answer, answers[i].text)["score"] for i, r in enumerate(records)) / len(records)
+        return sum(score_one(task, r.answer, answers[i].text)["score"] for i, r in enumerate(records)) / len(
+            records
+        )
 
     return score

@@ -44,7 +44,9 @@ class AnswerTrainer(Trainer):
     loss_is_scaled_for_ga = True
 
     def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
-        """The parts of a batch, and its answer tokens, those of all processes. (The library's own count leaves out the first column.)"""
+        """The parts of a batch, and its answer tokens, those of all processes. (The library's own count
+        leaves out the first column.)
+        """
         parts, _ = super().get_batch_samples(*arguments)
         own = sum((part["labels"] != IGNORE).sum() for part in parts)
         return parts, self.accelerator.reduce(torch.as_tensor(own, device=self.args.device), "sum")
@@ -57,7 +59,12 @@ class AnswerTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         keep = inputs["labels"].shape[1] + 1
-        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], logits_to_keep=keep, use_cache=False)
+        outputs = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            logits_to_keep=keep,
+            use_cache=False,
+        )
         loss = answer_loss(outputs.logits[:, :-1], inputs, self.kl_weight)
         own = (inputs["labels"] != IGNORE).sum()
         if num_items_in_batch is not None:  # gradients are summed over parts, and averaged over processes
@@ -76,13 +83,16 @@ class AnswerTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        self.accelerator.wait_for_everyone()  # each process has written its part: the state, which says so, comes after this
+        # each process has written its part: the state, which says so, comes after this
+        self.accelerator.wait_for_everyone()
 
 
 class _StopOnNaN(TrainerCallback):
     """A loss that is no number stays none: stop at once rather than save a broken model."""
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
+    ) -> None:
         for name in ("loss", "grad_norm"):
             if logs and not math.isfinite(float(logs.get(name, 0.0))):
                 raise UserError(
@@ -94,7 +104,8 @@ class _StopOnNaN(TrainerCallback):
 class _Sampler(torch.utils.data.Sampler[int]):
     """Batches of like length in random order: no step pads one long example with fifteen short ones.
 
-    fill: the index that makes a last batch full, so that many processes can divide it; None: it stays as it is.
+    fill: the index that makes a last batch full, so that many processes can divide it; None: it stays as it
+    is.
     """
 
     def __init__(self, lengths: list[int], batch_size: int, seed: int, fill: int | None = None) -> None:
@@ -123,7 +134,9 @@ class _Sampler(torch.utils.data.Sampler[int]):
 
 
 class _SetEpoch(TrainerCallback):
-    """The library's own call does not reach the sampler where many processes resume in the middle of an epoch."""
+    """The library's own call does not reach the sampler where many processes resume in the middle of an
+    epoch.
+    """
 
     def __init__(self, sampler: _Sampler) -> None:
         self.sampler, self.steps = sampler, math.ceil(len(sampler) / sampler.batch_size)
@@ -150,13 +163,23 @@ def train(
         examples: dicts of prompt_ids, answer_ids and perhaps the teacher's distribution.
         inputs: hashes of all that the result depends on: they name the folder to resume from.
         curve: a JSON file that gets the training curve, [{"step", "loss", ...}].
-        score: the model's score on validation data, see `slm.training.early_stopping`; asked only with `settings.patience`.
+        score: the model's score on validation data, see `slm.training.early_stopping`; asked only with
+            `settings.patience`.
 
     Returns:
-        the trained model, `model` itself but where each process held a part of it; facts: steps, tokens, final loss; with `settings.patience` also validation_score, and the step from which the weights are.
+        the trained model, `model` itself but where each process held a part of it; facts: steps, tokens,
+        final loss; with `settings.patience` also validation_score, and the step from which the weights are.
     """
     key = sha256_json(
-        [inputs, settings.model_dump(), params.seed, params.compute.device, params.compute.precision, kl_weight, checkpoint_form()]
+        [
+            inputs,
+            settings.model_dump(),
+            params.seed,
+            params.compute.device,
+            params.compute.precision,
+            kl_weight,
+            checkpoint_form(),
+        ]
     )
     folder = RESUME / f"{stage}-{key[:16]}"
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -175,13 +198,23 @@ def train(
             f"{stage}: memory is short: {rows} of {settings.batch_size} examples at once{', activations computed twice' if twice else ''}"
         )
     lengths = [len(e["prompt_ids"]) + len(e["answer_ids"]) for e in examples]
-    sampler = _Sampler(lengths, settings.batch_size, params.seed, fill=len(examples) if processes > 1 else None)
+    sampler = _Sampler(
+        lengths, settings.batch_size, params.seed, fill=len(examples) if processes > 1 else None
+    )
     callbacks: list[TrainerCallback] = [_StopOnNaN(), _SetEpoch(sampler)]
     stopping: dict[str, Any] = {}
     if settings.patience:
         # Scored whenever a checkpoint is written, and at the end.
-        stopping = {"eval_strategy": "steps", "eval_steps": settings.save_steps, "load_best_model_at_end": True}
-        stopping |= {"metric_for_best_model": "score", "greater_is_better": True, "restore_callback_states_from_checkpoint": True}
+        stopping = {
+            "eval_strategy": "steps",
+            "eval_steps": settings.save_steps,
+            "load_best_model_at_end": True,
+        }
+        stopping |= {
+            "metric_for_best_model": "score",
+            "greater_is_better": True,
+            "restore_callback_states_from_checkpoint": True,
+        }
         callbacks.append(EarlyStopping(settings.patience))
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -208,7 +241,8 @@ def train(
         ddp_find_unused_parameters=False,
         **stopping,
     )
-    # One process, one GPU: with several the library would take a batch for each, unasked. compute.processes is for that.
+    # One process, one GPU: with several the library would take a batch for each, unasked. compute.processes
+    # is for that.
     arguments._n_gpu = min(1, arguments.n_gpu)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path("logs") / stage)
 
@@ -219,9 +253,11 @@ def train(
     trainer = _Trainer(
         model=model,
         args=arguments,
-        train_dataset=Examples([*examples, {"prompt_ids": [tokenizer.pad_token_id], "answer_ids": []}]),  # the last: what fills a batch
+        # the last: what fills a batch
+        train_dataset=Examples([*examples, {"prompt_ids": [tokenizer.pad_token_id], "answer_ids": []}]),
         data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
-        eval_dataset=Examples([]) if settings.patience else None,  # the library insists on one; `score` has its own
+        # the library insists on one; `score` has its own
+        eval_dataset=Examples([]) if settings.patience else None,
         callbacks=callbacks,
     )
     trainer.kl_weight, trainer.score = kl_weight, score
@@ -231,8 +267,12 @@ def train(
         )
     whole = hollow(model) if sharding() else model
     # The state is written last: a checkpoint that has it is whole.
-    checkpoints = sorted((p.parent for p in folder.glob("checkpoint-*/trainer_state.json")), key=lambda p: int(p.name.partition("-")[2]))
-    last = broadcast_object_list([str(checkpoints[-1]) if checkpoints else None])[0]  # all of them from the same
+    checkpoints = sorted(
+        (p.parent for p in folder.glob("checkpoint-*/trainer_state.json")),
+        key=lambda p: int(p.name.partition("-")[2]),
+    )
+    # all of them from the same
+    last = broadcast_object_list([str(checkpoints[-1]) if checkpoints else None])[0]
     if last:
         print(f"{stage}: resuming from {last}")
     result = trainer.train(resume_from_checkpoint=last)

@@ -1,4 +1,6 @@
-"""A candidate beside the released model: quality example by example, cost as shares of what was measured in the same run."""
+"""A candidate beside the released model: quality example by example, cost as shares of what was measured in
+the same run.
+"""
 
 from collections import defaultdict
 
@@ -10,11 +12,15 @@ from slm.verdict.rows import Row, brief, row
 from slm.verdict.statistics import paired, slices_worse
 
 
-def judge_baseline(contract: Contract, task: Task, candidate: list[Row], baselines: dict[str, list[Row] | None]) -> list[Row]:
+def judge_baseline(
+    contract: Contract, task: Task, candidate: list[Row], baselines: dict[str, list[Row] | None]
+) -> list[Row]:
     """Paired comparisons with the released model and with the best release so far.
 
-    A loss that is shown blocks; one that is not shown but cannot be ruled out warns. Why so: docs/verdict-method.md of the template;
-    how often each is wrong: `python -m slm.verdict.calibration.proposal`, whose simulation follows these rules.
+    A loss that is shown blocks; one that is not shown but cannot be ruled out warns. Why so:
+    docs/verdict-method.md of the template;
+    how often each is wrong: `python -m slm.verdict.calibration.proposal`, whose simulation follows these
+    rules.
 
     Args:
         candidate: prediction rows (id, expected, answer, tags).
@@ -22,13 +28,19 @@ def judge_baseline(contract: Contract, task: Task, candidate: list[Row], baselin
     """
     r, rows = contract.released, []
     same = baselines.get("released") == baselines.get("best")
-    limits = {"released": (r.alpha + r.best_alpha if same else r.alpha, r.margin), "best": (r.best_alpha, r.best_margin)}
+    limits = {
+        "released": (r.alpha + r.best_alpha if same else r.alpha, r.margin),
+        "best": (r.best_alpha, r.best_margin),
+    }
     for name, baseline in baselines.items():
         alpha, margin = limits[name]
         worse, unseen = f"not worse than {name}", f"within margin of {name}"
         if baseline is None:
             why = "no baseline: nothing is released yet"
-            rows += [row(worse, "block", None, None, alpha, why), row(unseen, "warn", None, None, -margin, why)]
+            rows += [
+                row(worse, "block", None, None, alpha, why),
+                row(unseen, "warn", None, None, -margin, why),
+            ]
             continue
         if name == "best" and same:
             why = "the best release so far is the released model: see there"
@@ -36,7 +48,16 @@ def judge_baseline(contract: Contract, task: Task, candidate: list[Row], baselin
             continue
         before, after = _pairs(task, candidate, baseline)
         if not before:
-            rows.append(row(worse, "block", False, None, alpha, f"the {name} model's predictions share no example with these"))
+            rows.append(
+                row(
+                    worse,
+                    "block",
+                    False,
+                    None,
+                    alpha,
+                    f"the {name} model's predictions share no example with these",
+                )
+            )
             continue
         p = paired(before, after, alpha)
         why = (
@@ -56,7 +77,8 @@ def judge_baseline(contract: Contract, task: Task, candidate: list[Row], baselin
 
 
 def flips(task: Task, before: list[Row], after: list[Row], figure: str = "score") -> list[Row]:
-    """Answers whose score (or validity) changed, on the examples whose request is the same in both; the largest losses first.
+    """Answers whose score (or validity) changed, on the examples whose request is the same in both; the
+    largest losses first.
 
     Each is the row of `after` with `before` (that answer) and `change`.
     """
@@ -65,20 +87,26 @@ def flips(task: Task, before: list[Row], after: list[Row], figure: str = "score"
     for r in after:
         said = old.get((r["id"], r["prompt"]))
         if said is not None:
-            change = float(score_one(task, r["expected"], r["answer"])[figure]) - float(score_one(task, r["expected"], said)[figure])
+            change = float(score_one(task, r["expected"], r["answer"])[figure]) - float(
+                score_one(task, r["expected"], said)[figure]
+            )
             rows += [r | {"before": said, "change": change}] if change else []
     return sorted(rows, key=lambda r: r["change"])
 
 
 def blame(rows: list[Row], changed: list[tuple[str, str, str]]) -> None:
-    """End the `why` of each comparison that is lost to the released model with what was turned since: three knobs at most.
+    """End the `why` of each comparison that is lost to the released model with what was turned since: three
+    knobs at most.
 
     Args:
         changed: (name, before, after); may be a stranger's text.
     """
     if not changed:
         return
-    said = [f"{brief(name, 80)} changed from {brief(before, 40)} to {brief(after, 40)}" for name, before, after in changed[:3]]
+    said = [
+        f"{brief(name, 80)} changed from {brief(before, 40)} to {brief(after, 40)}"
+        for name, before, after in changed[:3]
+    ]
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     for r in rows:
         if r["name"] in AGAINST_RELEASED and r["passed"] is False:
@@ -102,7 +130,9 @@ def slices_of(task: Task, r: Row) -> list[str]:
     return [f"tag {t}" for t in r["tags"]] + ([] if name is None else [f"class {name}"])
 
 
-def slices(task: Task, candidate: list[Row], baseline: list[Row]) -> dict[str, tuple[list[float], list[float]]]:
+def slices(
+    task: Task, candidate: list[Row], baseline: list[Row]
+) -> dict[str, tuple[list[float], list[float]]]:
     """Scores before and after by tag and by expected class."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for r in candidate:
@@ -112,7 +142,9 @@ def slices(task: Task, candidate: list[Row], baseline: list[Row]) -> dict[str, t
 
 
 def _judge_slices(contract: Contract, task: Task, candidate: list[Row], baseline: list[Row]) -> Row:
-    worse = slices_worse(slices(task, candidate, baseline), contract.released.slice_size, contract.released.slice_alpha)
+    worse = slices_worse(
+        slices(task, candidate, baseline), contract.released.slice_size, contract.released.slice_alpha
+    )
     why = (
         "; ".join(f"{w['slice']}: {w['losses']} lost, {w['wins']} won of {w['n']}" for w in worse)
         or "no slice lost more than chance would take"

@@ -21,13 +21,15 @@ from slm.verdict.waivers import WAIVERS, Waivers, waived_since
 
 Model = TypeVar("Model", bound=BaseModel)
 
-# What cannot change a model. A new file at the root is not among them: it could stand before a library of the same name.
+# What cannot change a model. A new file at the root is not among them: it could stand before a library of the
+# same name.
 HARMLESS = (
     *("*.md", "docs/*", "tests/*", ".github/*", "contracts/*", "LICENSE", "Dockerfile"),
     *("gates.yaml", "waivers.yaml", "released.json", "devices.json", "search.yaml"),
 )
 
-# What a verdict rests on. A pull request may change it; the verdict on that pull request is made without the change.
+# What a verdict rests on. A pull request may change it; the verdict on that pull request is made without the
+# change.
 JUDGE = {
     "gates.yaml": "the contract",
     "waivers.yaml": "which failed gates are let through",
@@ -134,7 +136,11 @@ def forgotten_releases(base: str, head: str) -> list[str]:
         return value if isinstance(value, dict) else {}
 
     before, after = read(base), read(head)
-    return [f"released.json no longer names a {name} model" for name in ("released", "best") if before.get(name) and not after.get(name)]
+    return [
+        f"released.json no longer names a {name} model"
+        for name in ("released", "best")
+        if before.get(name) and not after.get(name)
+    ]
 
 
 def params_diff(base: str, head: str | None, path: str = "params.yaml") -> list[tuple[str, str, str]]:
@@ -142,22 +148,34 @@ def params_diff(base: str, head: str | None, path: str = "params.yaml") -> list[
 
     def flat(value: Any, name: str = "") -> dict[str, str]:
         if isinstance(value, dict):
-            return {k: v for key, inner in value.items() for k, v in flat(inner, f"{name}.{key}" if name else str(key)).items()}
+            return {
+                k: v
+                for key, inner in value.items()
+                for k, v in flat(inner, f"{name}.{key}" if name else str(key)).items()
+            }
         return {name: json.dumps(value, default=str)}
 
     def read(revision: str | None) -> dict[str, str]:
         try:
             text = file_at(revision, path) or ""
-            return flat((json.loads(text or "{}") if path.endswith(".json") else YAML(typ="safe").load(text)) or {})
+            return flat(
+                (json.loads(text or "{}") if path.endswith(".json") else YAML(typ="safe").load(text)) or {}
+            )
         except (YAMLError, ValueError, RecursionError):
             return {}
 
     before, after = read(base), read(head)
-    return [(n, before.get(n, "–"), after.get(n, "–")) for n in sorted({*before, *after}) if before.get(n) != after.get(n)]
+    return [
+        (n, before.get(n, "–"), after.get(n, "–"))
+        for n in sorted({*before, *after})
+        if before.get(n) != after.get(n)
+    ]
 
 
 def knobs_diff(base: str, head: str | None) -> list[tuple[str, str, str]]:
-    """Parameters that differ, then what differs in recipes, named by file; nothing where this clone lacks `base`."""
+    """Parameters that differ, then what differs in recipes, named by file; nothing where this clone lacks
+    `base`.
+    """
     if file_at(base, "params.yaml") is None:
         return []
     rows = params_diff(base, head)
@@ -175,17 +193,25 @@ def describe(base: str, head: str) -> dict[str, Any]:
         "files": len(files),
         "model": touches_model(files),
         "judge": judges_files(files),
-        "weakened": loosening(merge_base, head) + dropped_tests(merge_base, head) + forgotten_releases(merge_base, head),
+        "weakened": loosening(merge_base, head)
+        + dropped_tests(merge_base, head)
+        + forgotten_releases(merge_base, head),
         "params": params_diff(merge_base, head),
     }
 
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("base")
     parser.add_argument("head")
-    parser.add_argument("--steps", action="store_true", help="write `model=true` or `model=false` as output of a workflow's step")
+    parser.add_argument(
+        "--steps",
+        action="store_true",
+        help="write `model=true` or `model=false` as output of a workflow's step",
+    )
     arguments = parser.parse_args()
     found = describe(arguments.base, arguments.head)
     print(json.dumps(found, indent=2, ensure_ascii=False))

@@ -1,4 +1,6 @@
-"""The verdict as a pull-request comment. Whatever a model, a file name or a parameter says is shown as text, never as markup."""
+"""The verdict as a pull-request comment. Whatever a model, a file name or a parameter says is shown as text,
+never as markup.
+"""
 
 import re
 
@@ -30,7 +32,11 @@ def comment(task: Task, result: Row, changes: Row | None, shown: Row) -> str:
             f"default branch's files:\n{lines}\n"
         )
     if result["weakened"]:
-        parts.append("### The contract is loosened\n\n" + "\n".join(f"- {inert(line)}" for line in result["weakened"]) + "\n")
+        parts.append(
+            "### The contract is loosened\n\n"
+            + "\n".join(f"- {inert(line)}" for line in result["weakened"])
+            + "\n"
+        )
     waived = waivers_of(result)
     if waived:
         parts.append("### Waived\n\n" + "\n".join(f"- {inert(line, 400)}" for line in waived) + "\n")
@@ -38,9 +44,15 @@ def comment(task: Task, result: Row, changes: Row | None, shown: Row) -> str:
         parts += [_table(shown), _picture(shown)]
     if not untouched:
         rows = rows_of(result)
-        parts.append("### Gates\n\n" + markdown([rows[0], *([r[0], r[1], r[2], r[3], inert(r[4], 800)] for r in rows[1:])]))
+        parts.append(
+            "### Gates\n\n"
+            + markdown([rows[0], *([r[0], r[1], r[2], r[3], inert(r[4], 800)] for r in rows[1:])])
+        )
     if changes and changes["params"]:
-        table = [["parameter", "before", "after"], *([inert(c) for c in row] for row in changes["params"][:40])]
+        table = [
+            ["parameter", "before", "after"],
+            *([inert(c) for c in row] for row in changes["params"][:40]),
+        ]
         parts.append("### Parameters\n\n" + markdown(table))
     if shown and shown["released"]:
         parts.append(_flips(task, shown["predictions"], shown["released"]))
@@ -72,7 +84,9 @@ def _table(shown: Row) -> str:
 
 
 def _picture(shown: Row) -> str:
-    """The steps from the released model to the candidate as a Mermaid chart: shares of the released model's figures."""
+    """The steps from the released model to the candidate as a Mermaid chart: shares of the released model's
+    figures.
+    """
     cost, before = shown["cost"], shown["released_quality"]
     if not before or "released" not in cost or not before["score"]:
         return ""
@@ -94,9 +108,15 @@ def _flips(task: Task, after: list[Row], before: list[Row]) -> str:
     """Wins and losses against the released model, a few of each, folded."""
     sides: dict[str, list[list[str]]] = {"lost": [], "won": []}
     for r in flips(task, before, after):
-        sides["won" if r["change"] > 0 else "lost"].append([inert(r[k]) for k in ("prompt", "expected", "before", "answer")])
+        sides["won" if r["change"] > 0 else "lost"].append(
+            [inert(r[k]) for k in ("prompt", "expected", "before", "answer")]
+        )
     text = ""
     for name, rows in sides.items():
         table = markdown([["request", "expected", "released", "candidate"], *rows[:15]])
-        text += f"<details><summary>{len(rows)} answers {name}</summary>\n\n{table}\n</details>\n\n" if rows else ""
+        text += (
+            f"<details><summary>{len(rows)} answers {name}</summary>\n\n{table}\n</details>\n\n"
+            if rows
+            else ""
+        )
     return text

@@ -49,7 +49,9 @@ class Gate(BaseModel):
         return self.at_least if self.at_least is not None else self.at_most  # type: ignore[return-value]
 
     def holds(self, value: float) -> bool:
-        return math.isfinite(value) and (value >= self.limit if self.at_least is not None else value <= self.limit)
+        return math.isfinite(value) and (
+            value >= self.limit if self.at_least is not None else value <= self.limit
+        )
 
 
 class Released(BaseModel):
@@ -58,8 +60,15 @@ class Released(BaseModel):
     margin: float = Field(gt=0, le=0.2, description="a drop as large as this must not go unseen")
     best_margin: float = Field(gt=0, le=0.2, description="nor a sum of small drops as large as this")
     # With defaults, so that contracts from before these existed can still be read and compared with.
-    alpha: float = Field(0.025, gt=0, le=0.2, description="share of equally good models refused by the comparison with the released one")
-    best_alpha: float = Field(0.015, gt=0, le=0.2, description="the same of the comparison with the best release so far")
+    alpha: float = Field(
+        0.025,
+        gt=0,
+        le=0.2,
+        description="share of equally good models refused by the comparison with the released one",
+    )
+    best_alpha: float = Field(
+        0.015, gt=0, le=0.2, description="the same of the comparison with the best release so far"
+    )
     time: float = Field(ge=1, le=10, description="ceiling, as a share of the released model's")
     memory: float = Field(ge=1, le=10)
     weights: float = Field(ge=1, le=10)
@@ -73,10 +82,14 @@ class Contract(BaseModel):
     gates: list[Gate] = Field(min_length=1)
     released: Released
     allowed_licences: list[str] | None = Field(
-        None, min_length=1, description="of base model and data, as params.yaml and task.yaml write them; absent: any"
+        None,
+        min_length=1,
+        description="of base model and data, as params.yaml and task.yaml write them; absent: any",
     )
     required_expectations: list[str] | None = Field(
-        None, min_length=1, description="columns whose expectations must stand and hold for each labelled file; absent: none"
+        None,
+        min_length=1,
+        description="columns whose expectations must stand and hold for each labelled file; absent: none",
     )
 
     @model_validator(mode="after")
@@ -124,7 +137,10 @@ def loosened(before: Contract, after: Contract) -> list[str]:
         old_value, new_value = getattr(before.released, field), getattr(after.released, field)
         if new_value < old_value:
             lines.append(f"released.{field} went from {old_value} to {new_value}")
-    for field, looser in {"allowed_licences": "allows", "required_expectations": "no longer requires"}.items():
+    for field, looser in {
+        "allowed_licences": "allows",
+        "required_expectations": "no longer requires",
+    }.items():
         old_list, new_list = getattr(before, field), getattr(after, field)
         if old_list is not None and new_list is None:
             lines.append(f"{field} was removed")

@@ -10,7 +10,9 @@ from slm.verdict.statistics import ratio_interval
 
 
 def share_interval(mine: Row, other: Row, figure: str) -> str:
-    """How sure the ratio of two models' times is, as the end of a sentence; empty for what is no time of many requests."""
+    """How sure the ratio of two models' times is, as the end of a sentence; empty for what is no time of many
+    requests.
+    """
     quantile = {"request_ms_p50": 0.5, "request_ms_p95": 0.95}.get(figure)
     one, two = mine.get("request_ms") or [], other.get("request_ms") or []
     if quantile is None or [len(r) for r in one] != [len(r) for r in two] or not one or len(one[0]) < 2:
@@ -19,8 +21,12 @@ def share_interval(mine: Row, other: Row, figure: str) -> str:
     return f" (95% interval {low:.3f} to {high:.3f}, over {len(one[0])} prompts, each asked {len(one)} times)"
 
 
-def judge_cost(contract: Contract, candidate: dict[str, float], released: dict[str, float] | None) -> list[Row]:
-    """Time, memory and weights of a candidate as shares of the released model's, measured in one run on one machine."""
+def judge_cost(
+    contract: Contract, candidate: dict[str, float], released: dict[str, float] | None
+) -> list[Row]:
+    """Time, memory and weights of a candidate as shares of the released model's, measured in one run on one
+    machine.
+    """
     rows = []
     figures = {"time": "request_ms_p50", "memory": "rss_mb", "weights": "weights_mb"}
     for name, figure in figures.items():
@@ -32,12 +38,23 @@ def judge_cost(contract: Contract, candidate: dict[str, float], released: dict[s
         passed = math.isfinite(share) and share <= limit
         why = f"{figure} is {candidate[figure]:.4g}, the released model's is {released[figure]:.4g} beside it: a share of {share:.3f}"
         why += share_interval(candidate, released, figure)
-        rows.append(row(label, "block", passed, round(share, 4) if math.isfinite(share) else None, limit, f"{why}, must be <= {limit}"))
+        rows.append(
+            row(
+                label,
+                "block",
+                passed,
+                round(share, 4) if math.isfinite(share) else None,
+                limit,
+                f"{why}, must be <= {limit}",
+            )
+        )
     return rows
 
 
 def judge_rounds(cost: dict[str, Any]) -> Row:
-    """Whether the rounds of one measurement agree (the rule is in slm/evaluation/cost.py), by the ratios that it states."""
+    """Whether the rounds of one measurement agree (the rule is in slm/evaluation/cost.py), by the ratios that
+    it states.
+    """
     ratios: dict[str, list[float]] = cost.get("ratios") or {}
     name = "rounds agree"
     if not ratios:
@@ -48,7 +65,12 @@ def judge_rounds(cost: dict[str, Any]) -> Row:
     value = round(found, 4) if math.isfinite(found) else None
     if found <= SPREAD:
         return row(
-            name, "block", True, value, SPREAD, f"the ratio of two models' times differs between rounds by a factor of {found:.2f} at most"
+            name,
+            "block",
+            True,
+            value,
+            SPREAD,
+            f"the ratio of two models' times differs between rounds by a factor of {found:.2f} at most",
         )
     by_round = ", ".join(f"{r:.3g}" for r in ratios[worst])
     why = (
@@ -62,6 +84,10 @@ def how_sure(gate: Gate, cost: dict[str, Any], shipped: str) -> str:
     """The interval of a ratio of times, as the end of its sentence; empty for other figures."""
     if gate.over is None:
         return ""
-    (one, figure), (two, other) = (metric.replace("shipped.", f"{shipped}.").split(".") for metric in (gate.metric, gate.over))
-    mine, divisor = (cost["rungs"].get(rung, {}).get("by_threads", {}).get(str(cost["threads"]), {}) for rung in (one, two))
+    (one, figure), (two, other) = (
+        metric.replace("shipped.", f"{shipped}.").split(".") for metric in (gate.metric, gate.over)
+    )
+    mine, divisor = (
+        cost["rungs"].get(rung, {}).get("by_threads", {}).get(str(cost["threads"]), {}) for rung in (one, two)
+    )
     return share_interval(mine, divisor, figure) if figure == other else ""

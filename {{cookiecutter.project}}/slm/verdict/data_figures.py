@@ -15,7 +15,9 @@ from slm.task.records import TASK
 Counts = dict[str, int]
 
 
-def data_figures(task: Task, data: dict[str, Any], synthetic: dict[str, Any] | None, revision: str | None) -> dict[str, float]:
+def data_figures(
+    task: Task, data: dict[str, Any], synthetic: dict[str, Any] | None, revision: str | None
+) -> dict[str, float]:
     """What the reports of `check` and `validate` say, in one number each.
 
     Args:
@@ -35,7 +37,9 @@ def data_figures(task: Task, data: dict[str, Any], synthetic: dict[str, Any] | N
     classes = {name: n for name, n in train["classes"].items() if name}
     figures = {"records": float(train["records"])}
     if synthetic:
-        figures["provenance"] = synthetic.get("with_provenance", 0) / synthetic["kept"] if synthetic["kept"] else 1.0
+        figures["provenance"] = (
+            synthetic.get("with_provenance", 0) / synthetic["kept"] if synthetic["kept"] else 1.0
+        )
         figures["synthetic_share"] = synthetic["kept"] / (synthetic["kept"] + train["records"])
     if classes:
         figures["largest_class"] = max(classes.values()) / sum(classes.values())
@@ -44,7 +48,9 @@ def data_figures(task: Task, data: dict[str, Any], synthetic: dict[str, Any] | N
         figures["doubtful_labels"] = data["doubtful"]["found"] / data["doubtful"]["looked_at"]
     before = _contents(task, file_at(revision, f"{TASK}/train.jsonl")) if revision else None
     if before:
-        figures["drift"] = max(distance(old, new) for old, new in zip(before, (classes, train["tags"]), strict=True))
+        figures["drift"] = max(
+            distance(old, new) for old, new in zip(before, (classes, train["tags"]), strict=True)
+        )
     return figures
 
 
@@ -65,4 +71,6 @@ def _contents(task: Task, text: str | None) -> tuple[Counts, Counts] | None:
         classes = Counter(class_of(task, r["messages"][-1]["content"]) for r in rows)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{TASK}/train.jsonl of the released commit cannot be read: {error}") from None
-    return {c: n for c, n in classes.items() if c is not None}, dict(Counter(t for r in rows for t in r.get("tags", [])))
+    return {c: n for c, n in classes.items() if c is not None}, dict(
+        Counter(t for r in rows for t in r.get("tags", []))
+    )

@@ -1,7 +1,7 @@
 """What a person acts on, for one gate of the verdict: `python -m slm.verdict.gate --explain NAME`.
 
-The row; its evidence (examples, slices or figures, whichever the gate is about); what changed since the released model; and the
-command that makes the figure again.
+The row; its evidence (examples, slices or figures, whichever the gate is about); what changed since the
+released model; and the command that makes the figure again.
 """
 
 import json
@@ -40,7 +40,11 @@ def explain(name: str, result: Row) -> str:
     """Everything about one gate of a verdict, as text."""
     rows = {r["name"]: r for r in result["gates"]}
     if name not in rows:
-        beside = "; `make judge` judges time, memory and weights beside the released model" if name in BUILT_IN else ""
+        beside = (
+            "; `make judge` judges time, memory and weights beside the released model"
+            if name in BUILT_IN
+            else ""
+        )
         raise UserError(f"this verdict has no gate {name!r}{beside}; there are: {', '.join(rows)}")
     contract, task, shipped = load_contract(), load_task(), load_params().package.variant
     gate = next((g for g in contract.gates if g.name == name), None)
@@ -49,7 +53,9 @@ def explain(name: str, result: Row) -> str:
     if baseline:
         parts.append(changed_since(baseline["revision"], baseline["tag"]))
     else:
-        parts.append("What changed: nothing is released yet, so there is nothing to compare this checkout with.")
+        parts.append(
+            "What changed: nothing is released yet, so there is nothing to compare this checkout with."
+        )
     return "\n\n".join([*parts, f"Again: {again(name, gate, shipped)}"]) + "\n"
 
 
@@ -65,12 +71,19 @@ def evidence(name: str, gate: Gate | None, contract: Contract, task: Task, shipp
     if name.startswith(("not worse than ", "within margin of ")):
         which = name.rsplit(" ", 1)[1]
         entry = released.get(which)
-        return [examples(task, f"{which} ({entry['tag']})", predictions_of(entry), shipped, mine)] if entry else [worst(task, mine)]
+        return (
+            [examples(task, f"{which} ({entry['tag']})", predictions_of(entry), shipped, mine)]
+            if entry
+            else [worst(task, mine)]
+        )
     if name == "no slice worse":
         return [slices_against(contract, task, mine, predictions_of(released.get("released")))]
     if name == "rounds agree":
         ratios = read_json(REPORTS / "cost.json").get("ratios") or {}
-        lines = [f"  {model}: {', '.join(f'{r:.3g}' for r in rounds)} (factor {spread(rounds):.2f})" for model, rounds in ratios.items()]
+        lines = [
+            f"  {model}: {', '.join(f'{r:.3g}' for r in rounds)} (factor {spread(rounds):.2f})"
+            for model, rounds in ratios.items()
+        ]
         return ["\n".join(["Time as a share of the first model's, round by round", *lines])]
     if gate is None:
         return []
@@ -105,7 +118,9 @@ def example(r: Row, **said: str) -> str:
     return f"  {brief(r['id'], 60)}\n" + "\n".join(f"    {k:9s} {brief(v, 300)}" for k, v in lines.items())
 
 
-def examples(task: Task, one: str, before: list[Row] | None, other: str, after: list[Row], figure: str = "score") -> str:
+def examples(
+    task: Task, one: str, before: list[Row] | None, other: str, after: list[Row], figure: str = "score"
+) -> str:
     """The answers whose score (or validity) changed from one model to the other, losses first."""
     found = flips(task, before or [], after, figure)
     lost = sum(r["change"] < 0 for r in found)
@@ -131,15 +146,24 @@ def slices_against(contract: Contract, task: Task, after: list[Row], before: lis
         lines = []
         for name, scores in sorted(groups.items(), key=lambda item: sum(item[1]) / len(item[1])):
             low, high = interval(scores)
-            lines.append(f"  {brief(name, 60)}: score {sum(scores) / len(scores):.3f} ({low:.3f} to {high:.3f}) on {len(scores)}")
-        return "\n".join([f"No released model to compare with. Slices of at least {smallest} examples, the worst first", *lines])
+            lines.append(
+                f"  {brief(name, 60)}: score {sum(scores) / len(scores):.3f} ({low:.3f} to {high:.3f}) on {len(scores)}"
+            )
+        return "\n".join(
+            [
+                f"No released model to compare with. Slices of at least {smallest} examples, the worst first",
+                *lines,
+            ]
+        )
     rows = []
     for name, (old, new) in slices(task, after, before).items():
         lost, won = (sum(sign * (a - b) > 0 for b, a in zip(old, new, strict=True)) for sign in (-1, 1))
         rows.append((lost - won, name, lost, won, len(old)))
     large = sorted((r for r in rows if r[4] >= smallest), reverse=True)
     head = f"Slices of at least {smallest} examples, most lost first ({len(rows) - len(large)} smaller ones prove nothing)"
-    return "\n".join([head, *(f"  {brief(name, 60)}: {lost} lost, {won} won of {n}" for _, name, lost, won, n in large)])
+    return "\n".join(
+        [head, *(f"  {brief(name, 60)}: {lost} lost, {won} won of {n}" for _, name, lost, won, n in large)]
+    )
 
 
 def doubtful_labels() -> str:
@@ -160,31 +184,47 @@ def both_figures(*which: tuple[str, str]) -> str:
     lines = []
     for rung, figure in (w for w in which if w[0] in figures):
         value = figures.get(rung, {}).get(figure)
-        rounds = cost["rungs"].get(rung, {}).get("by_threads", {}).get(str(cost["threads"]), {}).get(f"{figure}_by_round")
+        rounds = (
+            cost["rungs"]
+            .get(rung, {})
+            .get("by_threads", {})
+            .get(str(cost["threads"]), {})
+            .get(f"{figure}_by_round")
+        )
         by_round = f" (by round: {', '.join(f'{r:.4g}' for r in rounds)})" if rounds else ""
         lines.append(f"  {rung}.{figure} = {value if value is None else format(value, '.5g')}{by_round}")
     return "\n".join(["Both figures, from reports/ladder.json", *lines])
 
 
 def changed_since(revision: str, tag: str) -> str:
-    """What differs between the released model's commit and this checkout: knobs by value, files by name, DVC's outputs."""
+    """What differs between the released model's commit and this checkout: knobs by value, files by name,
+    DVC's outputs.
+    """
     if file_at(revision, "dvc.yaml") is None:
         return f"What changed: this clone lacks {revision[:12]}, the commit of {tag}; run `git fetch --unshallow --tags`."
-    lines = [f"  {brief(name, 80)}: {brief(before, 80)} -> {brief(after, 80)}" for name, before, after in knobs_diff(revision, None)]
+    lines = [
+        f"  {brief(name, 80)}: {brief(before, 80)} -> {brief(after, 80)}"
+        for name, before, after in knobs_diff(revision, None)
+    ]
     numbers = {}
     for line in git("diff", "--numstat", "--no-renames", "--relative", "-z", revision, "--").split("\0"):
         if line:
             added, removed, path = line.split("\t", 2)
             numbers[path] = f"+{added} -{removed} lines"
     for kind, paths in KINDS.items():
-        lines += [f"  {kind}: {brief(path, 120)} ({numbers.get(path, 'changed')})" for path in differing(revision, None, *paths)]
+        lines += [
+            f"  {kind}: {brief(path, 120)} ({numbers.get(path, 'changed')})"
+            for path in differing(revision, None, *paths)
+        ]
     made = outputs_since(revision)
     lines += [f"  made anew by the pipeline: {', '.join(made)}"] if made else []
     return "\n".join([f"What changed since {tag} ({revision[:12]})", *(lines or ["  nothing"])])
 
 
 def outputs_since(revision: str) -> list[str]:
-    """Models and data that are here with other bytes than that commit's lock names, by DVC's own comparison; the rest follows from them."""
+    """Models and data that are here with other bytes than that commit's lock names, by DVC's own comparison;
+    the rest follows from them.
+    """
     command = [sys.executable, "-m", "dvc", "diff", "--json", revision]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     if done.returncode:
@@ -210,7 +250,14 @@ def again(name: str, gate: Gate | None, shipped: str) -> str:
     stages: list[str] = []
     for metric in filter(None, (gate.metric, gate.over)):
         rung, figure = metric.split(".")
-        asked = f"evaluate@{shipped if rung == 'shipped' else rung}" if figure in SCORES or figure == "n" else "measure"
-        stage = {"data": "validate" if figure in ("synthetic_share", "provenance") else "check", "package": "package"}.get(rung, asked)
+        asked = (
+            f"evaluate@{shipped if rung == 'shipped' else rung}"
+            if figure in SCORES or figure == "n"
+            else "measure"
+        )
+        stage = {
+            "data": "validate" if figure in ("synthetic_share", "provenance") else "check",
+            "package": "package",
+        }.get(rung, asked)
         stages += [] if stage in stages else [stage]
     return f"dvc repro --force --single-item {' '.join(stages)} && {after}"

@@ -4,9 +4,10 @@ python -m slm.verdict.gate                    prints a table, writes reports/ver
 python -m slm.verdict.gate --explain NAME     one gate: its evidence, what changed since the released model, how to make its figure again
 python -m slm.verdict.gate --json             prints the verdict's JSON (--markdown: its Markdown) in place of the table
 
-A failed gate that waivers.yaml names is shown as waived and refuses nothing. A waiver counts once it is on the default branch, so
-that no pull request waives its own gates: see `waivers_in_force`. (In pr.yml this code is the pull request's too: that verdict is
-feedback, and the judge, in the default branch's checkout, has the last word.)
+A failed gate that waivers.yaml names is shown as waived and refuses nothing. A waiver counts once it is on
+the default branch, so
+that no pull request waives its own gates: see `waivers_in_force`. (In pr.yml this code is the pull request's
+too: that verdict is feedback, and the judge, in the default branch's checkout, has the last word.)
 """
 
 import argparse
@@ -20,7 +21,16 @@ from slm.config.loader import parse_yaml
 from slm.config.params import load_params
 from slm.errors import UserError, stage
 from slm.evaluation.ladder import table
-from slm.files import folder_mb, folder_sha256, read_json, read_jsonl, sha256_file, weights_sha256, write_json, write_text
+from slm.files import (
+    folder_mb,
+    folder_sha256,
+    read_json,
+    read_jsonl,
+    sha256_file,
+    weights_sha256,
+    write_json,
+    write_text,
+)
 from slm.git import file_at, git_line
 from slm.tables import plain
 from slm.task.definition import load_task
@@ -43,7 +53,9 @@ REPORTS = Path("reports")
 
 
 def _weakened(revision: str | None) -> list[str]:
-    """How the contract is looser than at the baseline revision (the released one, else the first commit that has it)."""
+    """How the contract is looser than at the baseline revision (the released one, else the first commit that
+    has it).
+    """
     if revision is None:
         log = git_line("log", "--format=%H", "--diff-filter=A", "--", str(CONTRACT))
         revision = log.splitlines()[-1] if log else None
@@ -51,7 +63,8 @@ def _weakened(revision: str | None) -> list[str]:
 
 
 def waivers_in_force(contract: Contract) -> list[Waiver]:
-    """Those of origin/HEAD, in a pull request's workflow those of the branch that it goes to; of this checkout where there is neither.
+    """Those of origin/HEAD, in a pull request's workflow those of the branch that it goes to; of this
+    checkout where there is neither.
 
     A mistake in this checkout's file is an error in any case, so that it is seen before it is merged.
     """
@@ -59,7 +72,9 @@ def waivers_in_force(contract: Contract) -> list[Waiver]:
     for branch in ("HEAD", os.environ.get("GITHUB_BASE_REF")):
         if branch and git_line("rev-parse", "--verify", "--quiet", f"origin/{branch}^{{commit}}"):
             text = file_at(f"origin/{branch}", str(WAIVERS))
-            return parse_yaml(text, f"{WAIVERS} of origin/{branch}", Waivers).waivers if text is not None else []
+            return (
+                parse_yaml(text, f"{WAIVERS} of origin/{branch}", Waivers).waivers if text is not None else []
+            )
     return own
 
 
@@ -76,7 +91,11 @@ def judge() -> dict[str, Any]:
     released = read_json(RELEASED)
     header, *predictions = read_jsonl(Path("predictions") / f"{shipped}.jsonl")
     package = Path("dist") / params.package.name / "model"
-    test_ids = [json.loads(line)["id"] for line in (TASK / "test.jsonl").read_text(encoding="utf-8").split("\n") if line]
+    test_ids = [
+        json.loads(line)["id"]
+        for line in (TASK / "test.jsonl").read_text(encoding="utf-8").split("\n")
+        if line
+    ]
 
     records = read_records(TASK / "test.jsonl", answered=True) if test_ids else []
     predictions = with_true_labels(predictions, records)
@@ -95,21 +114,36 @@ def judge() -> dict[str, Any]:
     }
     baselines = {name: predictions_of(released.get(name)) for name in ("released", "best")}
     baseline = released.get("released")
-    data, synthetic = (read_json(path) if path.exists() else None for path in (REPORTS / "data.json", REPORTS / "synthetic.json"))
-    rows = [*judge_integrity(facts), judge_rounds(cost), *judge_licences(contract, params.licences, task.license)]
+    data, synthetic = (
+        read_json(path) if path.exists() else None
+        for path in (REPORTS / "data.json", REPORTS / "synthetic.json")
+    )
+    rows = [
+        *judge_integrity(facts),
+        judge_rounds(cost),
+        *judge_licences(contract, params.licences, task.license),
+    ]
     rows += judge_data(contract, data)
     rows += judge_claims(task, ladder, records, package.parent)
-    made_from = data_figures(task, data, synthetic, baseline["revision"] if baseline else None) if data else {}
+    made_from = (
+        data_figures(task, data, synthetic, baseline["revision"] if baseline else None) if data else {}
+    )
     beside = [{"name": "data", **made_from}, {"name": "package", "mb": folder_mb(package.parent)}]
     absent = {}
     if params.synthesize.teacher == "endpoint":
         absent["teacher"] = "the teacher is an endpoint, without time, memory and weights of its own here"
     if "drift" not in made_from:
-        absent["data.drift"] = "train.jsonl of the released commit is not in this clone" if baseline else "nothing is released yet"
+        absent["data.drift"] = (
+            "train.jsonl of the released commit is not in this clone"
+            if baseline
+            else "nothing is released yet"
+        )
     if data and not data.get("doubtful", {"looked_at": 1})["looked_at"]:
         absent["data.doubtful_labels"] = "no class of an answer has enough examples to tell"
     if data and not any(data["splits"]["train"]["classes"]):
-        absent |= dict.fromkeys(("data.largest_class", "data.fewest_examples"), "the answers of this task have no classes")
+        absent |= dict.fromkeys(
+            ("data.largest_class", "data.fewest_examples"), "the answers of this task have no classes"
+        )
     figures = {"rungs": [*ladder["rungs"], *beside]}
     for gate in contract.gates:
         judged = judge_metric(gate, figures, shipped, absent)
@@ -127,9 +161,13 @@ def judge() -> dict[str, Any]:
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("--explain", metavar="NAME", help="one gate: its evidence, what changed, how to make its figure again")
+    shown.add_argument(
+        "--explain", metavar="NAME", help="one gate: its evidence, what changed, how to make its figure again"
+    )
     shown.add_argument("--json", action="store_true", help="print the verdict as JSON, and nothing else")
     shown.add_argument("--markdown", action="store_true", help="print it as Markdown, and nothing else")
     arguments = parser.parse_args()

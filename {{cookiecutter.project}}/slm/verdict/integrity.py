@@ -1,4 +1,6 @@
-"""Can the facts be relied on? What is judged is what ships, and reports follow from what they were made from. No waiver lets these through."""
+"""Can the facts be relied on? What is judged is what ships, and reports follow from what they were made from.
+No waiver lets these through.
+"""
 
 import math
 from pathlib import Path
@@ -20,24 +22,41 @@ def judge_integrity(facts: dict[str, Any]) -> list[Row]:
     """What is judged is what ships, on this test set, by this scorer. These gates cannot be switched off.
 
     Args:
-        facts: `header` (of the predictions), `quality`, `ladder_row`, `package_folder_sha256`, `package_weights_sha256`,
+        facts: `header` (of the predictions), `quality`, `ladder_row`, `package_folder_sha256`,
+            `package_weights_sha256`,
             `cost_folder_sha256`, `test_sha256`, `test_ids`, `answered_ids`, `rescored`; see `judge`.
     """
     header, quality, ladder = facts["header"], facts["quality"], facts["ladder_row"]
 
     def same(name: str, claimed: Any, true: Any, why: str) -> Row:
-        return row(name, "block", claimed == true and true is not None, str(claimed)[:12], str(true)[:12], why)
+        return row(
+            name, "block", claimed == true and true is not None, str(claimed)[:12], str(true)[:12], why
+        )
 
     bytes_scored = same(
-        "bytes scored", header.get("folder_sha256"), facts["package_folder_sha256"], "the predictions come from the bytes in the package"
+        "bytes scored",
+        header.get("folder_sha256"),
+        facts["package_folder_sha256"],
+        "the predictions come from the bytes in the package",
     )
     bytes_timed = same(
-        "bytes timed", facts["cost_folder_sha256"], facts["package_folder_sha256"], "time and memory are of the bytes in the package"
+        "bytes timed",
+        facts["cost_folder_sha256"],
+        facts["package_folder_sha256"],
+        "time and memory are of the bytes in the package",
     )
     weights = same(
-        "weights", ladder.get("weights_sha256"), facts["package_weights_sha256"], "the ladder speaks of the weights in the package"
+        "weights",
+        ladder.get("weights_sha256"),
+        facts["package_weights_sha256"],
+        "the ladder speaks of the weights in the package",
     )
-    test = same("test set", header.get("test_sha256"), facts["test_sha256"], "the predictions answer the test set of this checkout")
+    test = same(
+        "test set",
+        header.get("test_sha256"),
+        facts["test_sha256"],
+        "the predictions answer the test set of this checkout",
+    )
     size = row(
         "whole test set",
         "block",
@@ -66,11 +85,20 @@ def judge_claims(task: Task, ladder: Row, records: list[Record], package: Path) 
     """Two integrity gates more. `package` is the folder that holds the model and its papers."""
     wrong, papers = wrong_figures(task, ladder, REPORTS, PREDICTIONS, records), wrong_papers(package)
     figures = (
-        f"not what their sources give: {', '.join(wrong[:4])}" if wrong else "ladder and quality reports follow from predictions and cost"
+        f"not what their sources give: {', '.join(wrong[:4])}"
+        if wrong
+        else "ladder and quality reports follow from predictions and cost"
     )
     return [
         row("integrity: figures", "block", not wrong, len(wrong), 0, figures),
-        row("integrity: papers", "block", papers is None, None, None, papers or "checksums and bill of materials are of this package"),
+        row(
+            "integrity: papers",
+            "block",
+            papers is None,
+            None,
+            None,
+            papers or "checksums and bill of materials are of this package",
+        ),
     ]
 
 
@@ -89,7 +117,9 @@ def with_true_labels(predictions: list[Row], records: list[Record]) -> list[Row]
     return [prediction(known[p["id"]], p["answer"], p["cut"]) if p["id"] in known else p for p in predictions]
 
 
-def wrong_figures(task: Task, ladder: Row, reports: Path, predictions: Path, records: list[Record]) -> list[str]:
+def wrong_figures(
+    task: Task, ladder: Row, reports: Path, predictions: Path, records: list[Record]
+) -> list[str]:
     """Figures of the ladder, and of the quality reports below it, that their own sources do not give."""
     wrong = []
     for rung in ladder["rungs"]:
@@ -100,11 +130,20 @@ def wrong_figures(task: Task, ladder: Row, reports: Path, predictions: Path, rec
             wrong.append(f"{path if not rows else claimed} is missing or empty")
             continue
         quality = read_json(claimed)
-        wrong += [f"{claimed}: {key}" for key, value in summarise(task, rows).items() if not alike(value, quality.get(key))]
+        wrong += [
+            f"{claimed}: {key}"
+            for key, value in summarise(task, rows).items()
+            if not alike(value, quality.get(key))
+        ]
     if wrong:
         return wrong
     try:
-        made = build(reports, ladder["task"], ladder["profile"], {r["name"]: r.get("parameters_m") for r in ladder["rungs"]})
+        made = build(
+            reports,
+            ladder["task"],
+            ladder["profile"],
+            {r["name"]: r.get("parameters_m") for r in ladder["rungs"]},
+        )
     except (KeyError, UserError) as error:
         return [f"the ladder cannot be made again: {error}"]
     for claim, true in zip(ladder["rungs"], made["rungs"], strict=False):
@@ -113,7 +152,9 @@ def wrong_figures(task: Task, ladder: Row, reports: Path, predictions: Path, rec
 
 
 def wrong_papers(package: Path) -> str | None:
-    """What is wrong with the papers of a package; None if every file is there and is the one that SHA256SUMS names."""
+    """What is wrong with the papers of a package; None if every file is there and is the one that SHA256SUMS
+    names.
+    """
     for name in ("README.md", "sbom.cdx.json", "SHA256SUMS"):
         if not (package / name).exists():
             return f"{name} is missing"

@@ -1,12 +1,14 @@
-"""The verdict on a package whose makers are not trusted: nothing of theirs is believed but the package's bytes.
+"""The verdict on a package whose makers are not trusted: nothing of theirs is believed but the package's
+bytes.
 
     python -m slm.verdict.judge candidate --base COMMIT --head COMMIT      what verdict.yml runs
     python -m slm.verdict.judge dist/NAME/model                            the same at home, of the model in this checkout
 
-Code, contract, waivers, scorer and test set are those of this checkout (in the workflow, the default branch's). The package is looked
-at, asked the whole test set, and measured beside the released one. Of the change itself only file names and texts are read.
-Writes verdict/verdict.json, verdict/comment.md and verdict/predictions.jsonl; exits 1 if the candidate is refused.
-The variable PROBLEM may say why there is no package.
+Code, contract, waivers, scorer and test set are those of this checkout (in the workflow, the default
+branch's). The package is looked at, asked the whole test set, and measured beside the released one. Of the
+change itself only file names and texts are read. Writes verdict/verdict.json, verdict/comment.md and
+verdict/predictions.jsonl; exits 1 if the candidate is refused. The variable PROBLEM may say why there is no
+package.
 """
 
 import argparse
@@ -21,7 +23,17 @@ from ruamel.yaml.error import YAMLError
 from slm.config.params import Params, load_params
 from slm.errors import UserError, stage
 from slm.evaluation.cost import machine, side_by_side
-from slm.files import dvc_md5, folder_sha256, read_json, sha256_file, weights_mb, weights_sha256, write_json, write_jsonl, write_text
+from slm.files import (
+    dvc_md5,
+    folder_sha256,
+    read_json,
+    sha256_file,
+    weights_mb,
+    weights_sha256,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 from slm.git import file_at
 from slm.inference.genai import ask_singly
 from slm.progress import track
@@ -46,7 +58,8 @@ ABSENT = dict.fromkeys(
     ("teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4"),
     "a package brings no other rung; the default branch judges this one when it has made them itself",
 ) | dict.fromkeys(
-    ("data", "package"), "only the model's bytes are taken; the checks of the change judge this, and so does the default branch"
+    ("data", "package"),
+    "only the model's bytes are taken; the checks of the change judge this, and so does the default branch",
 )
 
 
@@ -73,13 +86,19 @@ def costs(folder: Path, released: Path | None, params: Params) -> tuple[dict[str
     """Figures of the candidate and of the released model, and whether the rounds that they come from agree."""
     prompts = [r.prompt for r in fixed_sample(read_records(TEST, True), params.measure.prompts, params.seed)]
     folders = {"candidate": folder} | ({"released": released} if released else {})
-    measured = side_by_side(folders, prompts, params.measure.model_copy(update={"threads": params.measure.threads[:1]}))
+    measured = side_by_side(
+        folders, prompts, params.measure.model_copy(update={"threads": params.measure.threads[:1]})
+    )
     threads = str(params.measure.threads[0])
-    return {n: measured["figures"][n][threads] | {"weights_mb": weights_mb(f)} for n, f in folders.items()}, judge_rounds(measured)
+    return {
+        n: measured["figures"][n][threads] | {"weights_mb": weights_mb(f)} for n, f in folders.items()
+    }, judge_rounds(measured)
 
 
 def of_commit(folder: Path, head: str, shipped: str) -> Row:
-    """Whether these are the bytes that dvc.lock of the judged commit names, or were made again by its run, or elsewhere."""
+    """Whether these are the bytes that dvc.lock of the judged commit names, or were made again by its run, or
+    elsewhere.
+    """
     try:
         lock = YAML(typ="safe").load(file_at(head, "dvc.lock") or "")
         named = next(
@@ -103,12 +122,17 @@ def judge(folder: Path, head: str | None, params: Params, task: Task) -> tuple[R
     inspect(folder)
     entry = read_json(RELEASED).get("released")
     predictions = ask(folder, params, "candidate")
-    write_jsonl(OUTPUT / "predictions.jsonl", [{"rung": shipped, "test_sha256": sha256_file(TEST)}, *predictions])
+    write_jsonl(
+        OUTPUT / "predictions.jsonl", [{"rung": shipped, "test_sha256": sha256_file(TEST)}, *predictions]
+    )
     quality, known = summarise(task, predictions), baselines(params)
     cost, rounds_agree = costs(folder, model_of(entry) if entry else None, params)
 
     ladder = {"rungs": [{"name": shipped, **quality, **cost["candidate"]}]}
-    rows = [judge_metric(gate, ladder, shipped, {n: why for n, why in ABSENT.items() if n != shipped}) for gate in contract.gates]
+    rows = [
+        judge_metric(gate, ladder, shipped, {n: why for n, why in ABSENT.items() if n != shipped})
+        for gate in contract.gates
+    ]
     rows += judge_baseline(contract, task, predictions, known)
     rows += [*judge_cost(contract, cost["candidate"], cost.get("released")), rounds_agree]
     blame(rows, knobs_diff(entry["revision"], head) if entry else [])
@@ -116,19 +140,32 @@ def judge(folder: Path, head: str | None, params: Params, task: Task) -> tuple[R
         rows.append(of_commit(folder, head, shipped))
     waive(rows, waivers)
     hashes = {"weights_sha256": weights_sha256(folder), "folder_sha256": folder_sha256(folder)}
-    shown: Row = {"predictions": predictions, "released": known["released"], "cost": cost, "quality": quality, "machine": machine()}
+    shown: Row = {
+        "predictions": predictions,
+        "released": known["released"],
+        "cost": cost,
+        "quality": quality,
+        "machine": machine(),
+    }
     shown["released_quality"] = summarise(task, known["released"]) if known["released"] else None
     return verdict(rows, {"revision": None, **hashes}, entry, []), shown
 
 
 def refusal(why: str) -> Row:
     """A verdict without a model to ask."""
-    return verdict([row("package", "block", False, None, None, why)], {"revision": None, "weights_sha256": None}, None, [])
+    return verdict(
+        [row("package", "block", False, None, None, why)],
+        {"revision": None, "weights_sha256": None},
+        None,
+        [],
+    )
 
 
 def unchanged() -> Row:
     why = "no file that the pipeline reads has changed: the model stays as it is"
-    return verdict([row("model", "block", None, None, None, why)], {"revision": None, "weights_sha256": None}, None, [])
+    return verdict(
+        [row("model", "block", None, None, None, why)], {"revision": None, "weights_sha256": None}, None, []
+    )
 
 
 def commit(text: str) -> str:
@@ -139,8 +176,12 @@ def commit(text: str) -> str:
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("package", type=Path, help="folder of a model; may be absent if the change touches no model")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "package", type=Path, help="folder of a model; may be absent if the change touches no model"
+    )
     parser.add_argument("--base", type=commit, help="commit of the default branch")
     parser.add_argument("--head", type=commit, help="commit that is judged")
     arguments = parser.parse_args()
@@ -151,7 +192,10 @@ def main() -> None:
     if changes and not changes["model"]:
         result = unchanged()
     elif not arguments.package.exists():
-        result = refusal(os.environ.get("PROBLEM") or "this change touches the model, and its checks made no package: see their run")
+        result = refusal(
+            os.environ.get("PROBLEM")
+            or "this change touches the model, and its checks made no package: see their run"
+        )
     else:
         try:
             result, shown = judge(arguments.package, arguments.head, params, task)

@@ -12,7 +12,8 @@ def judge_metric(gate: Gate, ladder: dict[str, Any], shipped: str, absent: dict[
 
     Args:
         ladder: its rungs; `data` (slm/verdict/data_figures.py) and `package` may stand among them.
-        absent: rungs, or single figures of one, that by nature are lacking, with the reason; a gate over one of those does not apply.
+        absent: rungs, or single figures of one, that by nature are lacking, with the reason; a gate over one
+            of those does not apply.
     """
     figures = {r["name"]: r for r in ladder["rungs"]}
     sign = ">=" if gate.at_least is not None else "<="
@@ -20,7 +21,11 @@ def judge_metric(gate: Gate, ladder: dict[str, Any], shipped: str, absent: dict[
     def read(metric: str) -> float | None:
         rung, figure = metric.split(".")
         value = figures.get(shipped if rung == "shipped" else rung, {}).get(figure)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+        return (
+            float(value)
+            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            else None
+        )
 
     for metric in (gate.metric, gate.over):
         why = absent.get(metric or "") or absent.get((metric or "").split(".")[0])
@@ -33,6 +38,15 @@ def judge_metric(gate: Gate, ladder: dict[str, Any], shipped: str, absent: dict[
         value = value / divisor if value is not None and divisor else None
         what = f"{gate.metric} / {gate.over}"
     if value is None:
-        return row(gate.name, gate.severity, False, None, gate.limit, f"{what} is missing or no finite number")
+        return row(
+            gate.name, gate.severity, False, None, gate.limit, f"{what} is missing or no finite number"
+        )
     passed = gate.holds(value)
-    return row(gate.name, gate.severity, passed, round(value, 4), gate.limit, f"{what} is {value:.3f}, must be {sign} {gate.limit}")
+    return row(
+        gate.name,
+        gate.severity,
+        passed,
+        round(value, 4),
+        gate.limit,
+        f"{what} is {value:.3f}, must be {sign} {gate.limit}",
+    )

@@ -8,7 +8,8 @@ from slm.verdict.rows import Row, row
 
 
 def judge_licences(contract: Contract, models: dict[str, tuple[str, str]], data: str | None) -> list[Row]:
-    """Whether the licences of models and data are ones that the contract allows, word for word; no row where it allows any.
+    """Whether the licences of models and data are ones that the contract allows, word for word; no row where
+    it allows any.
 
     Args:
         models: by what each is, the knob of params.yaml and what it says.
@@ -28,15 +29,22 @@ def judge_licences(contract: Contract, models: dict[str, tuple[str, str]], data:
 
 
 def judge_data(contract: Contract, report: dict[str, Any] | None) -> list[Row]:
-    """Whether the data report holds what the contract requires of each labelled file: an expectation that was removed is missed here.
+    """Whether the data report holds what the contract requires of each labelled file: an expectation that was
+    removed is missed here.
 
-    `check` stops the pipeline where an expectation fails, and cannot know of one that is gone from task/expectations.
+    `check` stops the pipeline where an expectation fails, and cannot know of one that is gone from
+    task/expectations.
     """
     if contract.required_expectations is None:
         return []
     results = [r for suite in (report or {}).get("suites", []) for r in suite["results"]]
-    wanted = [(column, f"{TASK}/{split}.jsonl") for column in contract.required_expectations for split in ("train", "validation", "test")]
-    kept = [(r["passed"] and r["limits"].get("mostly", 1) == 1, (r["column"], r["file"])) for r in results]  # mostly: some may fail
+    wanted = [
+        (column, f"{TASK}/{split}.jsonl")
+        for column in contract.required_expectations
+        for split in ("train", "validation", "test")
+    ]
+    # mostly: some may fail
+    kept = [(r["passed"] and r["limits"].get("mostly", 1) == 1, (r["column"], r["file"])) for r in results]
     held = {place for good, place in kept if good} - {place for good, place in kept if not good}
     lacking = [f"{column} of {file}" for column, file in wanted if (column, file) not in held]
     columns = ", ".join(contract.required_expectations)

@@ -1,4 +1,5 @@
-"""The released models that released.json names: their packages and predictions, fetched once and refused if changed. Standard library only.
+"""The released models that released.json names: their packages and predictions, fetched once and refused if
+changed. Standard library only.
 
 `python -m slm.verdict.released` with one of:
 
@@ -34,7 +35,9 @@ def fetch(entry: Entry, what: str) -> Path:
     try:
         address, sha256 = entry[what], entry[f"{what}_sha256"]
     except KeyError as error:
-        raise UserError(f"{RELEASED}: the entry of {entry.get('tag')} has no {error}; `make rollback TO=TAG` writes a whole one") from None
+        raise UserError(
+            f"{RELEASED}: the entry of {entry.get('tag')} has no {error}; `make rollback TO=TAG` writes a whole one"
+        ) from None
     path = CACHE / sha256
     if not path.exists():
         with replacing(path) as temporary:
@@ -47,7 +50,9 @@ def fetch(entry: Entry, what: str) -> Path:
                 raise UserError(f"{RELEASED}: {address} is not here; run `dvc pull` or correct the address")
             found = sha256_file(temporary)
             if found != sha256:
-                raise UserError(f"{address}: sha256 is {found}, but {RELEASED} says {sha256}; restore the released file")
+                raise UserError(
+                    f"{address}: sha256 is {found}, but {RELEASED} says {sha256}; restore the released file"
+                )
     return path
 
 
@@ -84,14 +89,22 @@ def read_seal(folder: Path) -> Entry:
     for name in sorted({*found, *seal["files"]}):
         if found.get(name) != seal["files"].get(name):
             what = (
-                "is missing" if name not in found else "was not sealed" if name not in seal["files"] else "is not the file that was sealed"
+                "is missing"
+                if name not in found
+                else "was not sealed"
+                if name not in seal["files"]
+                else "is not the file that was sealed"
             )
-            raise UserError(f"{folder / name} {what}; take the sealed package again, or make it anew (`make repro seal`)")
+            raise UserError(
+                f"{folder / name} {what}; take the sealed package again, or make it anew (`make repro seal`)"
+            )
     return seal
 
 
 def entry_of(seal: Entry, predictions: Path, tag: str) -> Entry:
-    commit = subprocess.run(["git", "rev-list", "-n", "1", tag, "--"], capture_output=True, text=True, check=False)
+    commit = subprocess.run(
+        ["git", "rev-list", "-n", "1", tag, "--"], capture_output=True, text=True, check=False
+    )
     if commit.returncode:
         raise UserError(f"{tag} is no tag here: run `git fetch --tags`, or correct the name")
     return {
@@ -109,23 +122,44 @@ def entry_of(seal: Entry, predictions: Path, tag: str) -> Entry:
 
 
 def name(folder: Path, tag: str) -> None:
-    """The release becomes what candidates are compared with; also the best so far if it is clearly better than that on its test set.
+    """The release becomes what candidates are compared with; also the best so far if it is clearly better
+    than that on its test set.
 
-    Clearly: the lower end of its interval is above the other's score. Of many equally good releases the luckiest would otherwise become
-    the best, and refuse what is as good as all the others. Releases may be named in another order than they were tagged in: one of an earlier commit takes nothing back.
+    Clearly: the lower end of its interval is above the other's score. Of many equally good releases the
+    luckiest would otherwise become the best, and refuse what is as good as all the others. Releases may be
+    named in another order than they were tagged in: one of an earlier commit takes nothing back.
     """
     released = read_json(RELEASED)
-    new, old, best = entry_of(read_seal(folder), folder / "predictions.jsonl", tag), released.get("released"), released.get("best")
-    better = best is None or best["test_sha256"] != new["test_sha256"] or new["figures"]["score_low"] > best["figures"]["score"]
-    late = old is not None and old["revision"] != new["revision"] and comes_before(new["revision"], old["revision"])
+    new, old, best = (
+        entry_of(read_seal(folder), folder / "predictions.jsonl", tag),
+        released.get("released"),
+        released.get("best"),
+    )
+    better = (
+        best is None
+        or best["test_sha256"] != new["test_sha256"]
+        or new["figures"]["score_low"] > best["figures"]["score"]
+    )
+    late = (
+        old is not None
+        and old["revision"] != new["revision"]
+        and comes_before(new["revision"], old["revision"])
+    )
     if late:
-        print(f"{RELEASED}: {old['tag']} is of a later commit than {tag} and stays the released model; `make rollback TO={tag}` goes back")
+        print(
+            f"{RELEASED}: {old['tag']} is of a later commit than {tag} and stays the released model; `make rollback TO={tag}` goes back"
+        )
     write_json(RELEASED, {"released": old if late else new, "best": new if better else best})
     print(f"{RELEASED}: released is {old['tag'] if late else tag}, best is {tag if better else best['tag']}")
 
 
 def comes_before(earlier: str, later: str) -> bool:
-    return subprocess.run(["git", "merge-base", "--is-ancestor", earlier, later, "--"], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(
+            ["git", "merge-base", "--is-ancestor", earlier, later, "--"], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 def rollback(tag: str) -> None:
@@ -135,12 +169,16 @@ def rollback(tag: str) -> None:
         seal = json.loads((Path(scratch) / SEAL).read_text(encoding="utf-8"))
         new = entry_of(seal, Path(scratch) / "predictions.jsonl", tag)
     write_json(RELEASED, read_json(RELEASED) | {"released": new})
-    print(f"{RELEASED}: released is {tag} again; commit it on a branch and open a pull request: that is the whole rollback")
+    print(
+        f"{RELEASED}: released is {tag} again; commit it on a branch and open a pull request: that is the whole rollback"
+    )
 
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command")
     entering = commands.add_parser("entry")
     entering.add_argument("folder", type=Path)

@@ -1,7 +1,7 @@
 """A package from strangers: unpacked within limits, and looked at before any of it is loaded.
 
-A model is data, but a runtime can be talked into loading a library or a file elsewhere. What has no business in a
-package is refused, so that to load it is to compute with numbers and nothing else.
+A model is data, but a runtime can be talked into loading a library or a file elsewhere. What has no business
+in a package is refused, so that to load it is to compute with numbers and nothing else.
 """
 
 import json
@@ -21,7 +21,8 @@ MODEL_FILES = {
     "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json",
 }  # fmt: skip
 OPERATORS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
-# Every key that a GenAI configuration of a text model needs. What is not here could name a library, a file or a device.
+# Every key that a GenAI configuration of a text model needs. What is not here could name a library, a file or
+# a device.
 CONFIG = {
     "model", "search", "type", "decoder", "filename", "inputs", "outputs", "session_options", "provider_options", "log_id",
     "bos_token_id", "eos_token_id", "pad_token_id", "context_length", "vocab_size", "head_size", "hidden_size", "num_attention_heads",
@@ -38,7 +39,8 @@ def unpack(archive: Path, folder: Path, limit_mb: float) -> None:
     """Unpack the model files of a zip archive into `folder`, which must not exist.
 
     Raises:
-        UserError: a name that leads elsewhere or is no model file, a link, or more bytes than the limit. Nothing stays behind.
+        UserError: a name that leads elsewhere or is no model file, a link, or more bytes than the limit.
+            Nothing stays behind.
     """
     left = int(limit_mb * 1e6)
     folder.mkdir(parents=True)
@@ -49,7 +51,9 @@ def unpack(archive: Path, folder: Path, limit_mb: float) -> None:
                 if info.is_dir():
                     continue
                 if str(name) not in MODEL_FILES:
-                    raise UserError(f"the package holds {info.filename[:80]!r}, which is no file of a model; it is not unpacked")
+                    raise UserError(
+                        f"the package holds {info.filename[:80]!r}, which is no file of a model; it is not unpacked"
+                    )
                 if stat.S_ISLNK(info.external_attr >> 16):
                     raise UserError(f"the package holds {name} as a link; it is not unpacked")
                 with zipped.open(info) as source, (folder / name.name).open("xb") as target:
@@ -57,9 +61,20 @@ def unpack(archive: Path, folder: Path, limit_mb: float) -> None:
                     while block := source.read(BLOCK):
                         left -= len(block)
                         if left < 0:
-                            raise UserError(f"the package is larger than {limit_mb:g} MB unpacked; it is not unpacked")
+                            raise UserError(
+                                f"the package is larger than {limit_mb:g} MB unpacked; it is not unpacked"
+                            )
                         target.write(block)
-    except (zipfile.BadZipFile, FileExistsError, EOFError, NotImplementedError, RuntimeError, OSError, zlib.error, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        FileExistsError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+        zlib.error,
+        ValueError,
+    ) as error:
         shutil.rmtree(folder)
         raise UserError(f"the package is no whole archive: {error}") from None
     except UserError:
@@ -119,10 +134,14 @@ def _inspect_onnx(path: Path) -> None:
         raise UserError(f"{path.name} is no ONNX model: {str(error)[:80]}") from None
     for tensor in _tensors(model):
         if uses_external_data(tensor) and ExternalDataInfo(tensor).location != "model.onnx.data":
-            raise UserError(f"{path.name}: weights in {ExternalDataInfo(tensor).location[:80]!r}, which is no file of the package")
+            raise UserError(
+                f"{path.name}: weights in {ExternalDataInfo(tensor).location[:80]!r}, which is no file of the package"
+            )
     domains = {node.domain for node in _nodes(model)} | {o.domain for o in model.opset_import}
     if domains - OPERATORS:
-        raise UserError(f"{path.name}: operators of {sorted(domains - OPERATORS)[0][:80]!r} are not allowed in a package")
+        raise UserError(
+            f"{path.name}: operators of {sorted(domains - OPERATORS)[0][:80]!r} are not allowed in a package"
+        )
 
 
 def _graphs(model: Any) -> Iterator[Any]:

@@ -1,6 +1,7 @@
 """`waivers.yaml`, typed: which failed gates are let through, by whom, why and until when.
 
-A pull request must not waive its own gates, so a waiver counts once it is on the default branch: who judges reads the file of there.
+A pull request must not waive its own gates, so a waiver counts once it is on the default branch: who judges
+reads the file of there.
 """
 
 from datetime import UTC, date, datetime
@@ -62,7 +63,9 @@ def load_waivers(contract: Contract, path: Path = WAIVERS) -> list[Waiver]:
 
 
 def waive(rows: list[Row], waivers: list[Waiver], today: date | None = None) -> None:
-    """Mark the blocking gates that failed and that a waiver in force names. One whose last day is over changes nothing but the `why`."""
+    """Mark the blocking gates that failed and that a waiver in force names. One whose last day is over
+    changes nothing but the `why`.
+    """
     today = today or datetime.now(UTC).date()
     by_gate = {w.gate: w for w in waivers}
     for r in rows:

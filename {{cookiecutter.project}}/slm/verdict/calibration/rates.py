@@ -1,4 +1,6 @@
-"""Rates of false alarms and misses of the gate's comparisons, from candidates of known quality (slm/verdict/calibration/simulation.py), and limits to match."""
+"""Rates of false alarms and misses of the gate's comparisons, from candidates of known quality
+(slm/verdict/calibration/simulation.py), and limits to match.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +12,16 @@ from numpy.typing import NDArray
 from statsmodels.stats.proportion import proportion_confint
 
 from slm.errors import UserError
-from slm.verdict.calibration.simulation import Answers, Draw, Evidence, decline, evidence, history, joined, pair
+from slm.verdict.calibration.simulation import (
+    Answers,
+    Draw,
+    Evidence,
+    decline,
+    evidence,
+    history,
+    joined,
+    pair,
+)
 from slm.verdict.contract import Released
 
 RUNS = 6000  # simulated comparisons behind each stated rate, over all pairs of models
@@ -48,13 +59,22 @@ class Simulation:
             if (scores[a] != scores[b]).any()
         }
         if not self.pairs:
-            raise UserError(f"{', '.join(answers.names)}: give at least two models that answer differently, for example two seeds")
+            raise UserError(
+                f"{', '.join(answers.names)}: give at least two models that answer differently, for example two seeds"
+            )
 
     def _blocks(self, size: int, runs: int, draw: Callable[[int], Draw]) -> Evidence:
         block = max(1, CELLS // size)
-        return joined([evidence(draw(min(block, runs - at)), self.answers.members, self.smallest) for at in range(0, runs, block)])
+        return joined(
+            [
+                evidence(draw(min(block, runs - at)), self.answers.members, self.smallest)
+                for at in range(0, runs, block)
+            ]
+        )
 
-    def by_pair(self, size: int, runs: int, drop: float = 0.0, share: float | None = None) -> dict[str, Evidence]:
+    def by_pair(
+        self, size: int, runs: int, drop: float = 0.0, share: float | None = None
+    ) -> dict[str, Evidence]:
         each = -(-runs // len(self.pairs))
         return {
             name: self._blocks(size, each, partial(pair, scores, size, rng=self.rng, drop=drop, share=share))
@@ -79,7 +99,9 @@ class Simulation:
         return [joined(list(releases)) for releases in zip(*parts, strict=True)]
 
 
-def stated(simulation: Simulation, released: Released, size: int, drop: float, total: float) -> dict[str, Any]:
+def stated(
+    simulation: Simulation, released: Released, size: int, drop: float, total: float
+) -> dict[str, Any]:
     """Rates at the limits of the contract.
 
     Args:
@@ -100,8 +122,12 @@ def stated(simulation: Simulation, released: Released, size: int, drop: float, t
     ]
     by_share = []
     for share in shares:
-        same = joined(list(equal.values())) if share is None else simulation.candidates(size, RUNS, 0.0, share)
-        less = joined(list(worse.values())) if share is None else simulation.candidates(size, RUNS, drop, share)
+        same = (
+            joined(list(equal.values())) if share is None else simulation.candidates(size, RUNS, 0.0, share)
+        )
+        less = (
+            joined(list(worse.values())) if share is None else simulation.candidates(size, RUNS, drop, share)
+        )
         by_share.append(
             {
                 "share": share,
@@ -135,7 +161,9 @@ def split(released: Released, total: float) -> Released:
     return released.model_copy(update={name: round(total * part, 4) for name, part in SPLIT.items()})
 
 
-def proposals(simulation: Simulation, released: Released, size: int, drop: float, total: float) -> dict[str, Any]:
+def proposals(
+    simulation: Simulation, released: Released, size: int, drop: float, total: float
+) -> dict[str, Any]:
     """Tables of what other limits and other sizes would cost, and the choice that they lead to."""
     one, two = simulation.candidates(size, RUNS), simulation.after(2, size, RUNS)
     worse, falling = simulation.candidates(size, RUNS, drop), simulation.declines(total / STEPS, size, FEWER)
@@ -151,7 +179,9 @@ def proposals(simulation: Simulation, released: Released, size: int, drop: float
                 "small_drops_caught": rate(np.any([e.refused(r) for e in falling], axis=0)),
             }
         )
-    fit = [a for a in alphas if max(a["false_alarm"]["high"], a["false_alarm_two_releases"]["high"]) <= ALARMS] or alphas[:1]
+    fit = [
+        a for a in alphas if max(a["false_alarm"]["high"], a["false_alarm_two_releases"]["high"]) <= ALARMS
+    ] or alphas[:1]
     chosen = released.model_copy(update={name: fit[-1][name] for name in SPLIT})
 
     margins: Table = []
@@ -174,8 +204,16 @@ def proposals(simulation: Simulation, released: Released, size: int, drop: float
     shares = SHARES if simulation.answers.binary else (None,)
     sizes: Table = []
     for examples in sorted({*SIZES, size}):
-        caught = {str(s): rate(simulation.candidates(examples, FEWER, drop, s).refused(chosen)) for s in shares}
-        sizes.append({"examples": examples, "false_alarm": rate(simulation.candidates(examples, FEWER).refused(chosen)), "caught": caught})
+        caught = {
+            str(s): rate(simulation.candidates(examples, FEWER, drop, s).refused(chosen)) for s in shares
+        }
+        sizes.append(
+            {
+                "examples": examples,
+                "false_alarm": rate(simulation.candidates(examples, FEWER).refused(chosen)),
+                "caught": caught,
+            }
+        )
 
     def first(rows: Table, name: str, value: Callable[[dict[str, Any]], float]) -> Any:
         return next((row[name] for row in rows if value(row) >= CAUGHT), None)
@@ -189,11 +227,17 @@ def proposals(simulation: Simulation, released: Released, size: int, drop: float
     return {"alphas": alphas, "margins": margins, "sizes": sizes, "proposal": choice}
 
 
-def calibrate(answers: Answers, released: Released, drop: float | None = None, total: float | None = None) -> dict[str, Any]:
+def calibrate(
+    answers: Answers, released: Released, drop: float | None = None, total: float | None = None
+) -> dict[str, Any]:
     """All of it; `drop` and `total` are the contract's margins where not given."""
     drop, total = drop or released.margin, total or released.best_margin
     weakest = float(answers.scores.mean(axis=1).min())
     if weakest <= max(drop, total):
-        raise UserError(f"{answers.names}: a model with a score of {weakest:.3f} has no {max(drop, total)} to lose; give models that work")
+        raise UserError(
+            f"{answers.names}: a model with a score of {weakest:.3f} has no {max(drop, total)} to lose; give models that work"
+        )
     size, simulation = answers.scores.shape[1], Simulation(answers, released.slice_size)
-    return stated(simulation, released, size, drop, total) | proposals(simulation, released, size, drop, total)
+    return stated(simulation, released, size, drop, total) | proposals(
+        simulation, released, size, drop, total
+    )

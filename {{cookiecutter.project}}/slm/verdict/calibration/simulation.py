@@ -1,8 +1,11 @@
-"""Candidates whose true quality is known, made from the answers of real models, and what the gate would say of them.
+"""Candidates whose true quality is known, made from the answers of real models, and what the gate would say
+of them.
 
-Two models of equal quality: on each example the outcomes of two real models change places or not, by a coin. Both then have the same
-true score, and still as many answers differ, on the same kind of examples, as between the real models. A model that is truly worse by so
-much: some of its right answers, drawn by chance, are made wrong. Another test set of the same kind: examples drawn with replacement.
+Two models of equal quality: on each example the outcomes of two real models change places or not, by a coin.
+Both then have the same true score, and still as many answers differ, on the same kind of examples, as between
+the real models. A model that is truly worse by so
+much: some of its right answers, drawn by chance, are made wrong. Another test set of the same kind: examples
+drawn with replacement.
 """
 
 from collections import defaultdict
@@ -42,9 +45,15 @@ def read_answers(task: Task, paths: list[Path]) -> Answers:
     tables = {path: [row for row in read_jsonl(path) if "answer" in row] for path in paths}
     first = tables[paths[0]]
     for path, rows in tables.items():
-        if [(r["id"], r["prompt"], r["expected"]) for r in rows] != [(r["id"], r["prompt"], r["expected"]) for r in first]:
-            raise UserError(f"{path}: answers other examples than {paths[0]}; give models that answered the same test set")
-    scores = np.array([[score_one(task, r["expected"], r["answer"])["score"] for r in rows] for rows in tables.values()])
+        if [(r["id"], r["prompt"], r["expected"]) for r in rows] != [
+            (r["id"], r["prompt"], r["expected"]) for r in first
+        ]:
+            raise UserError(
+                f"{path}: answers other examples than {paths[0]}; give models that answered the same test set"
+            )
+    scores = np.array(
+        [[score_one(task, r["expected"], r["answer"])["score"] for r in rows] for rows in tables.values()]
+    )
     groups: dict[str, list[int]] = defaultdict(list)
     for i, r in enumerate(first):
         for name in slices_of(task, r):
@@ -68,17 +77,22 @@ class Draw:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the gate's rule looks at, for each simulated comparison; see `slm.verdict.baseline.judge_baseline`."""
+    """What the gate's rule looks at, for each simulated comparison; see
+    `slm.verdict.baseline.judge_baseline`.
+    """
 
     p: Array
     p_best: Array
-    p_slices: Array  # the smallest, times the number of slices: Holm's first step, which decides whether any slice is refused
+    # the smallest, times the number of slices: Holm's first step, which decides whether any slice is refused
+    p_slices: Array
     low: Array
     low_best: Array
     same: NDArray[np.bool_]  # the best release is the released one: one comparison, not two
 
     def refused(self, r: Released) -> NDArray[np.bool_]:
-        whole = np.where(self.same, self.p <= r.alpha + r.best_alpha, (self.p <= r.alpha) | (self.p_best <= r.best_alpha))
+        whole = np.where(
+            self.same, self.p <= r.alpha + r.best_alpha, (self.p <= r.alpha) | (self.p_best <= r.best_alpha)
+        )
         return whole | (self.p_slices <= r.slice_alpha)
 
     def warned(self, r: Released) -> NDArray[np.bool_]:
@@ -108,7 +122,9 @@ def evidence(draw: Draw, members: Array, smallest: int) -> Evidence:
 
 
 def joined(parts: list[Evidence]) -> Evidence:
-    return Evidence(*(np.concatenate([getattr(p, name) for p in parts]) for name in Evidence.__dataclass_fields__))
+    return Evidence(
+        *(np.concatenate([getattr(p, name) for p in parts]) for name in Evidence.__dataclass_fields__)
+    )
 
 
 def _weights(differ: Array, share: float | None) -> Array:
@@ -143,13 +159,22 @@ def _worse(scores: Array, true_score: float, drop: float, rng: np.random.Generat
     return scores * (rng.random(scores.shape, dtype=np.float32) >= drop / true_score)
 
 
-def pair(scores: Array, size: int, runs: int, rng: np.random.Generator, drop: float = 0.0, share: float | None = None) -> Draw:
-    """A candidate that is truly worse than the released model by `drop` (equal: 0); the released model is the best so far.
+def pair(
+    scores: Array,
+    size: int,
+    runs: int,
+    rng: np.random.Generator,
+    drop: float = 0.0,
+    share: float | None = None,
+) -> Draw:
+    """A candidate that is truly worse than the released model by `drop` (equal: 0); the released model is the
+    best so far.
 
     Args:
         scores: of two real models.
         size: examples of the test set.
-        share: of answers that differ in the end; None: as between the two real models, and those made wrong beside.
+        share: of answers that differ in the end; None: as between the two real models, and those made wrong
+            beside.
     """
     start = share if share is None or not drop else _share_before(scores, drop, share)
     weights = _weights((scores[0] != scores[1]).astype(float), start)
@@ -161,8 +186,11 @@ def pair(scores: Array, size: int, runs: int, rng: np.random.Generator, drop: fl
     return Draw(index, candidate, released, released)
 
 
-def _models(scores: Array, number: int, size: int, runs: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], list[Array], float]:
-    """Any number of equally good models: each takes the outcome of a real model, drawn anew on each example; their true score.
+def _models(
+    scores: Array, number: int, size: int, runs: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], list[Array], float]:
+    """Any number of equally good models: each takes the outcome of a real model, drawn anew on each example;
+    their true score.
 
     As many answers differ between two of them as between two real models, on average.
     """
@@ -176,7 +204,9 @@ def _models(scores: Array, number: int, size: int, runs: int, rng: np.random.Gen
 
 
 def _best(best: Array, new: Array) -> Array:
-    """As `slm.verdict.released` has it: a new release is the best so far if the lower end of its interval is above the other's score."""
+    """As `slm.verdict.released` has it: a new release is the best so far if the lower end of its interval is
+    above the other's score.
+    """
     low, _ = proportion_confint(new.sum(1), new.shape[1], alpha=0.05, method="wilson")
     return np.where((low > best.mean(1))[:, None], new, best)
 
@@ -190,7 +220,9 @@ def history(scores: Array, releases: int, size: int, runs: int, rng: np.random.G
     return Draw(index, others[-1], released, best)
 
 
-def decline(scores: Array, step: float, releases: int, size: int, runs: int, rng: np.random.Generator) -> list[Draw]:
+def decline(
+    scores: Array, step: float, releases: int, size: int, runs: int, rng: np.random.Generator
+) -> list[Draw]:
     """Releases that are each truly worse by `step` than the one before, the gate being overruled each time."""
     index, (first, *others), true_score = _models(scores, releases + 1, size, runs, rng)
     best, released, whole, draws = first, first, np.ones(first.shape), []
