@@ -184,7 +184,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.modeling.generation import generate
     from slm.modeling.loss import answer_loss
     from slm.modeling.qat import round_in_training
-    from slm.modeling.vocabulary import prepare
+    from slm.modeling.vocabulary import write_task_model
     from slm.task.augmentation import vary
     from slm.task.definition import load_task
     from slm.task.metrics import score_one
@@ -204,7 +204,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         named = {"vocabulary": way.vocabulary} | ({} if way.phrases else {"phrases": 0})
         cut = params.model_copy(update={"models": params.models.model_copy(update=named)})
-        start = folder if way.start == "teacher" else prepare(Path("models/base"), Path(scratch) / "base", cut)
+        start = folder if way.start == "teacher" else write_task_model(Path("models/base"), Path(scratch) / "base", cut)
         tokenizer, model = load_tokenizer(start), load_model(start, params)
 
     def batch(records: list[Any]) -> dict[str, Any]:

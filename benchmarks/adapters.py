@@ -61,7 +61,7 @@ def compared(steps: int) -> dict[str, float]:
     from slm.modeling.encoding import collate, encode_example, encode_prompt
     from slm.modeling.generation import generate
     from slm.modeling.loss import answer_loss
-    from slm.modeling.vocabulary import prepare
+    from slm.modeling.vocabulary import write_task_model
     from slm.task.answers import class_of
     from slm.task.definition import load_task
     from slm.task.metrics import score_one
@@ -78,8 +78,8 @@ def compared(steps: int) -> dict[str, float]:
     asked = {job: [r for r in validation if job_of[class_of(task, r.answer) or ""] == job] for job in JOBS}
     if any(len(records) < steps // len(JOBS) * whole.batch_size for records in jobs.values()):
         raise SystemExit(f"the smallest job has {min(map(len, jobs.values()))} labels: take fewer --steps")
-    phrased = prepare(Path("models/base"), Path("phrased").resolve(), params)
-    start = prepare(Path("models/base"), Path("base").resolve(),
+    phrased = write_task_model(Path("models/base"), Path("phrased").resolve(), params)
+    start = write_task_model(Path("models/base"), Path("base").resolve(),
                     params.model_copy(update={"models": params.models.model_copy(update={"phrases": 0})}))  # fmt: skip
 
     def lesson(name: str, start: Path, settings: Any, records: list[Any], count: int, rows: bool = True) -> tuple[Any, float]:

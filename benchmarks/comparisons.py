@@ -20,7 +20,7 @@ if not (PROJECT / "predictions").is_dir():
 from slm.files import read_json, read_jsonl  # noqa: E402
 from slm.task.definition import load_task  # noqa: E402
 from slm.verdict.baseline import judge_baseline  # noqa: E402
-from slm.verdict.calibration.proposal import whole  # noqa: E402
+from slm.verdict.calibration.proposal import complete_predictions  # noqa: E402
 from slm.verdict.calibration.rates import Simulation, stated  # noqa: E402
 from slm.verdict.calibration.simulation import read_answers  # noqa: E402
 from slm.verdict.contract import load_contract  # noqa: E402
@@ -33,7 +33,7 @@ TOTAL = 0.045  # lost by three releases together
 def simulated() -> dict[str, float]:
     """False alarms and caught losses of all blocking comparisons together, at the project's limits; bounds are one-sided, 95%."""
     task, released = load_task(PROJECT / "task" / "task.yaml"), load_contract(PROJECT / "gates.yaml").released
-    answers = read_answers(task, whole(PROJECT / "predictions", PROJECT / "task" / "test.jsonl"))
+    answers = read_answers(task, complete_predictions(PROJECT / "predictions", PROJECT / "task" / "test.jsonl"))
     size = answers.scores.shape[1]
     result = stated(Simulation(answers, released.slice_size), released, size, DROP, TOTAL)
     observed, *by_share = result["by_share"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from slm.errors import UserError, stage
 from slm.files import write_json
 from slm.progress import print_closing_line
-from slm.quality.expectations import explain, validate
+from slm.quality.expectations import explain_failures, validate
 from slm.quality.frame import frame, summary
 from slm.quality.label_errors import doubtful_labels
 from slm.quality.similarity import Index, similarity
@@ -46,7 +46,7 @@ def main() -> None:
             {f: [r.line for r in splits[n]] for f, n in files.items()},
         )
         reports.append((path, report))
-    failed = [explain(report, path) for path, report in reports if not report["passed"]]
+    failed = [explain_failures(report, path) for path, report in reports if not report["passed"]]
     if failed:
         raise UserError("\n".join(failed))
 

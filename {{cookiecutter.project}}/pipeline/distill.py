@@ -10,12 +10,12 @@ from slm.errors import UserError, stage
 from slm.files import folder_sha256, sha256_file, sha256_json, write_json
 from slm.modeling.checkpoints import load_model, load_tokenizer, parameters_m, save_model
 from slm.modeling.encoding import collate, encode_example
-from slm.modeling.vocabulary import prepare
+from slm.modeling.vocabulary import write_task_model
 from slm.progress import print_closing_line
 from slm.task.augmentation import vary
 from slm.task.records import TASK, fixed_sample, read_prompts, read_records
-from slm.training.distributed import spread
-from slm.training.early_stopping import validation_score
+from slm.training.distributed import launch_processes
+from slm.training.early_stopping import validation_scorer
 from slm.training.trainer import forget_checkpoints, train
 
 # With an endpoint as the teacher there is no local one: the student then starts from the base model. It may
@@ -31,7 +31,7 @@ CURVE = Path("reports/curves/distill.json")
 @stage
 def main() -> None:
     params = load_params()
-    if spread("pipeline.distill", params):
+    if launch_processes("pipeline.distill", params):
         return
     settings = params.distill
     start = TEACHER if params.synthesize.teacher == "local" else BASE
@@ -55,7 +55,7 @@ def main() -> None:
             # Its tokens are others than the teacher's, whose distribution says nothing about them.
             synthetic = [(record, ids[:0], values[:0]) for record, ids, values in synthetic]
             said = [m["content"] for record, _, _ in synthetic for m in record.messages]
-            prepared = prepare(start, Path(scratch) / "base", params, said)
+            prepared = write_task_model(start, Path(scratch) / "base", params, said)
         inputs["start"] = folder_sha256(prepared)
         tokenizer, model = load_tokenizer(prepared), load_model(prepared, params)
     if settings.layers > model.config.num_hidden_layers:
@@ -93,7 +93,7 @@ def main() -> None:
         inputs,
         CURVE,
         settings.kl_weight,
-        score=validation_score(tokenizer),
+        score=validation_scorer(tokenizer),
     )
 
     save_model(model, tokenizer, OUTPUT)

@@ -9,8 +9,8 @@ from slm.modeling.checkpoints import adapt, load_tokenizer, merged, parameters_m
 from slm.modeling.encoding import encode_example
 from slm.progress import print_closing_line
 from slm.task.records import TASK, read_records
-from slm.training.distributed import spread
-from slm.training.early_stopping import validation_score
+from slm.training.distributed import launch_processes
+from slm.training.early_stopping import validation_scorer
 from slm.training.trainer import forget_checkpoints, train
 
 STUDENT = Path("models/distilled")
@@ -23,7 +23,7 @@ CURVE = Path("reports/curves/finetune.json")
 @stage
 def main() -> None:
     params = load_params()
-    if spread("pipeline.finetune", params):
+    if launch_processes("pipeline.finetune", params):
         return
     records = read_records(TASK / "train.jsonl", answered=True)
     inputs = {"student": folder_sha256(STUDENT)} | {
@@ -43,7 +43,7 @@ def main() -> None:
         params,
         inputs,
         CURVE,
-        score=validation_score(tokenizer),
+        score=validation_scorer(tokenizer),
     )
     with replacing(ADAPTER) as temporary:
         temporary.mkdir()

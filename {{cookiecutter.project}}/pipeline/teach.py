@@ -8,12 +8,12 @@ from slm.errors import stage
 from slm.files import folder_sha256, replacing, sha256_file, sha256_json, write_json
 from slm.modeling.checkpoints import adapt, load_tokenizer, merged, parameters_m, save_model
 from slm.modeling.encoding import encode_example
-from slm.modeling.vocabulary import prepare
+from slm.modeling.vocabulary import write_task_model
 from slm.progress import print_closing_line
 from slm.task.augmentation import vary
 from slm.task.records import TASK, read_prompts, read_records
-from slm.training.distributed import spread
-from slm.training.early_stopping import validation_score
+from slm.training.distributed import launch_processes
+from slm.training.early_stopping import validation_scorer
 from slm.training.trainer import forget_checkpoints, train
 
 BASE = Path("models/base")
@@ -35,7 +35,7 @@ def note_endpoint(params: Params) -> None:
 @stage
 def main() -> None:
     params = load_params()
-    if spread("pipeline.teach", params):
+    if launch_processes("pipeline.teach", params):
         return
     if params.synthesize.teacher == "endpoint":
         return note_endpoint(params)
@@ -47,7 +47,7 @@ def main() -> None:
     }
 
     with tempfile.TemporaryDirectory() as scratch:
-        start = prepare(BASE, Path(scratch) / "base", params)
+        start = write_task_model(BASE, Path(scratch) / "base", params)
         inputs["base"] = folder_sha256(start)
         tokenizer = load_tokenizer(start)
         varied = vary(records, read_prompts(), params.augment, params.seed)
@@ -63,7 +63,7 @@ def main() -> None:
             params,
             inputs,
             CURVE,
-            score=validation_score(tokenizer),
+            score=validation_scorer(tokenizer),
         )
         teacher = merged(model, start, params.teach, params)
 

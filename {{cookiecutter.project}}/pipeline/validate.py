@@ -7,7 +7,7 @@ from typing import Any
 from slm.errors import UserError, stage
 from slm.files import read_jsonl, write_json
 from slm.progress import print_closing_line
-from slm.quality.expectations import explain, validate
+from slm.quality.expectations import explain_failures, validate
 from slm.quality.frame import frame, summary
 from slm.quality.similarity import Index
 from slm.task.definition import load_task
@@ -50,7 +50,7 @@ def main() -> None:
 
     report = validate(SUITE, {str(INPUT): table}, {str(INPUT): list(range(1, len(rows) + 1))})
     if not report["passed"]:
-        raise UserError(explain(report, SUITE))
+        raise UserError(explain_failures(report, SUITE))
 
     invented = read_jsonl(INVENTED)
     kept = [record for record, row in zip(records, rows, strict=True) if row["dropped"] is None]

@@ -17,8 +17,8 @@ from typing import Any
 
 from slm.errors import UserError
 
-BLOCK = 1 << 20
-Row = dict[str, Any]
+CHUNK_BYTES = 1 << 20
+Json = dict[str, Any]
 
 
 def repository() -> str:
@@ -69,9 +69,9 @@ def call(method: str, path: str, body: Any = None) -> Any:
     return json.loads(text) if text else None
 
 
-def pages(path: str, key: str | None = None) -> list[Row]:
+def pages(path: str, key: str | None = None) -> list[Json]:
     """All rows of a list, page by page."""
-    rows: list[Row] = []
+    rows: list[Json] = []
     for page in range(1, 21):
         found = call("GET", f"{path}{'&' if '?' in path else '?'}per_page=100&page={page}")
         found = found[key] if key else found
@@ -87,7 +87,7 @@ def download(path: str, target: Path, limit_mb: float, accept: str = "applicatio
     """
     left = int(limit_mb * 1e6)
     with open_url("GET", path, accept=accept) as response, target.open("wb") as stream:
-        while block := response.read(BLOCK):
+        while block := response.read(CHUNK_BYTES):
             left -= len(block)
             if left < 0:
                 target.unlink()
@@ -95,7 +95,7 @@ def download(path: str, target: Path, limit_mb: float, accept: str = "applicatio
             stream.write(block)
 
 
-def pull_of(run: Row) -> Row | None:
+def pull_of(run: Json) -> Json | None:
     """The open pull request whose head a workflow run tested.
 
     The run's payload comes from GitHub, not from the pull request; the number is asked of the API and counts
@@ -123,7 +123,7 @@ def set_status(sha: str, state: str, context: str, description: str, url: str) -
     call("POST", f"repos/{repository()}/statuses/{sha}", body)
 
 
-def status_of(sha: str, context: str) -> Row | None:
+def newest_status(sha: str, context: str) -> Json | None:
     """The newest status of one context on a commit: state, description."""
     rows = pages(f"repos/{repository()}/commits/{sha}/statuses")
     return next((r for r in rows if r["context"] == context), None)
@@ -139,7 +139,7 @@ def upsert_comment(number: int, marker: str, body: str) -> None:
     call("POST", f"{base}/{number}/comments", {"body": body})
 
 
-def release_by_tag(tag: str) -> Row | None:
+def release_by_tag(tag: str) -> Json | None:
     """A release by its tag, drafts too (for which the API has no address of their own)."""
     return next((r for r in pages(f"repos/{repository()}/releases") if r["tag_name"] == tag), None)
 

@@ -87,7 +87,7 @@ def test_a_remote_that_the_job_cannot_open_is_refused_and_nothing_starts(
     old: str, new: str, said: str, az: Azure
 ):
     assert old in REMOTE
-    azure.CONFIG.write_text(REMOTE.replace(old, new), encoding="utf-8")
+    azure.DVC_CONFIG.write_text(REMOTE.replace(old, new), encoding="utf-8")
     with pytest.raises(UserError, match=said) as error:
         azure.submit()
     assert "dvc remote modify" in str(error.value)
@@ -117,7 +117,7 @@ def test_of_a_failed_job_only_the_verdict_is_brought(az: Azure):
     az.states = ["Failed"]
     with pytest.raises(UserError, match=r"train-7-2 ended as Failed: .*nothing is proposed"):
         azure.submit()
-    assert Path(azure.VERDICT).read_text(encoding="utf-8") == "new\n"
+    assert Path(azure.VERDICT_MARKDOWN).read_text(encoding="utf-8") == "new\n"
     assert Path("dvc.lock").read_text(encoding="utf-8") == "old\n"
 
 
@@ -215,4 +215,4 @@ def test_the_job_hands_back_what_passed_and_of_the_rest_the_verdict(
     assert [line.split()[0] for line in said] == calls
     assert {"profile NAME=full", "restore BUDGET=330"} < set(said)
     found = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    assert found == ({azure.VERDICT} if refused else set(azure.PROPOSAL))
+    assert found == ({azure.VERDICT_MARKDOWN} if refused else set(azure.PROPOSAL))

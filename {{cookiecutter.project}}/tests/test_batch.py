@@ -18,7 +18,7 @@ from test_asking import KEY, SERVER, TASK, ask, prompts, settings, written
 from slm.errors import UserError
 from slm.teacher.ask import requests_of
 from slm.teacher.budget import worst_case
-from slm.teacher.ledger import table
+from slm.teacher.ledger import ledger_table
 from slm.teacher.store import Spent, Store
 
 
@@ -273,7 +273,7 @@ def test_a_kill_while_waiting_leaves_the_batch_to_the_next_run(tmp_path: Path, s
     process.kill()
     assert process.wait() == -signal.SIGKILL
     store = Store(tmp_path / "answers.sqlite")
-    under_way, ledger = store.spent(), table(store.ledger())
+    under_way, ledger = store.spent(), ledger_table(store.ledger())
     store.close()
     assert under_way.tokens > 300 and ledger.splitlines()[-1].split()[-1] == "20"
     with pytest.raises(UserError, match="would be paid twice"):  # one by one instead

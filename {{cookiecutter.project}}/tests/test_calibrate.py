@@ -12,7 +12,7 @@ from slm.errors import UserError
 from slm.files import write_jsonl
 from slm.task.definition import Task
 from slm.verdict.baseline import judge_baseline
-from slm.verdict.calibration.proposal import report
+from slm.verdict.calibration.proposal import calibration_report
 from slm.verdict.calibration.rates import SPLIT, calibrate, rate
 from slm.verdict.calibration.simulation import Answers, decline, evidence, history, pair, read_answers
 from slm.verdict.contract import Contract, Gate, Released
@@ -135,7 +135,7 @@ def test_calibration_keeps_to_what_it_proposes_and_repeats_itself(monkeypatch):
     assert chosen["false_alarm"]["high"] <= 0.05
     # The limits above are loose on purpose: many false alarms, and the report says so.
     assert result["by_share"][0]["false_alarm"]["low"] > 0.05
-    assert f"{result['by_share'][0]['false_alarm']['rate']:.3f}" in report(result)
+    assert f"{result['by_share'][0]['false_alarm']['rate']:.3f}" in calibration_report(result)
 
 
 def test_models_that_cannot_be_compared_are_refused(tmp_path: Path):

@@ -11,7 +11,7 @@ import pytest
 from pipeline import measure
 from slm.config.params import Measure, load_params
 from slm.evaluation import cost
-from slm.evaluation.cost import ATTEMPTS, agree, ratios_by_round, side_by_side, spread
+from slm.evaluation.cost import ATTEMPTS, agree, ratio_spread, ratios_by_round, side_by_side
 from slm.files import read_json, write_text
 from slm.verdict import judge
 from slm.verdict.cost import judge_rounds
@@ -118,7 +118,7 @@ def test_one_model_or_one_round_agrees_and_a_time_of_zero_does_not():
     assert agree(ratios_by_round({"int4": [100.0, 300.0]})) and agree(
         ratios_by_round({"a": [1.0], "b": [9.0]})
     )
-    assert spread([0.0, 1.0]) == float("inf") and spread([]) == float("inf")
+    assert ratio_spread([0.0, 1.0]) == float("inf") and ratio_spread([]) == float("inf")
     row = judge_rounds({"ratios": {"a": [1.0, 1.0], "b": [0.0, 1.0]}, "attempts": 3})
     assert row["passed"] is False and row["value"] is None
 

@@ -16,7 +16,7 @@ from slm.modeling.checkpoints import load_model, load_tokenizer
 from slm.modeling.encoding import encode_example
 from slm.task.records import TASK, read_records
 from slm.training import trainer as training
-from slm.training.early_stopping import validation_score
+from slm.training.early_stopping import validation_scorer
 
 SCORES = [0.1, 0.5, 0.4, 0.5, 0.9]  # with a patience of two, the fourth ends it: as good is no better
 
@@ -133,11 +133,11 @@ def test_the_score_is_that_of_the_answers_to_the_validation_set(
         "slm.training.early_stopping.generate", lambda *_: [(i, Said(text)) for i, text in said.items()]
     )
     model = load_model(Path("models/teacher"), load_params())
-    assert validation_score(tokenizer)(model) == pytest.approx(1 - 1 / len(records))
+    assert validation_scorer(tokenizer)(model) == pytest.approx(1 - 1 / len(records))
     # Where memory is short fewer are asked at once; here it is refused, since not even one fits.
     monkeypatch.setattr("slm.modeling.memory.free_bytes", lambda _: 0)
     with pytest.raises(UserError, match="an answer to a prompt of"):
-        validation_score(tokenizer)(model)
+        validation_scorer(tokenizer)(model)
 
 
 def test_the_stage_keeps_what_the_score_chose(project: Path, monkeypatch: pytest.MonkeyPatch):

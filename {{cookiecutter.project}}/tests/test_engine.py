@@ -21,7 +21,7 @@ from slm.inference.engine import answer_all
 from slm.modeling.checkpoints import load_tokenizer, save_model
 from slm.modeling.encoding import encode_prompt, use_short_template
 from slm.task.records import Record
-from slm.teacher.store import Store, pack
+from slm.teacher.store import Store, compressed
 
 RECORDS = [
     Record(str(i), [{"role": "user", "content": f"turn on the {'kitchen ' * (i % 5)}light {i}"}])
@@ -97,7 +97,7 @@ def asked(path: Path, engine: str, kill: bool = False) -> tuple[Watched, list[by
     values = list(ask_local(RECORDS, PROVENANCE, params(engine), store))
     store.close()
     assert len(values) == len(RECORDS) and all(values)
-    return store, [pack(value) for value in values]
+    return store, [compressed(value) for value in values]
 
 
 def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_written_twice(project: Path, cluster):

@@ -17,7 +17,7 @@ from slm.files import sha256_file, write_json, write_jsonl, write_text
 from slm.verdict import gate
 from slm.verdict.baseline import blame, flips
 from slm.verdict.changes import knobs_diff
-from slm.verdict.explain import explain
+from slm.verdict.explain import explain_gate
 from slm.verdict.rows import row, verdict
 
 ROOT = Path(__file__).parents[1]
@@ -107,7 +107,7 @@ def release(values: list[bool]) -> dict[str, Any]:
 
 
 def test_without_a_release_the_worst_answers_are_shown(checkout: Path):
-    text = explain("score", result("score"))
+    text = explain_gate("score", result("score"))
     assert text.startswith("score: FAIL (severity block)\n  value 0.5, limit 0.9\n  too low")
     assert "Wrong answers: 6 of 40; 6 shown" in text
     assert text.index("t0\n") < text.index("t1\n")  # what cannot be read comes first
@@ -122,49 +122,49 @@ def test_without_a_release_the_worst_answers_are_shown(checkout: Path):
 def test_with_a_release_the_flipped_answers_are_shown(checkout: Path):
     entry = release([True] * 30 + [False] * 10)
     for name in ("score", "not worse than released", "within margin of released"):
-        text = explain(name, result(name, entry))
+        text = explain_gate(name, result(name, entry))
         assert "from released (v1) (before) to int4 (after): 6 lost, 10 won; 16 shown, losses first" in text
         assert "    expected  on\n    before    on\n    after     off" in text
         assert text.index("t5\n") < text.index("t30\n")
         assert "t29\n" not in text
-    assert "1 lost, 0 won; 1 shown" in explain("valid answers", result("valid answers", entry))
+    assert "1 lost, 0 won; 1 shown" in explain_gate("valid answers", result("valid answers", entry))
 
 
 def test_at_most_twenty_examples_are_shown(checkout: Path):
     entry = release([True] * 6 + [False] * 34)
-    text = explain("score", result("score", entry))
+    text = explain_gate("score", result("score", entry))
     assert "6 lost, 34 won; 20 shown" in text
     assert text.count("    expected  on") == 20
 
 
 def test_a_slice_is_shown_with_its_losses(checkout: Path):
-    text = explain("no slice worse", result("no slice worse", release([True] * 40)))
+    text = explain_gate("no slice worse", result("no slice worse", release([True] * 40)))
     assert text.index("tag plain: 6 lost, 0 won of 20") < text.index("tag other: 0 lost, 0 won of 20")
     write_json(Path("released.json"), {"released": None, "best": None})
-    assert "tag plain: score 0.700 (" in explain("no slice worse", result("no slice worse"))
+    assert "tag plain: score 0.700 (" in explain_gate("no slice worse", result("no slice worse"))
 
 
 def test_a_ratio_is_shown_with_both_figures(checkout: Path):
-    text = explain("time", result("time"))
+    text = explain_gate("time", result("time"))
     assert (
         "int4.request_ms_p50 = 100 (by round: 98, 100, 131)" in text
         and "teacher.request_ms_p50 = 400" in text
     )
     assert "--single-item measure &&" in text and "request 1" not in text
-    kept = explain("kept", result("kept"))
+    kept = explain_gate("kept", result("kept"))
     assert "int4.score = 0.85" in kept and "from teacher (before) to int4 (after): 4 lost, 0 won" in kept
     assert "--single-item evaluate@int4 evaluate@teacher &&" in kept
 
 
 def test_what_changed_since_the_release_is_named(checkout: Path):
     entry = release([True] * 40)
-    assert "What changed since v1" in explain("score", result("score", entry))
+    assert "What changed since v1" in explain_gate("score", result("score", entry))
     params = Path("params.yaml").read_text(encoding="utf-8")
     write_text(Path("params.yaml"), params.replace("kl_weight: 0.7", "kl_weight: 0.1"))
     write_text(Path("recipes/int4.json"), '{"passes": {"round": {"bits": 3}}}')
     write_text(Path("task/train.jsonl"), "1\n2\n3\n")
     write_text(Path("slm/training/trainer.py"), "x = 2\n")
-    text = explain("score", result("score", entry))
+    text = explain_gate("score", result("score", entry))
     for line in (
         "distill.kl_weight: 0.7 -> 0.1",
         "recipes/int4.json: passes.round.bits: 4 -> 3",
@@ -173,7 +173,7 @@ def test_what_changed_since_the_release_is_named(checkout: Path):
     ):
         assert f"  {line}\n" in text
     gone = entry | {"revision": "0" * 40}
-    assert "git fetch --unshallow" in explain("score", result("score", gone))
+    assert "git fetch --unshallow" in explain_gate("score", result("score", gone))
 
 
 def test_what_the_pipeline_made_anew_is_named(checkout: Path):
@@ -188,15 +188,15 @@ def test_what_the_pipeline_made_anew_is_named(checkout: Path):
     git("commit", "--quiet", "--message", "models")
     entry = release([True] * 40)
     write_text(Path("models/changed/weights"), "other")
-    text = explain("score", result("score", entry))
+    text = explain_gate("score", result("score", entry))
     assert "made anew by the pipeline: models/changed\n" in text and "models/kept" not in text
 
 
 def test_an_unknown_gate_is_refused_with_the_names(checkout: Path):
     with pytest.raises(UserError, match=r"no gate 'scroe'; there are: score"):
-        explain("scroe", result("score"))
+        explain_gate("scroe", result("score"))
     with pytest.raises(UserError, match=r"make judge"):
-        explain("time of released", result("score"))
+        explain_gate("time of released", result("score"))
 
 
 # The command line

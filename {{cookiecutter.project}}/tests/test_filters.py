@@ -8,7 +8,7 @@ from slm.config.synthesis import Filters
 from slm.task.answers import tidied
 from slm.task.definition import Task
 from slm.task.records import Record
-from slm.teacher.filters import STEPS, Sieve
+from slm.teacher.filters import FILTERS, Sieve
 
 ON = {
     "refusal": True,
@@ -96,7 +96,7 @@ def reason(
 def test_a_filter_drops_what_it_is_for(name: str, text: str, answer: dict[str, Any]):
     why = reason(text, **answer)
     assert why and why.startswith(f"{name}: ") and "hunter2" not in why and "sk-proj" not in why
-    if STEPS[name]:
+    if FILTERS[name]:
         assert reason(text, switches=OFF, **answer) is None
 
 

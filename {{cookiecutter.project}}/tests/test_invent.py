@@ -10,7 +10,7 @@ from slm.errors import UserError
 from slm.experiments.weak_slices import worst_first
 from slm.task.definition import Task
 from slm.task.records import Record
-from slm.teacher.prompt_generation import RECIPES, calls_of, read_requests, slices
+from slm.teacher.prompt_generation import RECIPES, calls_of, read_requests, records_by_slice
 
 LABEL = Task(name="t", kind="label", instruction="Sort letters.", labels=["bill", "advert", "love"])
 COUNTS = {"bill": 60, "advert": 30, "love": 6}
@@ -102,7 +102,10 @@ def test_without_scores_the_rare_classes_are_weak():
 def test_free_text_without_tags_has_no_slices():
     task = Task(name="t", kind="text", instruction="i")
     plain = [Record(r.id, r.messages) for r in labelled()]
-    assert set(slices(task, labelled())) == {"tag:tag 0", "tag:tag 1"} and slices(task, plain) == {}
+    assert (
+        set(records_by_slice(task, labelled())) == {"tag:tag 0", "tag:tag 1"}
+        and records_by_slice(task, plain) == {}
+    )
     with pytest.raises(UserError, match="weak_slices to 0"):
         calls_of(task, wanted(weak_slices=1), {}, plain)
 

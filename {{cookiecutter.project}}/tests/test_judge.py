@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from slm.ci.plan import whole
+from slm.ci.plan import judgeable
 from slm.ci.seal import seal_key
 from slm.dvc_cli import lacking, out_of_lock
 from slm.errors import UserError
@@ -21,7 +21,7 @@ from slm.verdict.changes import JUDGE, describe
 from slm.verdict.comment import inert
 from slm.verdict.contract import Contract, Gate, Released
 from slm.verdict.cost import judge_cost
-from slm.verdict.untrusted import inspect, unpack
+from slm.verdict.untrusted import inspect, unpack_candidate
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -156,7 +156,7 @@ def test_unpacking_stays_inside_and_leaves_nothing(name: str, tmp_path: Path):
         zipped.writestr("genai_config.json", "{}")
         zipped.writestr(name, "x")
     with pytest.raises(UserError, match="is no file of a model"):
-        unpack(tmp_path / "a.zip", tmp_path / "to", 1)
+        unpack_candidate(tmp_path / "a.zip", tmp_path / "to", 1)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip"]
 
 
@@ -164,8 +164,8 @@ def test_what_comes_out_counts_not_what_is_claimed(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as zipped:
         zipped.writestr("model.onnx", bytes(3_000_000))
     with pytest.raises(UserError, match="larger than 2 MB"):
-        unpack(tmp_path / "a.zip", tmp_path / "to", 2)
-    unpack(tmp_path / "a.zip", tmp_path / "to", 4)
+        unpack_candidate(tmp_path / "a.zip", tmp_path / "to", 2)
+    unpack_candidate(tmp_path / "a.zip", tmp_path / "to", 4)
     assert (tmp_path / "to" / "model.onnx").stat().st_size == 3_000_000
 
 
@@ -338,7 +338,11 @@ def test_what_is_only_absent_is_no_change():
         "measure": ["changed command"],
     }
     assert lacking(STATUS) == {"teach", "package"}
-    assert whole({"teach", "convert@onnx"}) and not whole({"evaluate@int4"}) and not whole({"package"})
+    assert (
+        judgeable({"teach", "convert@onnx"})
+        and not judgeable({"evaluate@int4"})
+        and not judgeable({"package"})
+    )
 
 
 def test_a_lock_names_its_package():

@@ -24,7 +24,7 @@ from slm.modeling.checkpoints import adapt, load_tokenizer, save_model
 from slm.modeling.encoding import encode_example
 from slm.modeling.vocabulary import add_phrases
 from slm.task.records import TASK, read_records
-from slm.training.distributed import check_sharding, spread
+from slm.training.distributed import check_sharding, launch_processes
 from slm.training.trainer import _Sampler, train
 
 # As gradients are summed in another order, the last bits differ; a high learning rate would make more of
@@ -313,4 +313,4 @@ def test_what_would_go_wrong_with_many_is_refused(project: Path, tiny, monkeypat
     monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED")
     rewrite({"compute": {"processes": 2, "accelerate": "none.yaml"}})
     with pytest.raises(UserError, match=r"compute\.accelerate is none\.yaml, and there is no such file"):
-        spread("pipeline.distill", load_params())
+        launch_processes("pipeline.distill", load_params())

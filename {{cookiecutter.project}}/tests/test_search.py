@@ -19,7 +19,7 @@ from slm.config.loader import load_yaml, parse_yaml
 from slm.config.params import load_params
 from slm.errors import UserError
 from slm.experiments import search
-from slm.experiments.search import SPACE, WORK, made_from, open_study, ranked
+from slm.experiments.search import SPACE, WORK, open_study, ranked, search_fingerprint
 from slm.experiments.search_space import Space
 from slm.files import write_text
 from slm.task.records import TASK
@@ -68,7 +68,7 @@ def study_of() -> optuna.Study:
     WORK.mkdir(parents=True, exist_ok=True)
     return open_study(
         f"sqlite:///{WORK.as_posix()}/trials.db",
-        made_from(Path(), load_yaml(SPACE, Space, {"params": load_params()})),
+        search_fingerprint(Path(), load_yaml(SPACE, Space, {"params": load_params()})),
     )
 
 
@@ -170,7 +170,7 @@ def test_the_best_is_small_enough_and_writes_its_own_lines_only(
 
 def test_what_a_score_depends_on_makes_a_study_of_its_own(locked: Path):
     def key(space: str = KNOBS) -> str:
-        return made_from(Path(), parse_yaml(space, "s", Space, {"params": load_params()}))
+        return search_fingerprint(Path(), parse_yaml(space, "s", Space, {"params": load_params()}))
 
     first = key()
     search.rewrite({"distill": {"layers": 2}, "measure": {"rounds": 9}})  # searched, and of no concern
@@ -267,7 +267,9 @@ def test_a_bad_trial_ends_early_and_a_killed_one_goes_on_and_none_opens_the_test
     # with all epochs: what a quarter of them gives was known
     assert again.count("Running stage 'distill'") == 1
     assert "1 more were ended early, 0 failed" in again
-    assert not list((WORK / made_from(Path(), load_yaml(SPACE, Space, {"params": load_params()}))).iterdir())
+    assert not list(
+        (WORK / search_fingerprint(Path(), load_yaml(SPACE, Space, {"params": load_params()}))).iterdir()
+    )
     assert not (locked / "models" / "distilled").exists()
 
 
@@ -292,7 +294,9 @@ def test_two_machines_share_a_study(locked: Path, tmp_path: Path):
     ]
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    trials = open_study(address, made_from(Path(), load_yaml(SPACE, Space, {"params": load_params()}))).trials
+    trials = open_study(
+        address, search_fingerprint(Path(), load_yaml(SPACE, Space, {"params": load_params()}))
+    ).trials
     assert {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
     assert 4 <= len(trials) <= 5  # each ends the trial that it is at
     ran = [{int(number) for number in re.findall(r"trial (\d+): distill", text)} for text in said]

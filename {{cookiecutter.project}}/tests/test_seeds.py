@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slm.experiments.seeds import luck, made_from, stages
+from slm.experiments.seeds import luck, stages, student_fingerprint
 from slm.files import write_text
 
 LOCK = """
@@ -43,7 +43,7 @@ def test_a_student_is_trained_again_when_anything_but_its_seed_changed(
 
     def named(total: str, seed: str) -> str:
         write_text(Path("dvc.lock"), LOCK.replace("SUM", total).replace("SEED", seed))
-        return made_from("int4")
+        return student_fingerprint("int4")
 
     assert named("x", "0") == named("x", "1")
     assert named("x", "0") != named("y", "0")

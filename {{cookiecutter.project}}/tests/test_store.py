@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from slm.errors import UserError
-from slm.teacher.ledger import table
-from slm.teacher.store import Spent, Store, pack
+from slm.teacher.ledger import ledger_table
+from slm.teacher.store import Spent, Store, compressed
 from slm.teacher.transfer import export, read_export
 
 
@@ -55,7 +55,7 @@ def test_a_local_teachers_answers_cost_nothing(store: Store):
 def test_a_store_from_before_prices_keeps_its_answers(tmp_path: Path):
     old = sqlite3.connect(tmp_path / "answers.sqlite")
     old.execute("CREATE TABLE answers (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
-    old.execute("INSERT INTO answers VALUES ('a', ?)", (pack(answer("one")),))
+    old.execute("INSERT INTO answers VALUES ('a', ?)", (compressed(answer("one")),))
     old.commit()
     old.close()
     store = Store(tmp_path / "answers.sqlite")
@@ -94,7 +94,7 @@ def test_the_ledger_sums_by_run(store: Store, tmp_path: Path):
     other.run = "2030-01-01T00:00:00-1"
     other.put({"c": answer("three", None)}, hits=2)
     other.close()
-    text = table(store.ledger())
+    text = ledger_table(store.ledger())
     rows = [line.split() for line in text.splitlines()]
     assert rows[1][2:7] == ["big", "2", "20", "10", "1.0000"] and rows[1][-2:] == ["3", "1"]
     assert rows[2][2:7] == ["big", "1", "10", "5", "unknown"]

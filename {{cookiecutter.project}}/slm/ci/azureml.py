@@ -35,11 +35,11 @@ VARIABLES = (
 )
 EXTENSION = "2.43.0"  # of the Azure CLI's extension `ml`
 JOB = Path("azureml/job.yml")
-CONFIG = Path(".dvc/config")
-VERDICT = "reports/verdict.md"
-PROPOSAL = ("dvc.lock", "params.yaml", VERDICT)
+DVC_CONFIG = Path(".dvc/config")
+VERDICT_MARKDOWN = "reports/verdict.md"
+PROPOSAL = ("dvc.lock", "params.yaml", VERDICT_MARKDOWN)
 AUDIENCE = "api://AzureADTokenExchange"
-ENDED = {"Completed", "Failed", "Canceled", "NotResponding", "Paused"}  # as Azure's own client has it
+JOB_ENDED = {"Completed", "Failed", "Canceled", "NotResponding", "Paused"}  # as Azure's own client has it
 PAUSE_S = 5.0
 
 
@@ -53,7 +53,7 @@ def settings() -> dict[str, str]:
     return values
 
 
-def check_remote(path: Path = CONFIG) -> None:
+def check_remote(path: Path = DVC_CONFIG) -> None:
     """The job hands data and model back through the DVC remote: it must be there, and one that the compute's
     identity opens.
     """
@@ -118,7 +118,7 @@ def login(values: dict[str, str]) -> None:
     az("account", "set", "--subscription", values["AZURE_SUBSCRIPTION_ID"])
 
 
-def place(values: dict[str, str]) -> tuple[str, ...]:
+def workspace_arguments(values: dict[str, str]) -> tuple[str, ...]:
     return "--resource-group", values["AZURE_RESOURCE_GROUP"], "--workspace-name", values["AZURE_WORKSPACE"]
 
 
@@ -131,14 +131,14 @@ def started() -> Path:
     return Path(os.environ.get("RUNNER_TEMP") or tempfile.gettempdir()) / f"azureml-{job_name()}"
 
 
-def status_of(name: str, values: dict[str, str], check: bool = True) -> str:
+def job_status(name: str, values: dict[str, str], check: bool = True) -> str:
     return az(
         "ml",
         "job",
         "show",
         "--name",
         name,
-        *place(values),
+        *workspace_arguments(values),
         "--query",
         "status",
         "--output",
@@ -152,11 +152,11 @@ def follow(name: str, values: dict[str, str]) -> str:
     starts anew.
     """
     while True:
-        az("ml", "job", "stream", "--name", name, *place(values), check=False, show=True)
+        az("ml", "job", "stream", "--name", name, *workspace_arguments(values), check=False, show=True)
         login(values)
-        status = status_of(name, values)
+        status = job_status(name, values)
         print(f"{name}: {status}", flush=True)
-        if status in ENDED:
+        if status in JOB_ENDED:
             return status
         time.sleep(PAUSE_S)
 
@@ -170,7 +170,7 @@ def bring(name: str, values: dict[str, str], files: tuple[str, ...]) -> list[str
             "download",
             "--name",
             name,
-            *place(values),
+            *workspace_arguments(values),
             "--output-name",
             "proposal",
             "--download-path",
@@ -207,14 +207,14 @@ def submit() -> None:
         "--name",
         name,
         *sets,
-        *place(values),
+        *workspace_arguments(values),
         "--output",
         "none",
     )
     status = follow(name, values)
     good = status == "Completed"
-    found = bring(name, values, PROPOSAL if good else (VERDICT,))
-    if VERDICT in found:
+    found = bring(name, values, PROPOSAL if good else (VERDICT_MARKDOWN,))
+    if VERDICT_MARKDOWN in found:
         output(verdict="yes")
     if not good:
         raise UserError(
@@ -234,10 +234,12 @@ def cancel() -> None:
     values = settings()
     login(values)
     name = job_name()
-    status = status_of(name, values, check=False)
-    if status and status not in ENDED:
-        az("ml", "job", "cancel", "--name", name, *place(values), "--output", "none")
-    print(f"{name}: {status or 'not there'}{' (to be canceled)' if status and status not in ENDED else ''}")
+    status = job_status(name, values, check=False)
+    if status and status not in JOB_ENDED:
+        az("ml", "job", "cancel", "--name", name, *workspace_arguments(values), "--output", "none")
+    print(
+        f"{name}: {status or 'not there'}{' (to be canceled)' if status and status not in JOB_ENDED else ''}"
+    )
 
 
 @stage

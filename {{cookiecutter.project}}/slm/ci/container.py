@@ -17,17 +17,17 @@ from pathlib import Path
 
 from slm.errors import UserError, stage
 
-CONTEXT = Path("image")
-SEALED = Path("sealed")
+BUILD_CONTEXT = Path("image")
+SEALED_FOLDER = Path("sealed")
 
 
-def prepare() -> str:
+def prepare_context() -> str:
     """Put the sealed model where the Dockerfile takes it from; returns the package's name."""
-    seal = json.loads((SEALED / "SEAL.json").read_text(encoding="utf-8"))
-    shutil.rmtree(CONTEXT, ignore_errors=True)
-    with tarfile.open(SEALED / f"{seal['name']}.tar.gz") as tar:
-        tar.extractall(CONTEXT, filter="data")
-    (CONTEXT / seal["name"] / "model").rename(CONTEXT / "model")
+    seal = json.loads((SEALED_FOLDER / "SEAL.json").read_text(encoding="utf-8"))
+    shutil.rmtree(BUILD_CONTEXT, ignore_errors=True)
+    with tarfile.open(SEALED_FOLDER / f"{seal['name']}.tar.gz") as tar:
+        tar.extractall(BUILD_CONTEXT, filter="data")
+    (BUILD_CONTEXT / seal["name"] / "model").rename(BUILD_CONTEXT / "model")
     return seal["name"]
 
 
@@ -40,7 +40,7 @@ def docker(*arguments: str, text: str | None = None) -> str:
     return done.stdout.strip()
 
 
-def ask(address: str, patience_s: float = 60) -> str:
+def ask_container(address: str, patience_s: float = 60) -> str:
     """The answer to one request, once the server is up."""
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "turn on the light"}]}).encode()
     request = urllib.request.Request(
@@ -62,11 +62,11 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     image = sys.argv[1]
-    prepare()
+    prepare_context()
     docker("build", "--tag", image, ".")
     container = docker("run", "--detach", "--rm", "--publish", "127.0.0.1:8000:8000", image)
     try:
-        print(f"the image answers: {ask('http://127.0.0.1:8000')}")
+        print(f"the image answers: {ask_container('http://127.0.0.1:8000')}")
     finally:
         docker("stop", container)
     token = os.environ.get("REGISTRY_TOKEN")

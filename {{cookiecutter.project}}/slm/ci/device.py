@@ -22,7 +22,7 @@ from slm.errors import UserError, stage
 from slm.files import read_json, write_json
 from slm.inference.genai import GenAI
 
-FACTS = Path("device.json")
+DEVICE_FACTS = Path("device.json")
 TOLERANCE = Path("devices.json")
 ASSUMED = 0.05  # of the answers may differ, until devices were asked
 TIMED = 20
@@ -88,7 +88,7 @@ def main() -> None:
         ),
     }
     print(json.dumps(facts), flush=True)
-    write_json(FACTS, facts)
+    write_json(DEVICE_FACTS, facts)
     allowed, why = ASSUMED, f"assumed, there is no {TOLERANCE} yet"
     if TOLERANCE.exists():
         allowed, why = read_json(TOLERANCE)["tolerance"], f"of {TOLERANCE}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from statsmodels.stats.proportion import proportion_confint
 
-from slm.ci.device import FACTS, TOLERANCE
+from slm.ci.device import DEVICE_FACTS, TOLERANCE
 from slm.errors import UserError, stage
 from slm.files import read_json, write_json
 
@@ -28,7 +28,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("facts", type=Path)
-    found = [read_json(path) for path in sorted(parser.parse_args().facts.rglob(FACTS.name))]
+    found = [read_json(path) for path in sorted(parser.parse_args().facts.rglob(DEVICE_FACTS.name))]
     if not found:
         raise UserError("no device left its facts: see the jobs of this run")
     if TOLERANCE.exists():

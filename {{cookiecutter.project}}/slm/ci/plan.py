@@ -17,7 +17,7 @@ from slm.dvc_cli import dvc, dvc_status, lacking, out_of_lock, try_dvc
 from slm.errors import UserError, stage
 
 
-def whole(missing: set[str]) -> bool:
+def judgeable(missing: set[str]) -> bool:
     """Whether all is here that the gate and the report read: the earlier models may be missing."""
     return not any(name.split("@")[0] in ("evaluate", "measure", "package") for name in missing)
 
@@ -30,7 +30,7 @@ def to_run(stale: set[str], missing: set[str]) -> dict[str, float]:
     with Repo() as repo:
         graph = repo.index.graph  # an edge leads from a stage to one that it needs
         by_name = {s.addressing: s for s in graph}
-        needed = {by_name[n] for n in (stale if whole(missing) else stale | missing)}
+        needed = {by_name[n] for n in (stale if judgeable(missing) else stale | missing)}
         needed |= {later for s in needed for later in nx.ancestors(graph, s)}
         waiting = list(needed)
         while waiting:  # what these need and is missing
@@ -157,7 +157,7 @@ def main() -> None:
     if forgotten:
         print(forgotten)
     if arguments.run and plan:
-        dvc("repro", *(["--allow-missing"] if whole(missing) else []))
+        dvc("repro", *(["--allow-missing"] if judgeable(missing) else []))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,16 @@ from slm.verdict.released import SEAL, SEALED, read_seal
 from slm.verdict.rows import waivers_of
 
 LARGEST_REFERENCE_MB = 1800  # a release's asset may have 2 GiB
-FIGURES = ("score", "score_low", "score_high", "n", "valid_rate", "request_ms_p50", "rss_mb", "weights_mb")
+SEALED_FIGURES = (
+    "score",
+    "score_low",
+    "score_high",
+    "n",
+    "valid_rate",
+    "request_ms_p50",
+    "rss_mb",
+    "weights_mb",
+)
 
 
 def reference_of(shipped: str) -> Path | None:
@@ -57,7 +66,7 @@ def seal_key(lock: str) -> str:
     return found[1][:16]
 
 
-def pack() -> None:
+def seal_package() -> None:
     params = load_params()
     name, shipped = params.package.name, params.package.variant
     ladder, verdict = read_json(Path("reports/ladder.json")), Path("reports/verdict.json")
@@ -88,7 +97,7 @@ def pack() -> None:
                 "passed": verdict.exists() and read_json(verdict)["passed"],
                 "weights_sha256": weights_sha256(Path("dist") / name / "model"),
                 "folder_sha256": folder_sha256(Path("dist") / name / "model"),
-                "figures": {k: row[k] for k in FIGURES},
+                "figures": {k: row[k] for k in SEALED_FIGURES},
                 "reference": other
                 and {"rung": other["name"], "share": row["request_ms_p50"] / other["request_ms_p50"]},
                 "files": {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.name != SEAL},
@@ -180,7 +189,7 @@ def main() -> None:
     elif arguments.command == "verify":
         verify(arguments.tag)
     else:
-        {"pack": pack, "papers": papers}[arguments.command]()
+        {"pack": seal_package, "papers": papers}[arguments.command]()
 
 
 if __name__ == "__main__":

@@ -19,24 +19,23 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from slm import github
 from slm.errors import UserError, stage
 from slm.git import git
+from slm.github import Json
 from slm.verdict import released
 from slm.verdict.released import SEALED
-from slm.verdict.untrusted import unpack
+from slm.verdict.untrusted import unpack_candidate
 
-CONTEXT = "model-verdict"
-VERDICT = Path("verdict")
+STATUS_CONTEXT = "model-verdict"
+VERDICT_FOLDER = Path("verdict")
 CANDIDATE = Path("candidate")
 WAITING = "released"  # the branch whose pull request names a release
 MARKER = "<!-- model-verdict -->"
-Row = dict[str, Any]
 
 
-def event() -> Row:
+def event() -> Json:
     return json.loads(Path(os.environ["GITHUB_EVENT_PATH"]).read_text(encoding="utf-8"))
 
 
@@ -59,7 +58,7 @@ def pending() -> None:
     github.set_status(
         event()["pull_request"]["head"]["sha"],
         "pending",
-        CONTEXT,
+        STATUS_CONTEXT,
         "Waits for pr.yml, then for the judge",
         run_url(),
     )
@@ -68,7 +67,7 @@ def pending() -> None:
 def find() -> None:
     run = event()["workflow_run"]
     pull = github.pull_of(run)
-    VERDICT.mkdir(exist_ok=True)
+    VERDICT_FOLDER.mkdir(exist_ok=True)
     if pull is None:
         print(
             "no open pull request has this commit as its head (it was pushed over, merged or closed): nothing to judge"
@@ -80,7 +79,7 @@ def find() -> None:
         print("the pull request has moved on: its next run will be judged")
         output(number="")
         return
-    (VERDICT / "pull.json").write_text(json.dumps(pull) + "\n", encoding="utf-8")
+    (VERDICT_FOLDER / "pull.json").write_text(json.dumps(pull) + "\n", encoding="utf-8")
     output(number=str(pull["number"]), head=pull["head"], base=git("rev-parse", "HEAD").strip())
 
 
@@ -108,7 +107,7 @@ def candidate() -> None:
             )
         address = f"repos/{github.repository()}/actions/artifacts/{int(newest['id'])}/zip"
         github.download(address, archive, limit, accept="application/vnd.github+json")
-        unpack(archive, CANDIDATE, limit)
+        unpack_candidate(archive, CANDIDATE, limit)
     except UserError as error:
         print(error)
         output(problem=str(error))
@@ -116,8 +115,8 @@ def candidate() -> None:
         archive.unlink(missing_ok=True)
 
 
-def report() -> None:
-    pull_file, verdict_file = VERDICT / "pull.json", VERDICT / "verdict.json"
+def report_verdict() -> None:
+    pull_file, verdict_file = VERDICT_FOLDER / "pull.json", VERDICT_FOLDER / "verdict.json"
     if not pull_file.exists():
         print("there is no pull request to report to")
         return
@@ -127,15 +126,19 @@ def report() -> None:
         raise UserError("the verdict is of another commit than the one whose checks ran; nothing is reported")
     if not verdict_file.exists():
         github.set_status(
-            head, "error", CONTEXT, "The judge itself failed: see its run, and start it again", run_url()
+            head,
+            "error",
+            STATUS_CONTEXT,
+            "The judge itself failed: see its run, and start it again",
+            run_url(),
         )
         sys.exit(1)
     verdict = json.loads(verdict_file.read_text(encoding="utf-8"))
-    text = (VERDICT / "comment.md").read_text(encoding="utf-8")
+    text = (VERDICT_FOLDER / "comment.md").read_text(encoding="utf-8")
     github.set_status(
         head,
         "success" if verdict["passed"] else "failure",
-        CONTEXT,
+        STATUS_CONTEXT,
         text.splitlines()[0].lstrip("# "),
         run_url(),
     )
@@ -145,7 +148,7 @@ def report() -> None:
 def seal() -> None:
     sha, seal_file = os.environ["GITHUB_SHA"], SEALED / "SEAL.json"
     if not seal_file.exists():
-        github.set_status(sha, "error", CONTEXT, "No package was made: see the run", run_url())
+        github.set_status(sha, "error", STATUS_CONTEXT, "No package was made: see the run", run_url())
         return
     content = json.loads(seal_file.read_text(encoding="utf-8"))
     tag = f"sealed-{content['key']}"
@@ -156,12 +159,12 @@ def seal() -> None:
         if content["passed"]
         else ("failure", "The model is refused")
     )
-    github.set_status(sha, state, CONTEXT, f"{words} ({tag})", run_url())
+    github.set_status(sha, state, STATUS_CONTEXT, f"{words} ({tag})", run_url())
 
 
 def sealed() -> None:
     sha = os.environ["GITHUB_SHA"]
-    status = github.status_of(sha, CONTEXT) or {"state": "none", "description": ""}
+    status = github.newest_status(sha, STATUS_CONTEXT) or {"state": "none", "description": ""}
     named = re.search(r"sealed-[0-9a-f]{16}", status["description"] or "")
     if status["state"] != "success" or not named:
         raise UserError(
@@ -274,7 +277,7 @@ def main() -> None:
         "pending": pending,
         "find": find,
         "candidate": candidate,
-        "report": report,
+        "report": report_verdict,
         "seal": seal,
         "sealed": sealed,
     }

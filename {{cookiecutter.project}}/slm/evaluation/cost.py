@@ -28,10 +28,12 @@ from slm.progress import track
 
 SPREAD = 1.5  # largest ratio of a model to the first one, over the rounds, as a multiple of the smallest
 ATTEMPTS = 3
-Row = dict[str, Any]
+CostFacts = dict[str, Any]
 
 
-def side_by_side(folders: dict[str, Path], prompts: list[list[dict[str, str]]], settings: Measure) -> Row:
+def side_by_side(
+    folders: dict[str, Path], prompts: list[list[dict[str, str]]], settings: Measure
+) -> CostFacts:
     """Each model's `figures` by number of threads ({"int4": {"1": {…}, "2": {…}}}), whether the rounds
     `agreed`, their `ratios`, `attempts`.
     """
@@ -53,17 +55,17 @@ def ratios_by_round(times: dict[str, list[float]]) -> dict[str, list[float]]:
     return {name: [t / b for t, b in zip(rounds, base, strict=True)] for name, rounds in times.items()}
 
 
-def spread(ratios: list[float]) -> float:
+def ratio_spread(ratios: list[float]) -> float:
     return max(ratios) / min(ratios) if ratios and min(ratios) > 0 else float("inf")
 
 
 def agree(ratios: dict[str, list[float]]) -> bool:
-    return all(spread(r) <= SPREAD for r in ratios.values())
+    return all(ratio_spread(r) <= SPREAD for r in ratios.values())
 
 
 def one_set(
     folders: dict[str, Path], prompts: list[list[dict[str, str]]], settings: Measure
-) -> dict[str, dict[str, Row]]:
+) -> dict[str, dict[str, CostFacts]]:
     """All rounds once. Every round asks every model once, so that a slow minute of the machine slows them
     all. The first thread count is measured in every round, the others in the first.
     """
@@ -73,7 +75,7 @@ def one_set(
         for t in settings.threads[: None if r == 0 else 1]
         for name in folders
     ]
-    runs: dict[tuple[str, int], list[Row]] = {}
+    runs: dict[tuple[str, int], list[CostFacts]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "prompts.json"
         write_json(path, prompts)
@@ -84,7 +86,7 @@ def one_set(
     return {name: {str(t): figures(runs[name, t]) for t in settings.threads} for name in folders}
 
 
-def run_once(folder: Path, prompts: Path, threads: int, max_new_tokens: int) -> Row:
+def run_once(folder: Path, prompts: Path, threads: int, max_new_tokens: int) -> CostFacts:
     command = [
         sys.executable,
         "-m",
@@ -104,7 +106,7 @@ def run_once(folder: Path, prompts: Path, threads: int, max_new_tokens: int) -> 
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def figures(runs: list[Row]) -> Row:
+def figures(runs: list[CostFacts]) -> CostFacts:
     requests = [r for run in runs for r in run["requests"]]
     times = [r["request_ms"] for r in requests]
     decode_s = sum(r["request_ms"] - r["ttft_ms"] for r in requests) / 1000
@@ -123,7 +125,7 @@ def figures(runs: list[Row]) -> Row:
     }
 
 
-def machine() -> Row:
+def machine() -> CostFacts:
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),

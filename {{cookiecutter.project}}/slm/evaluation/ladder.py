@@ -56,7 +56,7 @@ def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def table(ladder: dict[str, Any]) -> list[list[str]]:
+def ladder_table(ladder: dict[str, Any]) -> list[list[str]]:
     """Rows of text for a person, the header first."""
     rows = [["rung", "score", "95%", "n", "valid", "ms", "time", "RSS MB", "weights MB", "size"]]
     teacher = ladder["rungs"][0]

@@ -47,7 +47,7 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 AGAIN = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
 
 
-def made_from(root: Path, space: Space) -> str:
+def search_fingerprint(root: Path, space: Space) -> str:
     """Names all that a trial's score depends on but what is searched: trials that differ in it are never
     compared.
     """
@@ -71,7 +71,7 @@ def made_from(root: Path, space: Space) -> str:
     return sha256_json([given, files, knobs, space.model_dump()])[:16]
 
 
-def validation_score(folder: Path) -> dict[str, Any]:
+def score_on_validation(folder: Path) -> dict[str, Any]:
     """How the copy's student answers the validation set: score with its 95% interval, and millions of
     parameters.
     """
@@ -126,7 +126,7 @@ class Search:
         )
         copy(folder, nested(knobs), without=TEST)
         rewrite(nested({**knobs, "distill.epochs": epochs}), folder / "params.yaml")
-        if made_from(folder, self.space) != self.key:
+        if search_fingerprint(folder, self.space) != self.key:
             shutil.rmtree(folder)
             raise UserError(
                 "the project's files have changed since this search began: start it again, as a search of its own"
@@ -166,7 +166,7 @@ class Search:
                 trial.set_user_attr("failed", str(error))
                 shutil.rmtree(folder)
                 raise optuna.TrialPruned from None
-            found = validation_score(folder)
+            found = score_on_validation(folder)
             trial.report(found["score"], rung)
             print(
                 f"trial {trial.number}: {share:g} of the epochs, validation score {found['score']:.3f}",
@@ -220,7 +220,7 @@ def ranked(study: Study) -> list[FrozenTrial]:
     return sorted(whole, key=lambda t: (-t.value, t.user_attrs["parameters_m"]))
 
 
-def table(study: Study, space: Space, teacher_m: float | None) -> str:
+def trials_table(study: Study, space: Space, teacher_m: float | None) -> str:
     rows = [["trial", "score", "95% interval", "parameters, M", "of teacher's", *space.parameters]]
     for t in ranked(study)[:10]:
         facts, share = (
@@ -267,7 +267,7 @@ def main() -> None:
         raise UserError(
             "there is no dvc.lock: run `make repro` first; trials start from its teacher and the teacher's answers"
         )
-    key = made_from(Path(), space)
+    key = search_fingerprint(Path(), space)
     WORK.mkdir(parents=True, exist_ok=True)
     study = open_study(arguments.storage, key)
 
@@ -295,7 +295,7 @@ def main() -> None:
         print("no trial has come to its end and is small enough")
         return
     teacher = Path("reports/teach.json")
-    print(table(study, space, read_json(teacher)["parameters_m"] if teacher.exists() else None))
+    print(trials_table(study, space, read_json(teacher)["parameters_m"] if teacher.exists() else None))
     knobs = best[0].user_attrs["knobs"]
     if arguments.apply:
         rewrite(nested(knobs))

@@ -37,7 +37,7 @@ def stages(shipped: str) -> list[str]:
     return ["distill", "finetune", "convert@onnx", *quantized, f"evaluate@{shipped}"]
 
 
-def made_from(shipped: str) -> str:
+def student_fingerprint(shipped: str) -> str:
     """Names all that the student is made from but its seed."""
     lock = YAML(typ="safe").load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
     parts = []
@@ -112,7 +112,7 @@ def luck(scores: np.ndarray) -> dict[str, float]:
     }
 
 
-def report(facts: dict[str, Any]) -> str:
+def seeds_report(facts: dict[str, Any]) -> str:
     rows = [["seed", "score"], *([str(s["seed"]), f"{s['score']:.3f}"] for s in facts["seeds"])]
     found = facts["luck"]
     return plain(rows) + (
@@ -137,7 +137,7 @@ def main() -> None:
             "dvc.lock is not in sync with the files: run `make repro` first; seeds are compared with the model that it makes"
         )
     shipped, task = load_params().package.variant, load_task()
-    key, paths = made_from(shipped), []
+    key, paths = student_fingerprint(shipped), []
     forget_others(key)
     for seed in range(number):
         print(f"seed {seed}, {seed + 1} of {number}", flush=True)
@@ -154,7 +154,7 @@ def main() -> None:
         "luck": luck(scores),
     }
     write_json(OUTPUT, facts)
-    print(report(facts))
+    print(seeds_report(facts))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.model.license import LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
 
-from slm.evaluation.ladder import table
+from slm.evaluation.ladder import ladder_table
 from slm.files import sha256_file
 from slm.tables import markdown
 
@@ -46,7 +46,7 @@ It runs with ONNX Runtime GenAI or Foundry Local from the folder `model/`, witho
 Shipped is `{shipped}`. Score is the task's own, over the test set, with its 95% interval; time is one request on {ladder["threads"]}
 thread(s) of {ladder["machine"]["processor"]}; `time` and `size` are shares of the teacher's.
 
-{markdown(table(ladder))}
+{markdown(ladder_table(ladder))}
 ## Try it
 
 Asked through Foundry Local when it was packed:

@@ -138,9 +138,14 @@ def _start_worker(folder: Path, max_new_tokens: int) -> None:
     global _worker
     _worker = (GenAI(folder, threads=1), max_new_tokens)
     # A pool's worker waits for ever if the process that owns it is killed.
-    threading.Thread(
-        target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True
-    ).start()  # type: ignore[union-attr]
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _ask_in_worker(messages: list[dict[str, str]]) -> Reply:

@@ -47,7 +47,7 @@ def task_texts() -> list[str]:
     return [m["content"] for r in records for m in r.messages] + ["system\n", "user\n", "assistant\n"]
 
 
-def prepare(base: Path, output: Path, params: Params, more: Iterable[str] = ()) -> Path:
+def write_task_model(base: Path, output: Path, params: Params, more: Iterable[str] = ()) -> Path:
     """Write the base model as it is taught: with the short chat template and, if params say so, the task's
     vocabulary and context.
 

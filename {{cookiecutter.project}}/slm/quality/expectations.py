@@ -79,7 +79,7 @@ def _readable(name: str, frame: pd.DataFrame, lines: list[int], result: Any) -> 
     }
 
 
-def explain(report: dict[str, Any], suite_path: Path) -> str:
+def explain_failures(report: dict[str, Any], suite_path: Path) -> str:
     """The failed expectations of a report as one message."""
     parts = [f"{suite_path}: the data does not meet the expectations:"]
     for r in report["results"]:

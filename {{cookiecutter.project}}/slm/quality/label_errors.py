@@ -16,7 +16,7 @@ from slm.task.definition import Task
 from slm.task.records import TASK, Record
 
 FOLDS = 3
-SHOWN = 40
+SHOWN_LABELS = 40
 
 
 def doubtful_labels(task: Task, splits: dict[str, list[Record]]) -> dict[str, Any]:
@@ -59,6 +59,6 @@ def doubtful_labels(task: Task, splits: dict[str, list[Record]]) -> dict[str, An
             "answer": rows[i][1].answer,
             "likelier": classes[int(chances[i].argmax())],
         }
-        for i in found[:SHOWN]
+        for i in found[:SHOWN_LABELS]
     ]
     return {"looked_at": len(rows), "found": len(found), "shown": shown}

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from slm.config.params import load_params
 from slm.errors import UserError, stage
-from slm.evaluation.ladder import table
+from slm.evaluation.ladder import ladder_table
 from slm.files import read_json, read_jsonl, write_text
 from slm.report.sections import (
     confusion,
@@ -29,7 +29,7 @@ from slm.report.sections import (
     of_this_student,
     origins,
     panels,
-    slices,
+    slice_rows,
     synthesized,
     tiles,
 )
@@ -37,12 +37,12 @@ from slm.task.definition import load_task
 from slm.verdict.gate import REPORTS, judge
 from slm.verdict.rows import Row, headline
 
-OUTPUT = REPORTS / "report.html"
+REPORT = REPORTS / "report.html"
 TRAINED = {"teach": "Teacher", "distill": "Student, distilled", "finetune": "Student, finetuned"}
 SHOWN_ERRORS = 25
 
 
-def read(path: Path) -> Any:
+def read_if_there(path: Path) -> Any:
     """Facts that may be absent: a stage that did not run leaves its part of the page out, it does not break
     the page.
     """
@@ -53,14 +53,14 @@ def gather() -> Row:
     """All that the page shows, from the facts of this checkout."""
     params, task = load_params(), load_task()
     shipped = params.package.variant
-    quality = read(REPORTS / "quality" / f"{shipped}.json")
+    quality = read_if_there(REPORTS / "quality" / f"{shipped}.json")
     if quality is None:
         raise UserError(
             f"{REPORTS}/quality/{shipped}.json: no such file; run `dvc repro` first (or `dvc pull`)"
         )
     verdict = judge()
     facts = {
-        name: read(REPORTS / f"{name}.json")
+        name: read_if_there(REPORTS / f"{name}.json")
         for name in ("ladder", "cost", "data", "synthetic", "seeds", *TRAINED)
     }
     ladder, checked, synthetic, distilled = (
@@ -74,17 +74,17 @@ def gather() -> Row:
         task, predictions, {p["id"]: p["answer"] for p in read_jsonl(asked)[1:]} if asked.exists() else {}
     )
     forms = {
-        kind: {p.stem: read(p) for p in sorted((REPORTS / kind).glob("*.json"))}
+        kind: {p.stem: read_if_there(p) for p in sorted((REPORTS / kind).glob("*.json"))}
         for kind in ("convert", "quantize")
     }
     curves = [
-        (title, curve(read(REPORTS / "curves" / f"{name}.json") or []), facts[name])
+        (title, curve(read_if_there(REPORTS / "curves" / f"{name}.json") or []), facts[name])
         for name, title in TRAINED.items()
     ]
     return {
         "name": params.package.name, "task": task, "shipped": shipped, "ladder": ladder, "verdict": verdict, "headline": headline(verdict),
-        "gates": gates(verdict), "tiles": tiles(ladder, shipped), "panels": panels(ladder, shipped), "table_rows": table(ladder),
-        "cost": facts["cost"], "curves": curves, "confusion": confusion(task, predictions), "slices": slices(quality),
+        "gates": gates(verdict), "tiles": tiles(ladder, shipped), "panels": panels(ladder, shipped), "table_rows": ladder_table(ladder),
+        "cost": facts["cost"], "curves": curves, "confusion": confusion(task, predictions), "slices": slice_rows(quality),
         "errors": [e | dict(zip(("want", "got"), difference(e["expected"], e["answer"]), strict=True)) for e in wrong[:SHOWN_ERRORS]],
         "wrong": len(wrong), "asked": len(predictions), "doubtful": doubtful(task, wrong), "layers": layers(distilled) if distilled else None,
         "conversions": conversions(**forms), "data": data(checked) if checked else None,
@@ -109,8 +109,8 @@ def main() -> None:
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
-    write_text(OUTPUT, render(gather()))
-    print(f"{OUTPUT}: open it in any browser")
+    write_text(REPORT, render(gather()))
+    print(f"{REPORT}: open it in any browser")
 
 
 if __name__ == "__main__":

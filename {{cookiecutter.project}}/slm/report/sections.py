@@ -8,13 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from slm.config.params import Params
-from slm.experiments.seeds import made_from
+from slm.experiments.seeds import student_fingerprint
 from slm.task.answers import class_of, valid
 from slm.task.definition import Task
 from slm.task.metrics import interval, score_one
 from slm.verdict.rows import Row, rows_of
 
-FIGURES = [  # title, figure of the ladder, form of a value, hint
+LADDER_FIGURES = [  # title, figure of the ladder, form of a value, hint
     ("Score", "score", "{:.3f}", "higher is better; with 95% interval"),
     ("Time of a request", "request_ms_p50", "{:,.0f} ms", "median; lower is better"),
     ("Memory", "rss_mb", "{:,.0f} MB", "peak, beyond the runtime's own; lower is better"),
@@ -33,7 +33,7 @@ def tiles(ladder: Row, shipped: str) -> list[dict[str, str]]:
     """The four figures that decide, for the shipped rung and as a share of the teacher's."""
     figures = {r["name"]: r for r in ladder["rungs"]}
     tiles = []
-    for title, key, form, _ in FIGURES:
+    for title, key, form, _ in LADDER_FIGURES:
         mine, teachers = figures.get(shipped, {}).get(key), figures.get("teacher", {}).get(key)
         share = f"teacher: {text(teachers, form)}"
         if mine is not None and teachers:  # a teacher that gets nothing right has no shares
@@ -45,7 +45,7 @@ def tiles(ladder: Row, shipped: str) -> list[dict[str, str]]:
 def panels(ladder: Row, shipped: str) -> list[Row]:
     """The ladder as bars: one panel a figure, one bar a rung, as shares (0 to 1) of the panel's scale."""
     panels = []
-    for title, key, form, hint in FIGURES:
+    for title, key, form, hint in LADDER_FIGURES:
         scale = 1.0 if key == "score" else max((r[key] or 0 for r in ladder["rungs"]), default=0) or 1.0
         bars = []
         for r in ladder["rungs"]:
@@ -125,7 +125,7 @@ def confusion(task: Task, predictions: list[Row]) -> Row | None:
     return {"columns": columns, "rows": rows}
 
 
-def slices(quality: Row) -> dict[str, list[Row]]:
+def slice_rows(quality: Row) -> dict[str, list[Row]]:
     """Score by tag and by class with its n and interval, the worst first."""
     groups: dict[str, list[Row]] = {"tag": [], "class": []}
     for key, s in quality["slices"].items():
@@ -338,6 +338,6 @@ def of_this_student(seeds: Row | None, ladder: Row, shipped: str) -> Row | None:
         seeds
         and seeds["test_sha256"] == ladder["test_sha256"]
         and Path("dvc.lock").exists()
-        and seeds["made_from"] == made_from(shipped)
+        and seeds["made_from"] == student_fingerprint(shipped)
     )
     return seeds if fits else None

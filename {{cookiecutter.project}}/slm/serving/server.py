@@ -29,19 +29,19 @@ from slm.inference.genai import GenAI
 LONGEST_BODY = 1 << 20
 
 
-class Message(BaseModel):
+class RequestMessage(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     role: str = Field(pattern="^(system|user|assistant)$")
     content: str = Field(max_length=100_000)
 
 
-class Completion(BaseModel):
+class CompletionRequest(BaseModel):
     """The part of OpenAI's request that a greedy model of one task has a use for; the rest is ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
-    messages: list[Message] = Field(min_length=1, max_length=100)
+    messages: list[RequestMessage] = Field(min_length=1, max_length=100)
     max_tokens: int | None = Field(None, ge=1, le=4096)
     max_completion_tokens: int | None = Field(None, ge=1, le=4096)
     stream: bool = False
@@ -51,7 +51,7 @@ class Completion(BaseModel):
         return self.max_completion_tokens or self.max_tokens or 256
 
 
-def refusal(message: str, code: int = 400) -> JSONResponse:
+def error_response(message: str, code: int = 400) -> JSONResponse:
     return JSONResponse(
         {"error": {"message": message, "type": "invalid_request_error", "code": None, "param": None}}, code
     )
@@ -66,12 +66,12 @@ def application(folder: Path, name: str) -> Starlette:
         async for chunk in request.stream():
             body += chunk
             if len(body) > LONGEST_BODY:
-                return refusal("the request is larger than 1 MB", 413)
+                return error_response("the request is larger than 1 MB", 413)
         try:
-            wanted = Completion.model_validate_json(body)
+            wanted = CompletionRequest.model_validate_json(body)
         except ValidationError as error:
             first = error.errors()[0]
-            return refusal(f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}")
+            return error_response(f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}")
         async with turn:
             ids = runtime.encode([m.model_dump() for m in wanted.messages])
             reply = await asyncio.to_thread(runtime.ask, ids, wanted.limit)

@@ -47,7 +47,7 @@ def slots_of(answer: str, by: str | None) -> list[tuple[Slot, str]]:
     return [((name, path), text) for path, text in texts(value)]
 
 
-def place(request: str, value: str) -> re.Match[str] | None:
+def find_once(request: str, value: str) -> re.Match[str] | None:
     """Where a request says a value, if just once."""
     found = list(re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", request, re.IGNORECASE))
     return found[0] if len(found) == 1 else None
@@ -60,7 +60,7 @@ def open_slots(records: list[Record], by: str | None) -> dict[Slot, list[tuple[s
     for record in records:
         for slot, value in slots_of(record.answer, by):
             seen[slot] += 1
-            if found := place(record.text, value):
+            if found := find_once(record.text, value):
                 copied[slot].append((found[0], value))
     return {
         s: sorted(set(v))
@@ -88,7 +88,9 @@ def vary(records: list[Record], unlabelled: list[Record], settings: Augment, see
     lower = {slot for slot, values in slots.items() if all(value == value.lower() for _, value in values)}
     for record in records:
         said_in = slots_of(record.answer, settings.by)
-        found = [(slot, at) for slot, value in said_in if slot in slots and (at := place(record.text, value))]
+        found = [
+            (slot, at) for slot, value in said_in if slot in slots and (at := find_once(record.text, value))
+        ]
         found.sort(key=lambda pair: pair[1].start())
         if not found or any(a[1].end() > b[1].start() for a, b in itertools.pairwise(found)):
             continue

@@ -64,7 +64,7 @@ def _reasoning(expected: str, answer: str) -> dict[str, Any]:
     return {"exact_match": float(want is not None and got is not None and same_value(want, got))}
 
 
-FIGURES: dict[str, Callable[[str, str], dict[str, Any]]] = {
+METRICS: dict[str, Callable[[str, str], dict[str, Any]]] = {
     "json": _json,
     "label": _label,
     "text": _text,
@@ -77,7 +77,7 @@ def score_one(task: Task, expected: str, answer: str) -> dict[str, Any]:
     """score in [0, 1]; valid; the figures of the kind; and for JSON the counts of right, wrong and missed
     fields.
     """
-    figures = FIGURES[task.kind](expected, answer)
+    figures = METRICS[task.kind](expected, answer)
     return {"valid": valid(task, answer), "score": figures[task.score], **figures}
 
 

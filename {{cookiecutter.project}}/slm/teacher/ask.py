@@ -12,13 +12,13 @@ from slm.errors import UserError
 from slm.progress import bar
 from slm.task.definition import Task
 from slm.teacher.batch import ask_in_batches
-from slm.teacher.budget import NOTHING, Budget, approve, estimate, worst_case
+from slm.teacher.budget import NOTHING_SPENT, Budget, approve, estimate, worst_case
 from slm.teacher.client import Failure, Teacher, key_of, request_of
 from slm.teacher.rationale import instruction
 from slm.teacher.signals import interrupted
 from slm.teacher.store import Spent, Store
 
-Requests = Iterable[tuple[str, dict[str, Any]]]
+KeyedRequests = Iterable[tuple[str, dict[str, Any]]]
 
 
 def requests_of(
@@ -62,7 +62,11 @@ def one_model(settings: Synthesize, first: str, other: str) -> None:
 
 
 def ask_missing(
-    settings: Synthesize, store: Store, requests: Requests, later: Spent = NOTHING, agreed: bool = False
+    settings: Synthesize,
+    store: Store,
+    requests: KeyedRequests,
+    later: Spent = NOTHING_SPENT,
+    agreed: bool = False,
 ) -> dict[str, str]:
     """Put the answers to all requests into the store; returns why, for the keys that have none.
 
@@ -109,7 +113,7 @@ def ask_missing(
 
 
 async def _ask_all(
-    settings: Synthesize, store: Store, requests: Requests, missing: int, model: str | None
+    settings: Synthesize, store: Store, requests: KeyedRequests, missing: int, model: str | None
 ) -> dict[str, str]:
     # What was imported stays. Looking through all of it for garbage, as Python does every few hundred
     # requests, keeps answers waiting for 0.1 s each time.

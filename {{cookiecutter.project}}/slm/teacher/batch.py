@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from slm.config.synthesis import Synthesize
 from slm.errors import UserError
 from slm.progress import bar
-from slm.teacher.batch_client import ENDED, PATH, Batch, BatchApi, Fault, Faults, Refused
+from slm.teacher.batch_client import BATCH_ENDED, PATH, Batch, BatchApi, Fault, Faults, Refused
 from slm.teacher.budget import Budget, Cost, worst_case
 from slm.teacher.client import as_stored, longest_answer
 from slm.teacher.response import NotAnAnswer, read_reply
@@ -26,10 +26,10 @@ from slm.teacher.store import Store
 # Of one batch, by OpenAI's reference and by Azure's:
 # learn.microsoft.com/azure/foundry/reference/rest/batches-create-batch
 MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000
-Requests = Iterable[tuple[str, dict[str, Any]]]
+BatchRequests = Iterable[tuple[str, dict[str, Any]]]
 
 
-async def ask_in_batches(settings: Synthesize, store: Store, requests: Requests) -> dict[str, str]:
+async def ask_in_batches(settings: Synthesize, store: Store, requests: BatchRequests) -> dict[str, str]:
     """Put the answers to all requests into the store; returns why, for the keys that have none.
 
     Args:
@@ -52,7 +52,7 @@ async def ask_in_batches(settings: Synthesize, store: Store, requests: Requests)
 
 
 async def _send(
-    settings: Synthesize, store: Store, api: BatchApi, requests: Requests, failures: dict[str, str]
+    settings: Synthesize, store: Store, api: BatchApi, requests: BatchRequests, failures: dict[str, str]
 ) -> tuple[list[str], UserError | None]:
     """Send what is neither answered nor under way, as far as the budget holds: the files to wait for, and
     what is used up.
@@ -161,7 +161,7 @@ async def _ended(api: BatchApi, name: str, requests: int) -> Batch:
             if counts := batch.request_counts:
                 progress.n = min(requests, counts.completed + counts.failed)
                 progress.refresh()
-            if batch.status in ENDED:
+            if batch.status in BATCH_ENDED:
                 return batch
             await api.rest(pause)
             pause *= 1.5

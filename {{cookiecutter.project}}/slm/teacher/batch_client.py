@@ -18,10 +18,10 @@ from slm.teacher.client import Again, Session, hopeless, retry_after, root
 
 PATH = "/v1/chat/completions"  # of each request of a batch, whatever the address of the server
 LONGEST_PAUSE = 60.0  # seconds between two looks at a batch
-ENDED = {"completed", "expired", "cancelled", "failed"}
+BATCH_ENDED = {"completed", "expired", "cancelled", "failed"}
 Result = TypeVar("Result")
 
-Name = Annotated[str, Field(max_length=200)]
+BatchName = Annotated[str, Field(max_length=200)]
 # it becomes part of an address
 Identifier = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}$")]
 # Azure writes "" for none
@@ -43,22 +43,22 @@ class Faults(BaseModel):
 
 class File(BaseModel):
     id: Identifier
-    status: Name | None = None
+    status: BatchName | None = None
 
 
-class Counts(BaseModel):
+class RequestCounts(BaseModel):
     completed: int = Field(0, ge=0)
     failed: int = Field(0, ge=0)
 
 
 class Batch(BaseModel):
     id: Identifier
-    status: Name
+    status: BatchName
     input_file_id: Identifier
     output_file_id: Perhaps = None
     error_file_id: Perhaps = None
     errors: Faults | None = None
-    request_counts: Counts | None = None
+    request_counts: RequestCounts | None = None
 
 
 class Page(BaseModel):
@@ -85,7 +85,7 @@ class BatchApi(Session):
             sent = await self._client.files.with_raw_response.create(
                 file=("requests.jsonl", lines), purpose="batch"
             )
-            return read(File, sent.content)
+            return read_reply(File, sent.content)
 
         file = await self._surely(send, "a server without batches needs synthesize.endpoint.batch: false")
         while file.status in ("pending", "running"):  # Azure takes a batch only of a file that it has read
@@ -107,7 +107,7 @@ class BatchApi(Session):
                 if batch.input_file_id == file:
                     return batch
             body = {"input_file_id": file, "endpoint": PATH, "completion_window": "24h"}
-            return read(
+            return read_reply(
                 Batch, (await self._client.post("/batches", cast_to=httpx2.Response, body=body)).content
             )
 
@@ -121,7 +121,7 @@ class BatchApi(Session):
     async def _newest(self, pages: int = 20) -> AsyncIterator[Batch]:
         params: dict[str, Any] = {"limit": 100}
         for _ in range(pages):
-            page = read(
+            page = read_reply(
                 Page,
                 (
                     await self._client.get("/batches", cast_to=httpx2.Response, options={"params": params})
@@ -161,7 +161,7 @@ class BatchApi(Session):
 
     async def _get(self, path: str, form: type[Any]) -> Any:
         async def get() -> Any:
-            return read(form, (await self._client.get(path, cast_to=httpx2.Response)).content)
+            return read_reply(form, (await self._client.get(path, cast_to=httpx2.Response)).content)
 
         return await self._surely(get, gone(path.rpartition("/")[2]))
 
@@ -220,7 +220,7 @@ def gone(name: str) -> str:
     return f"if it is gone for good, `python -m slm.teacher.transfer forget {name}` and run again"
 
 
-def read(form: type[Any], body: bytes) -> Any:
+def read_reply(form: type[Any], body: bytes) -> Any:
     try:
         return form.model_validate_json(body)
     except ValidationError as error:

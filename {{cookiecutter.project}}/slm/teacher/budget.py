@@ -21,7 +21,7 @@ from slm.teacher.store import Spent, Store
 
 MESSAGE_TOKENS = 16  # what a chat template puts around a message, at most
 APPROVAL = "TEACHER_SPEND_USD"
-NOTHING = Spent()
+NOTHING_SPENT = Spent()
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def worst_case(settings: Endpoint, request: dict[str, Any]) -> Cost:
 
 
 class Budget:
-    def __init__(self, settings: Endpoint, before: Spent, earlier: Spent = NOTHING) -> None:
+    def __init__(self, settings: Endpoint, before: Spent, earlier: Spent = NOTHING_SPENT) -> None:
         """before: by all runs; earlier: what of it the earlier rounds of this run asked and have no answer
         to.
         """
@@ -178,7 +178,7 @@ def estimate(
     requests: int,
     stored: int,
     most_in: int,
-    later: Spent = NOTHING,
+    later: Spent = NOTHING_SPENT,
 ) -> Estimate:
     """Of one round; what it may cost at most, with all rounds after it.
 

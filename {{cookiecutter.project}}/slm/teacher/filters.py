@@ -25,7 +25,7 @@ from slm.teacher.patterns import CONTROL, PERSONAL, REFUSALS, SECRETS, found
 
 # Each filter, in the order in which they judge, with its switch in params.yaml; without one: always on. After
 # all of them, and at a price, the teacher itself is asked (slm/teacher/verification.py).
-STEPS = {
+FILTERS = {
     "unanswered": None,
     "refusal": "refusal",
     "cut": None,
@@ -122,7 +122,7 @@ class Sieve:
         """
         if answer is None:
             return f"unanswered: {why}"
-        for name, switch in STEPS.items():
+        for name, switch in FILTERS.items():
             if name == "unanswered" or (switch and not getattr(self._settings, switch)):
                 continue
             if reason := getattr(self, f"_{name}")(prompt, answer, text):
@@ -144,7 +144,7 @@ class Sieve:
         costs answers.
         """
         for name in ("control", "secret", "personal", "word", "language", "contaminated", "duplicate"):
-            switch = STEPS[name]
+            switch = FILTERS[name]
             if (not switch or getattr(self._settings, switch)) and (
                 reason := getattr(self, f"_{name}")(prompt, {}, prompt.text)
             ):

@@ -39,7 +39,7 @@ def line(cells: tuple[Any, ...]) -> list[str]:
     ]
 
 
-def table(rows: list[tuple[Any, ...]]) -> str:
+def ledger_table(rows: list[tuple[Any, ...]]) -> str:
     """The ledger as text, with a last line that sums it up."""
     sums = [sum(row[i] or 0 for row in rows) for i in range(3, 10)]
     if rows and all(row[6] is None for row in rows):
@@ -61,7 +61,7 @@ def main() -> None:
         print(f"{STORE}: no teacher was asked yet")
         return
     store = Store()
-    print(table(store.ledger()))
+    print(ledger_table(store.ledger()))
     store.close()
 
 

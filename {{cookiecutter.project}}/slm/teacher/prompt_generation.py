@@ -34,7 +34,7 @@ PERSONAS = (
     "a farmer who speaks a dialect", "a lawyer who leaves nothing open", "somebody who dictates and corrects themselves", "a student who types in lower case without punctuation",
     "a grandmother who tells a story around it", "a cook with wet hands and few words", "somebody who is annoyed", "a visitor who does not know how things are called here",
 )  # fmt: skip
-MOST_TOKENS = 4096  # of a reply
+MOST_REPLY_TOKENS = 4096  # of a reply
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Call:
             {"role": "user", "content": json.dumps(examples, ensure_ascii=False, indent=1)},
         ]
         return text_request(
-            settings, messages, min(MOST_TOKENS, 64 + recipe.asked * (32 + longest)), sample=self.number
+            settings, messages, min(MOST_REPLY_TOKENS, 64 + recipe.asked * (32 + longest)), sample=self.number
         )
 
 
@@ -111,7 +111,7 @@ def drawn(records: list[Record], count: int, by: str) -> list[Record]:
 WORST = 5
 
 
-def slices(task: Task, labelled: list[Record]) -> dict[str, list[Record]]:
+def records_by_slice(task: Task, labelled: list[Record]) -> dict[str, list[Record]]:
     found: dict[str, list[Record]] = defaultdict(list)
     for record in labelled:
         name = class_of(task, record.answer)
@@ -129,7 +129,7 @@ def weak_slice(
     """One of the worst slices, the worse the likelier; where no score is known, one of the rarest classes
     (tags, if there are none).
     """
-    found = slices(task, labelled)
+    found = records_by_slice(task, labelled)
     lost = {name: 1 - scores[name] for name in found if scores.get(name, 1) < 1}
     by = "score on validation data"
     if not lost:

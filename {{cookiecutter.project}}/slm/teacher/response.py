@@ -19,7 +19,7 @@ def or_none(value: Any, handler: Any) -> Any:
 
 Count = Annotated[int, Field(ge=0, lt=10**9, strict=True)]
 LogProbability = Annotated[float, Field(le=0.001)]
-Name = Annotated[str, Field(max_length=200)]
+ReplyName = Annotated[str, Field(max_length=200)]
 
 
 class Alternative(BaseModel):
@@ -40,22 +40,22 @@ class Usage(BaseModel):
     completion_tokens: Count
 
 
-class Message(BaseModel):
+class ReplyMessage(BaseModel):
     content: str | None = None
     refusal: str | None = None
 
 
 class Choice(BaseModel):
-    message: Message
-    finish_reason: Name | None = None
+    message: ReplyMessage
+    finish_reason: ReplyName | None = None
     logprobs: Annotated[LogProbabilities | None, WrapValidator(or_none)] = None
 
 
 class Completion(BaseModel):
     """What we rely on of an answer: all the rest is ignored."""
 
-    id: Annotated[Name | None, WrapValidator(or_none)] = None
-    model: Name | None = None
+    id: Annotated[ReplyName | None, WrapValidator(or_none)] = None
+    model: ReplyName | None = None
     choices: list[Choice] = Field(min_length=1, max_length=1)
     usage: Annotated[Usage | None, WrapValidator(or_none)] = None
 

@@ -48,11 +48,11 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def pack(value: Any) -> bytes:
+def compressed(value: Any) -> bytes:
     return zlib.compress(json.dumps(value).encode())
 
 
-def unpack(blob: bytes) -> Any:
+def uncompressed(blob: bytes) -> Any:
     return json.loads(zlib.decompress(blob))
 
 
@@ -95,7 +95,7 @@ class Store:
 
     def get(self, key: str) -> Any:
         row = self._reader.execute("SELECT value FROM answers WHERE key = ?", (key,)).fetchone()
-        return unpack(row[0]) if row else None
+        return uncompressed(row[0]) if row else None
 
     def put(self, answers: dict[str, Any], unanswered: Spent | None = None, hits: int = 0) -> None:
         """Store some answers, all or none of them; they are on disk when this returns.
@@ -125,7 +125,7 @@ class Store:
         tokens = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
         return (
             key,
-            pack(value),
+            compressed(value),
             now(),
             self.run,
             value.get("model"),
@@ -238,14 +238,15 @@ class Store:
         for key, blob, *rest in self._reader.execute(
             f"SELECT key, value, {', '.join(PAID)} FROM answers WHERE model IS NOT NULL ORDER BY key"
         ):
-            yield {"key": key, **dict(zip(PAID, rest, strict=True)), "value": unpack(blob)}
+            yield {"key": key, **dict(zip(PAID, rest, strict=True)), "value": uncompressed(blob)}
 
     def add(self, rows: Iterator[dict[str, Any]]) -> int:
         """Answers of another store; how many were new."""
         with self._all_or_nothing() as writer:
             before = writer.total_changes
             writer.executemany(
-                INSERT, ((row["key"], pack(row["value"]), *(row[name] for name in PAID)) for row in rows)
+                INSERT,
+                ((row["key"], compressed(row["value"]), *(row[name] for name in PAID)) for row in rows),
             )
             return writer.total_changes - before
 

@@ -13,7 +13,7 @@ from slm.task.answers import normal, tidied
 from slm.task.definition import Task
 from slm.task.records import Record
 from slm.teacher.ask import ask_missing, one_model, requests_of, stored_answers
-from slm.teacher.budget import NOTHING, dollars, worst_case
+from slm.teacher.budget import NOTHING_SPENT, dollars, worst_case
 from slm.teacher.client import Request, key_of, parameters_of
 from slm.teacher.filters import Sieve
 from slm.teacher.prompt_generation import calls_of, provenance_of, read_requests
@@ -23,7 +23,7 @@ from slm.teacher.store import Spent, Store
 from slm.teacher.verification import question_of, said_wrong
 
 # Of each prompt: the answer to keep with what is known of it, None if there is none; and then why.
-Answers = Iterator[tuple[dict[str, Any] | None, str]]
+AnswersOrWhys = Iterator[tuple[dict[str, Any] | None, str]]
 Keyed = list[tuple[str, Request]]
 
 
@@ -33,7 +33,7 @@ class Rounds:
         self._agreed = False
         self._model: str | None = None  # that answered first
 
-    def _ask(self, requests: Keyed, later: Spent = NOTHING) -> dict[str, str]:
+    def _ask(self, requests: Keyed, later: Spent = NOTHING_SPENT) -> dict[str, str]:
         missing = any(not self._store.has(key) for key, _ in requests)
         failures = ask_missing(self._settings, self._store, requests, later, self._agreed)
         self._agreed |= missing
@@ -150,7 +150,7 @@ class Rounds:
             self._settings, self._task, (p.prompt for p in prompts), self._settings.endpoint.answers
         )
 
-    def answer(self, prompts: list[Record]) -> Answers:
+    def answer(self, prompts: list[Record]) -> AnswersOrWhys:
         """The teacher's answers, in the form that the labelled ones have. Of several to one prompt: the one
         that most agree on.
         """

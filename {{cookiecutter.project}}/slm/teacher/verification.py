@@ -10,7 +10,7 @@ from slm.config.synthesis import Endpoint
 from slm.task.definition import Task
 from slm.teacher.client import Request, text_request
 
-MOST_TOKENS = 16
+MOST_VERDICT_TOKENS = 16
 SYSTEM = """You check the answers of an assistant. What the assistant is told:
 
 {instruction}
@@ -23,7 +23,9 @@ def question_of(settings: Endpoint, task: Task, prompt: list[dict[str, str]], an
     shown = json.dumps({"request": prompt, "answer": answer}, ensure_ascii=False, indent=1)
     system = SYSTEM.replace("{instruction}", task.instruction.strip())
     return text_request(
-        settings, [{"role": "system", "content": system}, {"role": "user", "content": shown}], MOST_TOKENS
+        settings,
+        [{"role": "system", "content": system}, {"role": "user", "content": shown}],
+        MOST_VERDICT_TOKENS,
     )
 
 

@@ -19,7 +19,7 @@ from slm.errors import UserError
 from slm.modeling.checkpoints import device_of
 
 
-def spread(module: str, params: Params) -> bool:
+def launch_processes(module: str, params: Params) -> bool:
     """Run the stage `module` in `compute.processes` processes, unless this is one of them.
 
     Returns:

@@ -17,7 +17,7 @@ from slm.task.records import TASK, read_records
 BATCH = 64
 # times the longest expected answer: what is longer is wrong anyway, and a model at its beginning does not
 # stop
-LONGEST = 2
+TIMES_THE_LONGEST_ANSWER = 2
 
 
 class EarlyStopping(EarlyStoppingCallback):
@@ -35,13 +35,13 @@ class EarlyStopping(EarlyStoppingCallback):
             control.should_log = control.should_evaluate = control.should_save = False
 
 
-def validation_score(tokenizer: PreTrainedTokenizerBase) -> Callable[[Any], float]:
+def validation_scorer(tokenizer: PreTrainedTokenizerBase) -> Callable[[Any], float]:
     """What scores a model while it is trained: the mean score of its answers to task/validation.jsonl, in [0,
     1].
     """
     task, records = load_task(), read_records(TASK / "validation.jsonl", answered=True)
     prompts = [encode_prompt(tokenizer, r.prompt) for r in records]
-    longest = LONGEST * max(len(encode_answer(tokenizer, r.answer)) for r in records)
+    longest = TIMES_THE_LONGEST_ANSWER * max(len(encode_answer(tokenizer, r.answer)) for r in records)
 
     def score(model: Any) -> float:
         rows = rows_to_answer(model, max(map(len, prompts)), longest, BATCH)

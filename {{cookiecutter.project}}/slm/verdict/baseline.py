@@ -130,7 +130,7 @@ def slices_of(task: Task, r: Row) -> list[str]:
     return [f"tag {t}" for t in r["tags"]] + ([] if name is None else [f"class {name}"])
 
 
-def slices(
+def scores_by_slice(
     task: Task, candidate: list[Row], baseline: list[Row]
 ) -> dict[str, tuple[list[float], list[float]]]:
     """Scores before and after by tag and by expected class."""
@@ -143,7 +143,9 @@ def slices(
 
 def _judge_slices(contract: Contract, task: Task, candidate: list[Row], baseline: list[Row]) -> Row:
     worse = slices_worse(
-        slices(task, candidate, baseline), contract.released.slice_size, contract.released.slice_alpha
+        scores_by_slice(task, candidate, baseline),
+        contract.released.slice_size,
+        contract.released.slice_alpha,
     )
     why = (
         "; ".join(f"{w['slice']}: {w['losses']} lost, {w['wins']} won of {w['n']}" for w in worse)

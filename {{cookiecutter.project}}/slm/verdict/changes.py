@@ -19,7 +19,7 @@ from slm.git import changed_files, differing, file_at, git
 from slm.verdict.contract import CONTRACT, Contract, loosened
 from slm.verdict.waivers import WAIVERS, Waivers, waived_since
 
-Model = TypeVar("Model", bound=BaseModel)
+ReadModel = TypeVar("ReadModel", bound=BaseModel)
 
 # What cannot change a model. A new file at the root is not among them: it could stand before a library of the
 # same name.
@@ -80,7 +80,7 @@ def judges_files(files: list[str]) -> list[str]:
     return [f"{f} ({what})" for f in files for pattern, what in JUDGE.items() if fnmatch(f, pattern)]
 
 
-def read_at(revision: str | None, path: Path, model: type[Model]) -> Model | None:
+def read_at(revision: str | None, path: Path, model: type[ReadModel]) -> ReadModel | None:
     """A file of a commit as its type; None where it is not there or cannot be read."""
     text = file_at(revision, str(path))
     try:

@@ -9,7 +9,7 @@ from slm.task.definition import Task
 from slm.verdict.baseline import flips
 from slm.verdict.rows import Row, headline, rows_of, waivers_of
 
-LONGEST = 60_000  # GitHub takes 65,536 characters
+LONGEST_COMMENT = 60_000  # GitHub takes 65,536 characters
 
 
 def inert(text: str, longest: int = 200) -> str:
@@ -59,7 +59,7 @@ def comment(task: Task, result: Row, changes: Row | None, shown: Row) -> str:
     if not result["passed"]:
         parts.append("Again at home: `make repro judge`. `gates.yaml` says what each gate is for.\n")
     text = "\n".join(parts)
-    return text if len(text) < LONGEST else text[:LONGEST] + "\n\n…\n"
+    return text if len(text) < LONGEST_COMMENT else text[:LONGEST_COMMENT] + "\n\n…\n"
 
 
 def _table(shown: Row) -> str:

@@ -24,7 +24,7 @@ BUILT_IN = (
     "data expectations",
 )
 # and these cannot, nor what begins with `integrity:`.
-FACTS = ("package", "model", "bytes of the commit")
+NEVER_WAIVED = ("package", "model", "bytes of the commit")
 Metric = r"^(shipped|teacher|base|distilled|finetuned|onnx|int8|int4|data|package)\.[a-z0-9_]+$"
 
 
@@ -97,7 +97,7 @@ class Contract(BaseModel):
         names = [g.name for g in self.gates]
         if len(names) != len(set(names)):
             raise ValueError("two gates have the same name")
-        taken = [n for n in names if n in (*BUILT_IN, *FACTS) or n.startswith("integrity:")]
+        taken = [n for n in names if n in (*BUILT_IN, *NEVER_WAIVED) or n.startswith("integrity:")]
         if taken:
             raise ValueError(f"the name {taken[0]!r} is that of a gate which every verdict has")
         return self

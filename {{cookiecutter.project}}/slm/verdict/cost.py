@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from slm.evaluation.cost import SPREAD, spread
+from slm.evaluation.cost import SPREAD, ratio_spread
 from slm.verdict.contract import Contract, Gate
 from slm.verdict.rows import Row, row
 from slm.verdict.statistics import ratio_interval
@@ -60,8 +60,8 @@ def judge_rounds(cost: dict[str, Any]) -> Row:
     if not ratios:
         why = "the measurement does not state the ratios of its rounds; run `dvc repro --force --single-item measure && dvc repro`"
         return row(name, "block", False, None, SPREAD, why)
-    worst = max(ratios, key=lambda n: spread(ratios[n]))
-    found, first = spread(ratios[worst]), next(iter(ratios))
+    worst = max(ratios, key=lambda n: ratio_spread(ratios[n]))
+    found, first = ratio_spread(ratios[worst]), next(iter(ratios))
     value = round(found, 4) if math.isfinite(found) else None
     if found <= SPREAD:
         return row(

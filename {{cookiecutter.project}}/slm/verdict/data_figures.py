@@ -12,7 +12,7 @@ from slm.task.answers import class_of
 from slm.task.definition import Task
 from slm.task.records import TASK
 
-Counts = dict[str, int]
+CountsByName = dict[str, int]
 
 
 def data_figures(
@@ -54,7 +54,7 @@ def data_figures(
     return figures
 
 
-def distance(one: Counts, other: Counts) -> float:
+def distance(one: CountsByName, other: CountsByName) -> float:
     """How differently two sets of examples are distributed over names: 0 alike, 1 nothing in common."""
     names = sorted({*one, *other})
     if not names or not sum(one.values()) or not sum(other.values()):
@@ -62,7 +62,7 @@ def distance(one: Counts, other: Counts) -> float:
     return float(jensenshannon([one.get(n, 0) for n in names], [other.get(n, 0) for n in names], base=2))
 
 
-def _contents(task: Task, text: str | None) -> tuple[Counts, Counts] | None:
+def _contents(task: Task, text: str | None) -> tuple[CountsByName, CountsByName] | None:
     """Classes and tags of labelled examples in another commit; None where there are none."""
     if not text:
         return None

@@ -12,20 +12,20 @@ from typing import Any
 
 from slm.config.params import load_params
 from slm.errors import UserError
-from slm.evaluation.cost import spread
+from slm.evaluation.cost import ratio_spread
 from slm.evaluation.ladder import BESIDE
 from slm.files import read_json, read_jsonl
 from slm.git import differing, file_at, git
 from slm.task.definition import Task, load_task
 from slm.task.metrics import interval, score_one
-from slm.verdict.baseline import flips, slices
+from slm.verdict.baseline import flips, scores_by_slice
 from slm.verdict.changes import knobs_diff
 from slm.verdict.contract import BUILT_IN, Contract, Gate, load_contract
 from slm.verdict.released import RELEASED, predictions_of
 from slm.verdict.rows import Row, brief, by_whom, mark
 
-SHOWN = 20  # examples
-SCORES = ("score", "score_low", "score_high", "valid_rate", "field_f1", *BESIDE)
+SHOWN_EXAMPLES = 20  # examples
+SCORE_FIGURES = ("score", "score_low", "score_high", "valid_rate", "field_f1", *BESIDE)
 PREDICTIONS, REPORTS = Path("predictions"), Path("reports")
 # What is in git, as a person thinks of it; parameters and recipes are told value by value.
 KINDS = {
@@ -36,7 +36,7 @@ KINDS = {
 }
 
 
-def explain(name: str, result: Row) -> str:
+def explain_gate(name: str, result: Row) -> str:
     """Everything about one gate of a verdict, as text."""
     rows = {r["name"]: r for r in result["gates"]}
     if name not in rows:
@@ -49,7 +49,7 @@ def explain(name: str, result: Row) -> str:
     contract, task, shipped = load_contract(), load_task(), load_params().package.variant
     gate = next((g for g in contract.gates if g.name == name), None)
     baseline = result["baseline"]
-    parts = [the_row(rows[name]), *evidence(name, gate, contract, task, shipped)]
+    parts = [the_row(rows[name]), *evidence_of_gate(name, gate, contract, task, shipped)]
     if baseline:
         parts.append(changed_since(baseline["revision"], baseline["tag"]))
     else:
@@ -64,7 +64,7 @@ def the_row(r: Row) -> str:
     return f"{r['name']}: {mark(r)} (severity {r['severity']})\n  value {r['value']}, limit {r['limit']}\n  {r['why']}{waived}"
 
 
-def evidence(name: str, gate: Gate | None, contract: Contract, task: Task, shipped: str) -> list[str]:
+def evidence_of_gate(name: str, gate: Gate | None, contract: Contract, task: Task, shipped: str) -> list[str]:
     """What this gate is about, in as many paragraphs as it needs."""
     mine = answers_of(shipped)
     released = read_json(RELEASED)
@@ -81,7 +81,7 @@ def evidence(name: str, gate: Gate | None, contract: Contract, task: Task, shipp
     if name == "rounds agree":
         ratios = read_json(REPORTS / "cost.json").get("ratios") or {}
         lines = [
-            f"  {model}: {', '.join(f'{r:.3g}' for r in rounds)} (factor {spread(rounds):.2f})"
+            f"  {model}: {', '.join(f'{r:.3g}' for r in rounds)} (factor {ratio_spread(rounds):.2f})"
             for model, rounds in ratios.items()
         ]
         return ["\n".join(["Time as a share of the first model's, round by round", *lines])]
@@ -94,10 +94,10 @@ def evidence(name: str, gate: Gate | None, contract: Contract, task: Task, shipp
         over[0] = shipped if over[0] == "shipped" else over[0]
         parts.append(both_figures((rung, figure), (over[0], over[1])))
     if rung == "data" and figure == "doubtful_labels":
-        parts.append(doubtful_labels())
-    if figure in SCORES:
+        parts.append(doubtful_labels_section())
+    if figure in SCORE_FIGURES:
         answers = answers_of(rung)
-        if over and over[1] in SCORES:
+        if over and over[1] in SCORE_FIGURES:
             before: list[dict[str, Any]] | None = answers_of(over[0])
             label = over[0]
         else:
@@ -125,24 +125,28 @@ def examples(
     found = flips(task, before or [], after, figure)
     lost = sum(r["change"] < 0 for r in found)
     what = "validity" if figure == "valid" else "score"
-    counts = f"{lost} lost, {len(found) - lost} won; {min(SHOWN, len(found))} shown, losses first"
+    counts = f"{lost} lost, {len(found) - lost} won; {min(SHOWN_EXAMPLES, len(found))} shown, losses first"
     head = f"Answers whose {what} changes from {one} (before) to {other} (after): {counts}"
-    return "\n".join([head, *(example(r, before=r["before"], after=r["answer"]) for r in found[:SHOWN])])
+    return "\n".join(
+        [head, *(example(r, before=r["before"], after=r["answer"]) for r in found[:SHOWN_EXAMPLES])]
+    )
 
 
 def worst(task: Task, answers: list[Row]) -> str:
     """Without a model to compare with: the worst answers, those that cannot be read first."""
     scored = [(score_one(task, r["expected"], r["answer"]), r) for r in answers]
     wrong = sorted(((s["valid"], s["score"], i) for i, (s, _) in enumerate(scored) if s["score"] < 1))
-    head = f"No released model to compare with. Wrong answers: {len(wrong)} of {len(answers)}; {min(SHOWN, len(wrong))} shown, invalid ones first"
-    return "\n".join([head, *(example(answers[i], answer=answers[i]["answer"]) for _, _, i in wrong[:SHOWN])])
+    head = f"No released model to compare with. Wrong answers: {len(wrong)} of {len(answers)}; {min(SHOWN_EXAMPLES, len(wrong))} shown, invalid ones first"
+    return "\n".join(
+        [head, *(example(answers[i], answer=answers[i]["answer"]) for _, _, i in wrong[:SHOWN_EXAMPLES])]
+    )
 
 
 def slices_against(contract: Contract, task: Task, after: list[Row], before: list[Row] | None) -> str:
     """Every slice that is large enough, the one with most net losses first; without a baseline, by its score."""
     smallest = contract.released.slice_size
     if before is None:
-        groups = {n: s for n, (s, _) in slices(task, after, after).items() if len(s) >= smallest}
+        groups = {n: s for n, (s, _) in scores_by_slice(task, after, after).items() if len(s) >= smallest}
         lines = []
         for name, scores in sorted(groups.items(), key=lambda item: sum(item[1]) / len(item[1])):
             low, high = interval(scores)
@@ -156,7 +160,7 @@ def slices_against(contract: Contract, task: Task, after: list[Row], before: lis
             ]
         )
     rows = []
-    for name, (old, new) in slices(task, after, before).items():
+    for name, (old, new) in scores_by_slice(task, after, before).items():
         lost, won = (sum(sign * (a - b) > 0 for b, a in zip(old, new, strict=True)) for sign in (-1, 1))
         rows.append((lost - won, name, lost, won, len(old)))
     large = sorted((r for r in rows if r[4] >= smallest), reverse=True)
@@ -166,12 +170,12 @@ def slices_against(contract: Contract, task: Task, after: list[Row], before: lis
     )
 
 
-def doubtful_labels() -> str:
+def doubtful_labels_section() -> str:
     """Labels that a classifier which has not seen them finds unlikely."""
     found = read_json(REPORTS / "data.json")["doubtful"]
     lines = [
         f"  {brief(r['file'], 60)}:{r['line']}: {brief(r['text'], 120)}\n    label {brief(r['answer'], 120)}; likelier {brief(r['likelier'], 60)}"
-        for r in found["shown"][:SHOWN]
+        for r in found["shown"][:SHOWN_EXAMPLES]
     ]
     head = f"Labels to look at: {found['found']} of {found['looked_at']}; {len(lines)} shown, the least likely first"
     return "\n".join([head, *lines])
@@ -252,7 +256,7 @@ def again(name: str, gate: Gate | None, shipped: str) -> str:
         rung, figure = metric.split(".")
         asked = (
             f"evaluate@{shipped if rung == 'shipped' else rung}"
-            if figure in SCORES or figure == "n"
+            if figure in SCORE_FIGURES or figure == "n"
             else "measure"
         )
         stage = {

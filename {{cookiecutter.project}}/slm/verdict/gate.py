@@ -20,7 +20,7 @@ from typing import Any
 from slm.config.loader import parse_yaml
 from slm.config.params import load_params
 from slm.errors import UserError, stage
-from slm.evaluation.ladder import table
+from slm.evaluation.ladder import ladder_table
 from slm.files import (
     folder_mb,
     folder_sha256,
@@ -41,7 +41,7 @@ from slm.verdict.changes import knobs_diff, loosening
 from slm.verdict.contract import CONTRACT, Contract, load_contract
 from slm.verdict.cost import how_sure, judge_rounds
 from slm.verdict.data_figures import data_figures
-from slm.verdict.explain import explain
+from slm.verdict.explain import explain_gate
 from slm.verdict.integrity import judge_claims, judge_integrity, with_true_labels
 from slm.verdict.limits import judge_metric
 from slm.verdict.policy import judge_data, judge_licences
@@ -173,7 +173,7 @@ def main() -> None:
     arguments = parser.parse_args()
     result = judge()
     if arguments.explain is not None:
-        print(explain(arguments.explain, result), end="")
+        print(explain_gate(arguments.explain, result), end="")
         return
     ladder = read_json(REPORTS / "ladder.json")
     write_json(REPORTS / "verdict.json", result)
@@ -183,7 +183,7 @@ def main() -> None:
     elif arguments.markdown:
         print(as_markdown(result, ladder), end="")
     else:
-        print(plain(table(ladder)))
+        print(plain(ladder_table(ladder)))
         print("\n".join("  ".join([r[0].ljust(26), r[1].ljust(7), r[4]]) for r in rows_of(result)))
         for line in result["weakened"]:
             print(f"loosened: {line}")

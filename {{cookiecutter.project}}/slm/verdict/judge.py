@@ -51,10 +51,10 @@ from slm.verdict.rows import Row, headline, row, verdict
 from slm.verdict.untrusted import inspect
 from slm.verdict.waivers import load_waivers, waive
 
-OUTPUT = Path("verdict")
+JUDGED = Path("verdict")
 TEST = TASK / "test.jsonl"
 # What the ladder has and a package has not.
-ABSENT = dict.fromkeys(
+NOT_IN_A_PACKAGE = dict.fromkeys(
     ("teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4"),
     "a package brings no other rung; the default branch judges this one when it has made them itself",
 ) | dict.fromkeys(
@@ -63,7 +63,7 @@ ABSENT = dict.fromkeys(
 )
 
 
-def ask(folder: Path, params: Params, what: str) -> list[Row]:
+def ask_test_set(folder: Path, params: Params, what: str) -> list[Row]:
     """The answers of a model to the whole test set, one by one, as a user asks."""
     records = read_records(TEST, answered=True)
     answers = ask_singly(folder, [r.prompt for r in records], params.evaluate.max_new_tokens)
@@ -78,7 +78,7 @@ def baselines(params: Params) -> dict[str, list[Row] | None]:
         if entry is None or test_set_of(entry) == sha256_file(TEST):
             rows[name] = predictions_of(entry)
         else:
-            rows[name] = ask(model_of(entry), params, name)
+            rows[name] = ask_test_set(model_of(entry), params, name)
     return rows
 
 
@@ -115,22 +115,22 @@ def of_commit(folder: Path, head: str, shipped: str) -> Row:
     return row("bytes of the commit", "warn", named == found, found[:12], str(named)[:12], why)
 
 
-def judge(folder: Path, head: str | None, params: Params, task: Task) -> tuple[Row, Row]:
+def judge_package(folder: Path, head: str | None, params: Params, task: Task) -> tuple[Row, Row]:
     """The verdict, and what the comment shows beside it."""
     contract, shipped = load_contract(), params.package.variant
     waivers = load_waivers(contract)
     inspect(folder)
     entry = read_json(RELEASED).get("released")
-    predictions = ask(folder, params, "candidate")
+    predictions = ask_test_set(folder, params, "candidate")
     write_jsonl(
-        OUTPUT / "predictions.jsonl", [{"rung": shipped, "test_sha256": sha256_file(TEST)}, *predictions]
+        JUDGED / "predictions.jsonl", [{"rung": shipped, "test_sha256": sha256_file(TEST)}, *predictions]
     )
     quality, known = summarise(task, predictions), baselines(params)
     cost, rounds_agree = costs(folder, model_of(entry) if entry else None, params)
 
     ladder = {"rungs": [{"name": shipped, **quality, **cost["candidate"]}]}
     rows = [
-        judge_metric(gate, ladder, shipped, {n: why for n, why in ABSENT.items() if n != shipped})
+        judge_metric(gate, ladder, shipped, {n: why for n, why in NOT_IN_A_PACKAGE.items() if n != shipped})
         for gate in contract.gates
     ]
     rows += judge_baseline(contract, task, predictions, known)
@@ -151,7 +151,7 @@ def judge(folder: Path, head: str | None, params: Params, task: Task) -> tuple[R
     return verdict(rows, {"revision": None, **hashes}, entry, []), shown
 
 
-def refusal(why: str) -> Row:
+def refused_verdict(why: str) -> Row:
     """A verdict without a model to ask."""
     return verdict(
         [row("package", "block", False, None, None, why)],
@@ -192,22 +192,24 @@ def main() -> None:
     if changes and not changes["model"]:
         result = unchanged()
     elif not arguments.package.exists():
-        result = refusal(
+        result = refused_verdict(
             os.environ.get("PROBLEM")
             or "this change touches the model, and its checks made no package: see their run"
         )
     else:
         try:
-            result, shown = judge(arguments.package, arguments.head, params, task)
+            result, shown = judge_package(arguments.package, arguments.head, params, task)
         except UserError as error:
-            result = refusal(str(error))
+            result = refused_verdict(str(error))
         except Exception as error:  # a package that breaks the runtime is a bad package, not a bad judge
-            result = refusal(f"the package cannot be judged: {type(error).__name__}: {str(error)[:200]}")
+            result = refused_verdict(
+                f"the package cannot be judged: {type(error).__name__}: {str(error)[:200]}"
+            )
     result["candidate"]["revision"] = arguments.head
     result["weakened"] = changes["weakened"] if changes else []
-    write_json(OUTPUT / "verdict.json", result)
-    write_text(OUTPUT / "comment.md", comment(task, result, changes, shown))
-    print((OUTPUT / "comment.md").read_text(encoding="utf-8"))
+    write_json(JUDGED / "verdict.json", result)
+    write_text(JUDGED / "comment.md", comment(task, result, changes, shown))
+    print((JUDGED / "comment.md").read_text(encoding="utf-8"))
     print(headline(result))
     if not result["passed"]:
         sys.exit(1)

@@ -24,7 +24,7 @@ from slm.errors import UserError, stage
 from slm.files import read_json, read_jsonl, replacing, sha256_file, write_json
 
 RELEASED = Path("released.json")
-CACHE = Path(".cache/released")
+RELEASED_CACHE = Path(".cache/released")
 SEALED = Path("sealed")
 SEAL = "SEAL.json"
 Entry = dict[str, Any]
@@ -38,7 +38,7 @@ def fetch(entry: Entry, what: str) -> Path:
         raise UserError(
             f"{RELEASED}: the entry of {entry.get('tag')} has no {error}; `make rollback TO=TAG` writes a whole one"
         ) from None
-    path = CACHE / sha256
+    path = RELEASED_CACHE / sha256
     if not path.exists():
         with replacing(path) as temporary:
             if address.startswith("release:"):

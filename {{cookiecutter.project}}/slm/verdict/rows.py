@@ -4,7 +4,7 @@ shown.
 
 from typing import Any
 
-from slm.evaluation.ladder import table
+from slm.evaluation.ladder import ladder_table
 from slm.tables import markdown
 
 Row = dict[str, Any]
@@ -87,7 +87,7 @@ def as_markdown(result: Row, ladder: dict[str, Any]) -> str:
     parts = [
         f"# {headline(result)}\n",
         "## The ladder\n",
-        markdown(table(ladder)),
+        markdown(ladder_table(ladder)),
         "## The gates\n",
         markdown(gates),
     ]

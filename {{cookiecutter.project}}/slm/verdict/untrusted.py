@@ -23,7 +23,7 @@ MODEL_FILES = {
 OPERATORS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 # Every key that a GenAI configuration of a text model needs. What is not here could name a library, a file or
 # a device.
-CONFIG = {
+KNOWN_KEYS = {
     "model", "search", "type", "decoder", "filename", "inputs", "outputs", "session_options", "provider_options", "log_id",
     "bos_token_id", "eos_token_id", "pad_token_id", "context_length", "vocab_size", "head_size", "hidden_size", "num_attention_heads",
     "num_hidden_layers", "num_key_value_heads", "sliding_window", "window_size", "layers",
@@ -32,10 +32,10 @@ CONFIG = {
     "diversity_penalty", "do_sample", "early_stopping", "length_penalty", "max_length", "min_length", "no_repeat_ngram_size", "num_beams",
     "num_return_sequences", "past_present_share_buffer", "repetition_penalty", "temperature", "top_k", "top_p", "random_seed",
 }  # fmt: skip
-BLOCK = 1 << 20
+READ_AT_ONCE = 1 << 20
 
 
-def unpack(archive: Path, folder: Path, limit_mb: float) -> None:
+def unpack_candidate(archive: Path, folder: Path, limit_mb: float) -> None:
     """Unpack the model files of a zip archive into `folder`, which must not exist.
 
     Raises:
@@ -58,7 +58,7 @@ def unpack(archive: Path, folder: Path, limit_mb: float) -> None:
                     raise UserError(f"the package holds {name} as a link; it is not unpacked")
                 with zipped.open(info) as source, (folder / name.name).open("xb") as target:
                     # The size that an archive claims may be a lie: what counts is what comes out.
-                    while block := source.read(BLOCK):
+                    while block := source.read(READ_AT_ONCE):
                         left -= len(block)
                         if left < 0:
                             raise UserError(
@@ -114,7 +114,7 @@ def _inspect_config(value: Any) -> None:
     """Known keys only, no provider but the processor, no file but those of the folder."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            if key not in CONFIG or (key == "provider_options" and inner):
+            if key not in KNOWN_KEYS or (key == "provider_options" and inner):
                 raise UserError(f"genai_config.json: {key[:60]!r} is not allowed in a package")
             if key == "filename" and inner not in MODEL_FILES:
                 raise UserError(f"genai_config.json: file name {str(inner)[:80]!r} is none of the package")

@@ -19,11 +19,11 @@ from slm.files import read_jsonl, write_json
 from slm.tables import plain
 from slm.task.definition import load_task
 from slm.task.records import TASK
-from slm.verdict.calibration.rates import ALARMS, CAUGHT, SPLIT, STEPS, calibrate
+from slm.verdict.calibration.rates import ALARMS, CAUGHT, SMALL_LOSSES, SPLIT, calibrate
 from slm.verdict.calibration.simulation import read_answers
 from slm.verdict.contract import load_contract
 
-OUTPUT = Path("reports") / "calibration.json"
+CALIBRATION = Path("reports") / "calibration.json"
 
 
 def shown(share: float | None) -> str:
@@ -38,7 +38,7 @@ def catch(r: dict[str, float]) -> str:
     return f"{r['rate']:.3f} (>= {r['low']:.3f})"
 
 
-def report(result: dict[str, Any]) -> str:
+def calibration_report(result: dict[str, Any]) -> str:
     drop, total = result["drop"], result["sum_of_small_drops"]
     alarms = "equal model refused"
     parts = [
@@ -78,17 +78,17 @@ def report(result: dict[str, Any]) -> str:
     )
     small = result["small_drops"]
     add(
-        f"Releases that add up: equally good ones, and {STEPS} that lose {total:g} together",
+        f"Releases that add up: equally good ones, and {SMALL_LOSSES} that lose {total:g} together",
         ["history", alarms, "caught"],
         [
             [f"{n} equal releases before", alarm(r), "–"]
             for n, r in result["false_alarm_after_releases"].items()
         ]
         + [[f"lost {total:g}: the last refused", "–", catch(small["last"])]]
-        + [[f"lost {total:g}: one of {STEPS} refused", "–", catch(small["by_the_last"])]]
+        + [[f"lost {total:g}: one of {SMALL_LOSSES} refused", "–", catch(small["by_the_last"])]]
         + [
             [
-                f"lost {total:g}: one of {STEPS} refused or warned of",
+                f"lost {total:g}: one of {SMALL_LOSSES} refused or warned of",
                 "–",
                 catch(small["by_the_last_or_warned"]),
             ]
@@ -96,7 +96,7 @@ def report(result: dict[str, Any]) -> str:
     )
     add(
         "What other error rates cost",
-        [*SPLIT, alarms, "after 2 releases", f"loss of {drop:g} caught", f"{STEPS} losses caught"],
+        [*SPLIT, alarms, "after 2 releases", f"loss of {drop:g} caught", f"{SMALL_LOSSES} losses caught"],
         [
             [f"{a[n]:g}" for n in SPLIT]
             + [
@@ -113,7 +113,7 @@ def report(result: dict[str, Any]) -> str:
         [
             "loss",
             "caught",
-            f"caught, over {STEPS} releases",
+            f"caught, over {SMALL_LOSSES} releases",
             "equal model warned of, as margin",
             "as best_margin",
         ],
@@ -148,7 +148,7 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def whole(folder: Path, test: Path = TASK / "test.jsonl") -> list[Path]:
+def complete_predictions(folder: Path, test: Path = TASK / "test.jsonl") -> list[Path]:
     """The predictions that answer every example of the test set."""
     ids = [json.loads(line)["id"] for line in test.read_text(encoding="utf-8").splitlines() if line]
     found = [
@@ -169,13 +169,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("files", nargs="*", type=Path, help="prediction files, at least two")
-    paths = parser.parse_args().files or whole(Path("predictions"))
+    paths = parser.parse_args().files or complete_predictions(Path("predictions"))
     missing = [p for p in paths if not p.exists()]
     if missing:
         raise UserError(f"{missing[0]}: no such file; name prediction files that exist")
     result = calibrate(read_answers(load_task(), paths), load_contract().released)
-    write_json(OUTPUT, result)
-    print(report(result))
+    write_json(CALIBRATION, result)
+    print(calibration_report(result))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ SPLIT = {"alpha": 0.5, "best_alpha": 0.3, "slice_alpha": 0.2}  # of the error ra
 TOTALS = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.10)
 DROPS = tuple(round(0.02 + 0.005 * i, 3) for i in range(17))
 ALARMS, CAUGHT = 0.05, 0.90  # what the proposals keep to
-STEPS = 3  # releases over which a small loss adds up
+SMALL_LOSSES = 3  # releases over which a small loss adds up
 
 Table = list[dict[str, Any]]
 
@@ -92,7 +92,9 @@ class Simulation:
         parts = [
             [
                 evidence(d, self.answers.members, self.smallest)
-                for d in decline(self.answers.scores, step, STEPS, size, min(block, runs - at), self.rng)
+                for d in decline(
+                    self.answers.scores, step, SMALL_LOSSES, size, min(block, runs - at), self.rng
+                )
             ]
             for at in range(0, runs, block)
         ]
@@ -138,7 +140,7 @@ def stated(
             }
         )
     releases = {n: simulation.after(n, size, RUNS) for n in (2, 5)}
-    falling = simulation.declines(total / STEPS, size, RUNS)
+    falling = simulation.declines(total / SMALL_LOSSES, size, RUNS)
     refused = np.array([e.refused(released) for e in falling])
     seen = refused | np.array([e.warned(released) for e in falling])
     return {
@@ -166,7 +168,10 @@ def proposals(
 ) -> dict[str, Any]:
     """Tables of what other limits and other sizes would cost, and the choice that they lead to."""
     one, two = simulation.candidates(size, RUNS), simulation.after(2, size, RUNS)
-    worse, falling = simulation.candidates(size, RUNS, drop), simulation.declines(total / STEPS, size, FEWER)
+    worse, falling = (
+        simulation.candidates(size, RUNS, drop),
+        simulation.declines(total / SMALL_LOSSES, size, FEWER),
+    )
     alphas: Table = []
     for error in TOTALS:
         r = split(released, error)
@@ -188,7 +193,7 @@ def proposals(
     for lost in DROPS:
         if lost >= simulation.answers.scores.mean(axis=1).min():
             break
-        falling = simulation.declines(lost / STEPS, size, FEWER)
+        falling = simulation.declines(lost / SMALL_LOSSES, size, FEWER)
         margins.append(
             {
                 "drop": lost,
