@@ -85,7 +85,7 @@ class BatchApi(Session):
             sent = await self._client.files.with_raw_response.create(
                 file=("requests.jsonl", lines), purpose="batch"
             )
-            return read_reply(File, sent.content)
+            return read_batch_reply(File, sent.content)
 
         file = await self._surely(send, "a server without batches needs synthesize.endpoint.batch: false")
         while file.status in ("pending", "running"):  # Azure takes a batch only of a file that it has read
@@ -107,7 +107,7 @@ class BatchApi(Session):
                 if batch.input_file_id == file:
                     return batch
             body = {"input_file_id": file, "endpoint": PATH, "completion_window": "24h"}
-            return read_reply(
+            return read_batch_reply(
                 Batch, (await self._client.post("/batches", cast_to=httpx2.Response, body=body)).content
             )
 
@@ -121,7 +121,7 @@ class BatchApi(Session):
     async def _newest(self, pages: int = 20) -> AsyncIterator[Batch]:
         params: dict[str, Any] = {"limit": 100}
         for _ in range(pages):
-            page = read_reply(
+            page = read_batch_reply(
                 Page,
                 (
                     await self._client.get("/batches", cast_to=httpx2.Response, options={"params": params})
@@ -161,7 +161,7 @@ class BatchApi(Session):
 
     async def _get(self, path: str, form: type[Any]) -> Any:
         async def get() -> Any:
-            return read_reply(form, (await self._client.get(path, cast_to=httpx2.Response)).content)
+            return read_batch_reply(form, (await self._client.get(path, cast_to=httpx2.Response)).content)
 
         return await self._surely(get, gone(path.rpartition("/")[2]))
 
@@ -220,7 +220,7 @@ def gone(name: str) -> str:
     return f"if it is gone for good, `python -m slm.teacher.transfer forget {name}` and run again"
 
 
-def read_reply(form: type[Any], body: bytes) -> Any:
+def read_batch_reply(form: type[Any], body: bytes) -> Any:
     try:
         return form.model_validate_json(body)
     except ValidationError as error:
