@@ -24,7 +24,6 @@ from slm.verdict.calibration.proposal import complete_predictions  # noqa: E402
 from slm.verdict.calibration.rates import Simulation, stated  # noqa: E402
 from slm.verdict.calibration.simulation import read_answers  # noqa: E402
 from slm.verdict.contract import load_contract  # noqa: E402
-from slm.verdict.rows import refuses  # noqa: E402
 
 DROP = 0.05  # of a candidate that must be caught
 TOTAL = 0.045  # lost by three releases together
@@ -76,7 +75,7 @@ def retrained() -> dict[str, float]:
     task, contract = load_task(PROJECT / "task" / "task.yaml"), load_contract(PROJECT / "gates.yaml")
     models = [read_jsonl(path)[1:] for path in sorted((PROJECT / "predictions" / "seeds").glob("*.jsonl"))]
     refused = [
-        any(refuses(r) for r in judge_baseline(contract, task, candidate, {"released": released, "best": released}))
+        any(r.refuses for r in judge_baseline(contract, task, candidate, {"released": released, "best": released}))
         for candidate, released in permutations(models, 2)
     ]
     luck = read_json(PROJECT / "reports" / "seeds.json")

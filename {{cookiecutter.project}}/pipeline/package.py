@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slm.config.params import Models, load_params
 from slm.errors import UserError, stage
-from slm.evaluation.ladder import build
+from slm.evaluation.ladder import build_ladder, read_quality
 from slm.export.foundry import ask
 from slm.export.packaging import archive, bill_of_materials, checksums, copy_model, model_card
 from slm.files import folder_sha256, read_json, replacing, weights_sha256, write_json
@@ -40,7 +40,8 @@ def main() -> None:
         "base": read_json(REPORTS / "fetch.json")["parameters_m"],
         "teacher": read_json(REPORTS / "teach.json")["parameters_m"],
     }
-    ladder = build(REPORTS, task.name, params.profile, parameters)
+    cost = read_json(REPORTS / "cost.json")
+    ladder = build_ladder(read_quality(REPORTS), cost, task.name, params.profile, parameters)
 
     # What ships is what was measured.
     row = next(r for r in ladder["rungs"] if r["name"] == variant)

@@ -11,6 +11,7 @@ from typing import Any
 
 # What a killed stage goes on from; outside the stages' outputs, which DVC deletes before a stage runs.
 RESUME = Path(".resume")
+Json = dict[str, Any]  # an object, as it is read
 
 WEIGHT_SUFFIXES = {".safetensors", ".onnx", ".data", ".bin", ".gguf"}
 
@@ -100,6 +101,13 @@ def weights_mb(folder: Path) -> float:
 def folder_mb(folder: Path) -> float:
     """Size of all files of a folder, in 10^6 bytes."""
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6
+
+
+def source_files(path: Path) -> list[Path]:
+    """A file, or all files below a folder but compiled code."""
+    if path.is_file():
+        return [path]
+    return sorted(p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
 
 
 def dvc_md5(folder: Path) -> str:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError
+from slm.files import Json
 
 CHUNK_BYTES = 1 << 20
-Json = dict[str, Any]
 
 
 def repository() -> str:

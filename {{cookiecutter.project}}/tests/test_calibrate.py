@@ -80,8 +80,8 @@ def test_the_simulation_judges_as_the_gate_does(monkeypatch):
             gates = judge_baseline(
                 contract, TASK, candidate, dict(zip(("released", "best"), before, strict=True))
             )
-            assert refused == any(g["passed"] is False and g["severity"] == "block" for g in gates)
-            assert warned == any(g["passed"] is False and g["severity"] == "warn" for g in gates)
+            assert refused == any(g.passed is False and g.severity == "block" for g in gates)
+            assert warned == any(g.passed is False and g.severity == "warn" for g in gates)
             outcomes.append((bool(refused), bool(warned)))
     assert len(set(outcomes)) >= 3  # else the test compares nothing
 

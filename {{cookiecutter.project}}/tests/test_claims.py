@@ -1,52 +1,21 @@
 """Facts that do not follow from what they were made from are named."""
 
-import copy
-import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from slm.evaluation.ladder import COST, RUNGS, build
-from slm.export.packaging import checksums
-from slm.files import read_json, sha256_file, write_json, write_jsonl
+from slm.evaluation.ladder import RUNGS, build_ladder
+from slm.export.packaging import checksums, wrong_documents
+from slm.files import sha256_file, write_json
 from slm.task.metrics import summarise
-from slm.task.records import Record
-from slm.verdict.integrity import alike, with_true_labels, wrong_figures, wrong_papers
-
-RIGHT, WRONG = '{"name":"a","arguments":{}}', '{"name":"b","arguments":{}}'
-RECORDS = [
-    Record(str(i), [{"role": "user", "content": f"p{i}"}, {"role": "assistant", "content": RIGHT}], ["plain"])
-    for i in range(4)
-]
+from slm.verdict.facts import Facts
+from slm.verdict.integrity import alike, with_true_labels, wrong_figures
+from tests.verdict_facts import RECORDS, RIGHT, honest_facts
 
 
-@pytest.fixture
-def world(task, tmp_path: Path) -> tuple[dict[str, Any], Path, Path]:
-    """Ladder, reports and predictions of seven rungs that were made as the stages make them."""
-    reports, predictions = tmp_path / "reports", tmp_path / "predictions"
-    measured = {"folder_sha256": "f", "weights_mb": 1.0, "by_threads": {"1": dict.fromkeys(COST, 2.0)}}
-    write_json(reports / "cost.json", {"threads": 1, "machine": {}, "rungs": {"int4": measured}})
-    for name in RUNGS:
-        rows = [
-            {
-                "id": r.id,
-                "prompt": r.text,
-                "expected": r.answer,
-                "answer": RIGHT if i else WRONG,
-                "cut": False,
-                "tags": r.tags,
-            }
-            for i, r in enumerate(RECORDS)
-        ]
-        write_jsonl(predictions / f"{name}.jsonl", [{"rung": name}, *rows])
-        hashes = {"weights_sha256": "w", "folder_sha256": "f", "test_sha256": "t"}
-        write_json(reports / "quality" / f"{name}.json", {"rung": name, **hashes, **summarise(task, rows)})
-    return build(reports, "t", "quick", dict.fromkeys(RUNGS, 1.0)), reports, predictions
-
-
-def test_honest_figures_are_right(task, world):
-    assert wrong_figures(task, *world, RECORDS) == []
+def test_honest_figures_are_right(task):
+    assert wrong_figures(honest_facts(task)) == []
 
 
 @pytest.mark.parametrize(
@@ -58,36 +27,48 @@ def test_honest_figures_are_right(task, world):
         ("int4", "n", 9),
     ],
 )
-def test_a_figure_of_the_ladder_that_was_changed_is_named(task, world, rung: str, figure: str, value: float):
-    ladder = copy.deepcopy(world[0])
-    next(r for r in ladder["rungs"] if r["name"] == rung)[figure] = value
-    assert wrong_figures(task, ladder, *world[1:], RECORDS) == [f"{rung}.{figure}"]
+def test_a_figure_of_the_ladder_that_was_changed_is_named(task, rung: str, figure: str, value: float):
+    facts = honest_facts(task)
+    next(r for r in facts.ladder["rungs"] if r["name"] == rung)[figure] = value
+    assert wrong_figures(facts) == [f"{rung}.{figure}"]
 
 
-def test_a_quality_report_that_was_changed_with_its_ladder_is_named(task, world):
-    ladder, reports, predictions = world
-    path = reports / "quality" / "teacher.json"
-    write_json(path, read_json(path) | {"score": 0.1})
-    ladder = build(reports, "t", "quick", dict.fromkeys(RUNGS, 1.0))
-    assert wrong_figures(task, ladder, reports, predictions, RECORDS) == [f"{path}: score"]
+def with_ladder_of(facts: Facts) -> Facts:
+    """The ladder made again, as whoever forges the reports below it would."""
+    ladder = build_ladder(facts.quality, facts.cost, "t", "quick", dict.fromkeys(RUNGS, 1.0))
+    return replace(facts, ladder=ladder)
 
 
-def test_expected_answers_are_those_of_the_test_set(task, world):
-    ladder, reports, predictions = world
-    path = predictions / "int4.jsonl"
-    header, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    forged = [r | {"expected": r["answer"]} for r in rows]
-    assert [r["expected"] for r in with_true_labels(forged, RECORDS)] == [RIGHT] * 4
-    write_jsonl(path, [header, *forged])
-    quality = reports / "quality" / "int4.json"
-    write_json(quality, read_json(quality) | summarise(task, forged))
-    ladder = build(reports, "t", "quick", dict.fromkeys(RUNGS, 1.0))
-    assert f"{quality}: score" in wrong_figures(task, ladder, reports, predictions, RECORDS)
+def test_a_quality_report_that_was_changed_with_its_ladder_is_named(task):
+    facts = honest_facts(task)
+    facts.quality["teacher"]["score"] = 0.1
+    assert wrong_figures(with_ladder_of(facts)) == ["reports/quality/teacher.json: score"]
 
 
-def test_missing_predictions_are_named(task, world):
-    (world[2] / "base.jsonl").unlink()
-    assert wrong_figures(task, *world, RECORDS) == [f"{world[2] / 'base.jsonl'} is missing or empty"]
+def test_expected_answers_are_those_of_the_test_set(task):
+    facts = honest_facts(task)
+    rows = facts.predictions["int4"][1:]
+    forged = [row | {"expected": row["answer"]} for row in rows]
+    assert [row["expected"] for row in with_true_labels(forged, RECORDS)] == [RIGHT] * 4
+    facts.predictions["int4"][1:] = forged
+    facts.quality["int4"] |= summarise(task, forged)
+    assert "reports/quality/int4.json: score" in wrong_figures(with_ladder_of(facts))
+
+
+@pytest.mark.parametrize("where", ["predictions", "quality"])
+def test_missing_facts_of_a_rung_are_named(task, where: str):
+    facts = honest_facts(task)
+    del getattr(facts, where)["base"]
+    name = {"predictions": "predictions/base.jsonl", "quality": "reports/quality/base.json"}[where]
+    assert wrong_figures(facts) == [f"{name} is missing or empty"]
+
+
+def test_a_rung_that_the_ladder_forgot_is_named(task):
+    facts = honest_facts(task)
+    facts.ladder["rungs"] = facts.ladder["rungs"][:-1]
+    assert wrong_figures(facts) == []  # the shipped rung is missed by the gates over it
+    del facts.cost["rungs"]["int4"]["by_threads"]["1"]["rss_mb"]
+    assert "the ladder cannot be made again" in wrong_figures(facts)[0]
 
 
 def test_numbers_may_differ_in_their_last_digits_only():
@@ -125,12 +106,12 @@ def test_papers_name_every_file_of_the_package(tmp_path: Path):
         ]
         write_json(tmp_path / "sbom.cdx.json", {"components": [*parts, {"type": "library", "name": "torch"}]})
         (tmp_path / "SHA256SUMS").write_text(checksums(tmp_path), encoding="utf-8")
-        return wrong_papers(tmp_path)
+        return wrong_documents(tmp_path)
 
     assert bill() == "sbom.cdx.json names other files than those in model/"
     assert bill("model.onnx", "other.onnx") == "sbom.cdx.json names other files than those in model/"
     assert bill("model.onnx") is None
     (tmp_path / "task.yaml").write_text("changed", encoding="utf-8")
-    assert wrong_papers(tmp_path) == "SHA256SUMS does not name these files"
+    assert wrong_documents(tmp_path) == "SHA256SUMS does not name these files"
     (tmp_path / "sbom.cdx.json").unlink()
-    assert wrong_papers(tmp_path) == "sbom.cdx.json is missing"
+    assert wrong_documents(tmp_path) == "sbom.cdx.json is missing"

@@ -53,7 +53,7 @@ def test_rounds_that_agree_are_run_once(machine):
         found["figures"]["int4"]["1"]["request_ms_p50"] == 110.0
         and found["figures"]["int4"]["2"]["request_ms_p50"] == 60.0
     )
-    assert judge_rounds(found)["passed"] is True
+    assert judge_rounds(found).passed is True
 
 
 def test_rounds_that_disagree_are_run_again_and_only_the_last_set_is_kept(machine):
@@ -68,13 +68,13 @@ def test_a_machine_that_stays_busy_breaks_nothing_and_is_refused_by_the_gate(mac
     found = measured()
     assert (found["agreed"], found["attempts"], len(asked)) == (False, ATTEMPTS, 8 * ATTEMPTS)
     row = judge_rounds(found)
-    assert (row["passed"], row["severity"], row["value"], row["limit"]) == (False, "block", 1.6, 1.5)
+    assert (row.passed, row.severity, row.value, row.limit) == (False, "block", 1.6, 1.5)
     for said in (
         "int4 took 0.25, 0.25, 0.4 of teacher's time",
         "3 attempts",
         "close other programs, or raise measure.rounds",
     ):
-        assert said in row["why"]
+        assert said in row.why
 
 
 def test_measure_states_it_and_does_not_fail(machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -93,7 +93,7 @@ def test_measure_states_it_and_does_not_fail(machine, tmp_path: Path, monkeypatc
     measure.main()
     facts = read_json(Path("reports/cost.json"))
     assert (facts["agreed"], facts["attempts"]) == (False, ATTEMPTS)
-    assert judge_rounds(facts)["passed"] is False
+    assert judge_rounds(facts).passed is False
 
 
 def test_the_judge_holds_its_own_measurement_to_the_same_rule(
@@ -106,7 +106,7 @@ def test_the_judge_holds_its_own_measurement_to_the_same_rule(
     for times, agreed in (([100.0] * 3, True), ([100.0, 100.0, 160.0] * 9, False)):
         machine(times)
         figures, row = judge.costs(*folders, params)
-        assert row["passed"] is agreed and figures["candidate"]["request_ms_p50"] == 100.0
+        assert row.passed is agreed and figures["candidate"]["request_ms_p50"] == 100.0
 
 
 def test_a_slow_minute_of_all_models_is_no_disagreement():
@@ -120,14 +120,14 @@ def test_one_model_or_one_round_agrees_and_a_time_of_zero_does_not():
     )
     assert ratio_spread([0.0, 1.0]) == float("inf") and ratio_spread([]) == float("inf")
     row = judge_rounds({"ratios": {"a": [1.0, 1.0], "b": [0.0, 1.0]}, "attempts": 3})
-    assert row["passed"] is False and row["value"] is None
+    assert row.passed is False and row.value is None
 
 
 def test_a_measurement_that_hides_its_rounds_is_refused():
     for facts in ({}, {"agreed": True}, {"agreed": True, "ratios": {}}):
-        assert judge_rounds(facts)["passed"] is False
+        assert judge_rounds(facts).passed is False
     # The gate reads the ratios, not what is said of them.
     assert (
-        judge_rounds({"agreed": True, "ratios": {"a": [1.0, 1.0], "b": [1.0, 2.0]}, "attempts": 1})["passed"]
+        judge_rounds({"agreed": True, "ratios": {"a": [1.0, 1.0], "b": [1.0, 2.0]}, "attempts": 1}).passed
         is False
     )

@@ -1,8 +1,6 @@
 """Figures of the data, and how far they drifted from those of the released model."""
 
 import json
-import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -46,24 +44,6 @@ def test_distance():
     assert distance({}, {"a": 1}) == 1
 
 
-@pytest.fixture
-def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Commits training data with the given classes, and gives the commit."""
-    monkeypatch.chdir(tmp_path)
-    subprocess.run(["git", "init", "-q", "."], check=True)
-    Path("task").mkdir()
-
-    def commit(text: str) -> str:
-        Path("task/train.jsonl").write_text(text, encoding="utf-8")
-        subprocess.run(["git", "add", "-A"], check=True)
-        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"], check=True)
-        return subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    return commit
-
-
 def line(name: str, tag: str) -> str:
     messages = [
         {"role": "user", "content": "x"},
@@ -72,20 +52,19 @@ def line(name: str, tag: str) -> str:
     return json.dumps({"id": "1", "messages": messages, "tags": [tag]}) + "\n"
 
 
-def test_drift_is_against_the_released_models_data(task, released):
-    same = released(line("a", "plain") * 6 + line("b", "plain") * 4)
+def test_drift_is_against_the_released_models_data(task):
+    same = line("a", "plain") * 6 + line("b", "plain") * 4
     assert data_figures(task, DATA, None, same)["drift"] == pytest.approx(0, abs=1e-6)
-    other = released(line("a", "plain") + line("b", "plain") * 9)
+    other = line("a", "plain") + line("b", "plain") * 9
     assert data_figures(task, DATA, None, other)["drift"] > 0.2
-    tagged = released(line("a", "typo") * 6 + line("b", "typo") * 4)
+    tagged = line("a", "typo") * 6 + line("b", "typo") * 4
     assert data_figures(task, DATA, None, tagged)["drift"] == pytest.approx(1)
 
 
-def test_no_drift_is_claimed_where_that_commit_is_not_here(task, released):
-    released(line("a", "plain"))
-    assert "drift" not in data_figures(task, DATA, None, "0" * 40)
+def test_no_drift_is_claimed_where_that_commit_is_not_here(task):
+    assert "drift" not in data_figures(task, DATA, None, None)
 
 
-def test_data_of_that_commit_that_cannot_be_read_is_an_error(task, released):
+def test_data_of_that_commit_that_cannot_be_read_is_an_error(task):
     with pytest.raises(UserError, match=r"train\.jsonl of the released commit"):
-        data_figures(task, DATA, None, released("nonsense\n"))
+        data_figures(task, DATA, None, "nonsense\n")

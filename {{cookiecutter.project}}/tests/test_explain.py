@@ -16,9 +16,9 @@ from slm.errors import UserError
 from slm.files import sha256_file, write_json, write_jsonl, write_text
 from slm.verdict import gate
 from slm.verdict.baseline import blame, flips
-from slm.verdict.changes import knobs_diff
+from slm.verdict.changes import parameters_diff
 from slm.verdict.explain import explain_gate
-from slm.verdict.rows import row, verdict
+from slm.verdict.rows import Row, Verdict
 
 ROOT = Path(__file__).parents[1]
 GATES = """\
@@ -88,8 +88,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def result(name: str, baseline: dict[str, Any] | None = None) -> dict[str, Any]:
-    return verdict([row(name, "block", False, 0.5, 0.9, "too low")], {}, baseline, [])
+def result(name: str, baseline: dict[str, Any] | None = None) -> Verdict:
+    return Verdict([Row(name, "block", False, 0.5, 0.9, "too low")], {}, baseline)
 
 
 def release(values: list[bool]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def test_without_a_release_the_worst_answers_are_shown(checkout: Path):
     assert "\x1b" not in text and "\ufffd[31m?" in text
     assert "nothing is released yet" in text
     assert (
-        'Again: dvc repro --force --single-item evaluate@int4 && dvc repro && python -m slm.verdict.gate --explain "score"'
+        'Again: dvc repro --force --single-item evaluate@int4 && dvc repro && slm gate --explain "score"'
         in text
     )
 
@@ -195,13 +195,13 @@ def test_what_the_pipeline_made_anew_is_named(checkout: Path):
 def test_an_unknown_gate_is_refused_with_the_names(checkout: Path):
     with pytest.raises(UserError, match=r"no gate 'scroe'; there are: score"):
         explain_gate("scroe", result("score"))
-    with pytest.raises(UserError, match=r"make judge"):
+    with pytest.raises(UserError, match=r"slm judge"):
         explain_gate("time of released", result("score"))
 
 
 # The command line
 @pytest.fixture
-def judged(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def judged(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Verdict:
     found = result("score")
     rung = {
         "score_low": 0.1,
@@ -213,7 +213,8 @@ def judged(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     }
     ladder = json.loads(Path("reports/ladder.json").read_text(encoding="utf-8"))
     write_json(Path("reports/ladder.json"), {"rungs": [r | rung for r in ladder["rungs"]]})
-    monkeypatch.setattr(gate, "judge", lambda: found)
+    monkeypatch.setattr(gate, "collect_facts", lambda: None)
+    monkeypatch.setattr(gate, "judge", lambda facts: found)
     return found
 
 
@@ -230,7 +231,7 @@ def test_json_and_markdown_are_printed_alone(
     judged, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     assert run(monkeypatch, "--json") == 1
-    assert json.loads(capsys.readouterr().out) == judged
+    assert json.loads(capsys.readouterr().out) == judged.to_json()
     assert run(monkeypatch, "--markdown") == 1
     assert capsys.readouterr().out == Path("reports/verdict.md").read_text(encoding="utf-8")
     assert run(monkeypatch) == 1 and "The model is refused: score." in capsys.readouterr().out
@@ -249,17 +250,16 @@ def test_an_explanation_judges_nothing(
 # The why
 def test_a_lost_comparison_ends_with_what_was_turned(checkout: Path):
     base = git("rev-parse", "HEAD")
-    assert knobs_diff(base, None) == []
+    assert parameters_diff(base, None) == []
     params = Path("params.yaml").read_text(encoding="utf-8")
     write_text(Path("params.yaml"), params.replace("kl_weight: 0.7", "kl_weight: 0.1"))
     write_text(Path("recipes/int4.json"), '{"passes": {"round": {"bits": 3}}}')
     git("commit", "--quiet", "--all", "--message", "turn")
     for head in (None, git("rev-parse", "HEAD")):
-        rows = [row(n, "block", ok, 0, 0, "w") for n, ok in WHO]
-        blame(rows, knobs_diff(base, head))
+        rows = blame([Row(n, "block", ok, 0, 0, "w") for n, ok in WHO], parameters_diff(base, head))
         said = "w; after distill.kl_weight changed from 0.7 to 0.1, recipes/int4.json: passes.round.bits changed from 4 to 3"
-        assert [r["why"] for r in rows] == [said, said, "w", "w", "w"]
-    assert knobs_diff("0" * 40, None) == []
+        assert [row.why for row in rows] == [said, said, "w", "w", "w"]
+    assert parameters_diff("0" * 40, None) == []
 
 
 WHO = (
@@ -272,12 +272,11 @@ WHO = (
 
 
 def test_three_knobs_are_named_and_a_strangers_text_stays_short():
-    rows = [row("not worse than released", "block", False, 0, 0, "w")]
-    blame(
-        rows,
+    rows = blame(
+        [Row("not worse than released", "block", False, 0, 0, "w")],
         [("a", "1", "2"), ("b", "\x1b[31m\n", "x" * 5000), ("c", "1", "2"), ("d", "1", "2"), ("e", "1", "2")],
     )
-    why = rows[0]["why"]
+    why = rows[0].why
     assert why.startswith(
         "w; after a changed from 1 to 2, b changed from \ufffd[31m to xxx"
     ) and why.endswith("c changed from 1 to 2 and 2 more")

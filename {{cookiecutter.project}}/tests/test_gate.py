@@ -3,7 +3,10 @@ other.
 """
 
 import copy
+import json
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +16,15 @@ from scipy.stats import binomtest
 from slm.verdict.baseline import judge_baseline
 from slm.verdict.contract import Contract, Gate, Released
 from slm.verdict.cost import how_sure
+from slm.verdict.facts import Facts
+from slm.verdict.gate import judge
 from slm.verdict.integrity import judge_integrity
 from slm.verdict.limits import judge_metric
 from slm.verdict.policy import judge_data, judge_licences
-from slm.verdict.rows import verdict
+from slm.verdict.registry import BUILT_IN
+from slm.verdict.rows import Row, Verdict
 from slm.verdict.statistics import bounds, chance, paired
+from tests.verdict_facts import WRONG, honest_facts
 
 RUNG = {"name": "int4", "score": 0.7, "score_low": 0.66, "request_ms_p50": 100.0, "weights_sha256": "w"}
 LADDER = {"rungs": [{"name": "teacher", "score": 0.75, "request_ms_p50": 500.0}, RUNG]}
@@ -42,12 +49,12 @@ def gate(**limits: Any) -> Gate:
 
 
 def test_floor_ceiling_and_ratio():
-    assert judge_metric(gate(metric="shipped.score_low", at_least=0.66), LADDER, "int4", {})["passed"]
-    assert not judge_metric(gate(metric="shipped.score_low", at_least=0.67), LADDER, "int4", {})["passed"]
+    assert judge_metric(gate(metric="shipped.score_low", at_least=0.66), LADDER, "int4", {}).passed
+    assert not judge_metric(gate(metric="shipped.score_low", at_least=0.67), LADDER, "int4", {}).passed
     row = judge_metric(
         gate(metric="shipped.request_ms_p50", over="teacher.request_ms_p50", at_most=0.3), LADDER, "int4", {}
     )
-    assert (row["passed"], row["value"]) == (True, 0.2)
+    assert (row.passed, row.value) == (True, 0.2)
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf, "0.9", True])
@@ -55,12 +62,12 @@ def test_what_is_no_finite_number_fails(value: Any):
     ladder = copy.deepcopy(LADDER)
     ladder["rungs"][1]["score_low"] = value
     row = judge_metric(gate(metric="shipped.score_low", at_least=-10.0), ladder, "int4", {})
-    assert row["passed"] is False
-    assert "missing or no finite number" in row["why"]
+    assert row.passed is False
+    assert "missing or no finite number" in row.why
 
 
 def test_missing_rung_and_zero_divisor_fail():
-    assert judge_metric(gate(metric="int8.score", at_least=0.0), LADDER, "int4", {})["passed"] is False
+    assert judge_metric(gate(metric="int8.score", at_least=0.0), LADDER, "int4", {}).passed is False
     ladder = copy.deepcopy(LADDER)
     ladder["rungs"][0]["request_ms_p50"] = 0.0
     assert (
@@ -69,7 +76,7 @@ def test_missing_rung_and_zero_divisor_fail():
             ladder,
             "int4",
             {},
-        )["passed"]
+        ).passed
         is False
     )
 
@@ -82,58 +89,82 @@ def test_an_endpoint_teacher_has_a_score_and_no_cost():
         ]
     }
     memory = gate(metric="shipped.rss_mb", over="teacher.rss_mb", at_most=0.5)
-    assert judge_metric(memory, ladder, "int4", {})["passed"] is False
-    assert judge_metric(memory, ladder, "int4", {"teacher": "it is far away"})["passed"] is None
+    assert judge_metric(memory, ladder, "int4", {}).passed is False
+    assert judge_metric(memory, ladder, "int4", {"teacher": "it is far away"}).passed is None
     kept = gate(metric="shipped.score", over="teacher.score", at_least=0.9)
-    assert judge_metric(kept, ladder, "int4", {"teacher": "it is far away"})["passed"] is True
+    assert judge_metric(kept, ladder, "int4", {"teacher": "it is far away"}).passed is True
 
 
-def facts() -> dict[str, Any]:
-    return {
-        "header": {"folder_sha256": "f", "test_sha256": "t"},
-        "quality": {"score": 0.7},
-        "ladder_row": RUNG,
-        "package_folder_sha256": "f",
-        "package_weights_sha256": "w",
-        "cost_folder_sha256": "f",
-        "test_sha256": "t",
-        "test_ids": ["1", "2"],
-        "answered_ids": ["1", "2"],
-        "rescored": 0.7,
-    }
+def rung(facts: Facts) -> dict[str, Any]:
+    return next(r for r in facts.ladder["rungs"] if r["name"] == facts.shipped)
 
 
-FAULTS = {
-    "predictions of other bytes": (lambda f: f["header"].update(folder_sha256="x"), {"bytes scored"}),
-    "timed other bytes": (lambda f: f.update(cost_folder_sha256="x"), {"bytes timed"}),
+def shipped_answers(facts: Facts) -> list[dict[str, Any]]:
+    return facts.predictions[facts.shipped]
+
+
+FAULTS: dict[str, tuple[Callable[[Facts], Any], set[str]]] = {
+    "predictions of other bytes": (
+        lambda f: shipped_answers(f)[0].update(folder_sha256="x"),
+        {"bytes scored"},
+    ),
+    "timed other bytes": (lambda f: f.cost["rungs"]["int4"].update(folder_sha256="x"), {"bytes timed"}),
     "one weight swapped": (
-        lambda f: f.update(package_folder_sha256="x", package_weights_sha256="x"),
+        lambda f: replace(f, package=replace(f.package, folder_sha256="x", weights_sha256="x")),
         {"bytes scored", "bytes timed", "weights"},
     ),
     "no package": (
-        lambda f: f.update(package_folder_sha256=None, package_weights_sha256=None),
+        lambda f: replace(f, package=replace(f.package, folder_sha256=None, weights_sha256=None)),
         {"bytes scored", "bytes timed", "weights"},
     ),
-    "test set swapped": (lambda f: f.update(test_sha256="x"), {"test set"}),
-    "hard examples left out": (lambda f: f.update(answered_ids=["1"]), {"whole test set"}),
-    "easy examples twice": (lambda f: f.update(answered_ids=["1", "1"]), {"whole test set"}),
-    "empty test set": (lambda f: f.update(answered_ids=[], test_ids=[]), {"whole test set"}),
-    "score claimed, not reached": (lambda f: f.update(rescored=0.5), {"score"}),
-    "score is NaN": (lambda f: f["quality"].update(score=math.nan), {"score"}),
+    "test set swapped": (lambda f: replace(f, test_sha256="x"), {"test set"}),
+    "hard examples left out": (lambda f: shipped_answers(f).pop(1), {"whole test set", "score"}),
+    "easy examples twice": (
+        lambda f: shipped_answers(f).insert(3, dict(shipped_answers(f)[2])),
+        {"whole test set", "score"},
+    ),
+    "empty test set": (lambda f: replace(f, test_ids=[]), {"whole test set"}),
+    "score claimed, not reached": (lambda f: shipped_answers(f)[2].update(answer=WRONG), {"score"}),
+    "score is NaN": (lambda f: f.quality["int4"].update(score=math.nan), {"score"}),
+    "score of the ladder is NaN": (lambda f: rung(f).update(score=math.nan), {"score"}),
 }
 
 
-def test_honest_facts_pass():
-    assert all(r["passed"] for r in judge_integrity(facts()))
+def test_honest_facts_pass(task):
+    assert all(row.passed for row in judge_integrity(honest_facts(task)))
+    verdict = judge(honest_facts(task))
+    assert verdict.passed and {row.passed for row in verdict.gates} == {True, None}
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_planted_fault_is_caught_by_its_gate(name: str):
+def test_planted_fault_is_caught_by_its_gate(task, name: str):
     plant, wanted = FAULTS[name]
-    found = copy.deepcopy(facts())
-    plant(found)
-    failed = {r["name"].removeprefix("integrity: ") for r in judge_integrity(found) if not r["passed"]}
+    facts = honest_facts(task)
+    planted = plant(facts)
+    facts = planted if isinstance(planted, Facts) else facts
+    failed = {row.name.removeprefix("integrity: ") for row in judge_integrity(facts) if not row.passed}
     assert failed == wanted
+    assert not judge(facts).passed
+
+
+def test_a_verdict_has_no_gate_but_those_of_contract_and_registry(task):
+    """Each row's name and severity are those that the registry says."""
+    facts = honest_facts(
+        task,
+        contract=STRICT,
+        licences={
+            "base model": ("models.license", "MIT"),
+            "student's base model": ("models.student.license", "MIT"),
+        },
+    )
+    for row in judge(facts).gates:
+        known = BUILT_IN.get(row.name) or next(g for g in STRICT.gates if g.name == row.name)
+        assert known.severity == row.severity, row.name
+
+
+def test_a_verdict_is_the_same_when_it_was_stored(task):
+    verdict = judge(honest_facts(task))
+    assert Verdict.from_json(json.loads(json.dumps(verdict.to_json()))) == verdict
 
 
 STRICT = CONTRACT.model_copy(
@@ -149,20 +180,20 @@ def test_a_licence_that_the_contract_does_not_name_is_refused():
         ("LicenseRef-of-the-base-model", False),
     ):
         model, data = judge_licences(STRICT, {"base model": ("models.license", licence)}, "MIT")
-        assert (model["passed"], data["passed"]) == (passed, True), licence
+        assert (model.passed, data.passed) == (passed, True), licence
         model, data = judge_licences(STRICT, {"base model": ("models.license", "MIT")}, licence)
-        assert (model["passed"], data["passed"]) == (True, passed), licence
+        assert (model.passed, data.passed) == (True, passed), licence
     both = {
         "base model": ("models.license", "MIT"),
         "student's base model": ("models.student.license", "GPL-3.0-only"),
     }
     base, own, _ = judge_licences(STRICT, both, "MIT")
-    assert {base["name"], own["name"]} < {*CONTRACT.names}  # so a waiver can name them
-    assert (base["passed"], own["passed"]) == (
+    assert {base.name, own.name} < {*CONTRACT.names}  # so a waiver can name them
+    assert (base.passed, own.passed) == (
         True,
         False,
-    ) and "models.student.license of params.yaml is GPL-3.0-only" in own["why"]
-    assert judge_licences(STRICT, {"base model": ("models.license", "MIT")}, None)[1]["passed"] is False
+    ) and "models.student.license of params.yaml is GPL-3.0-only" in own.why
+    assert judge_licences(STRICT, {"base model": ("models.license", "MIT")}, None)[1].passed is False
     assert judge_licences(CONTRACT, {"base model": ("models.license", "GPL-3.0-only")}, None) == []
 
 
@@ -172,11 +203,11 @@ RUNGS = {
 
 
 def test_data_and_package_have_figures_too():
-    assert judge_metric(gate(metric="data.synthetic_share", at_most=0.5), RUNGS, "int4", {})["passed"]
-    assert not judge_metric(gate(metric="package.mb", at_most=11.0), RUNGS, "int4", {})["passed"]
+    assert judge_metric(gate(metric="data.synthetic_share", at_most=0.5), RUNGS, "int4", {}).passed
+    assert not judge_metric(gate(metric="package.mb", at_most=11.0), RUNGS, "int4", {}).passed
     drift = gate(metric="data.drift", at_most=0.2)
-    assert judge_metric(drift, RUNGS, "int4", {})["passed"] is False
-    assert judge_metric(drift, RUNGS, "int4", {"data.drift": "nothing is released yet"})["passed"] is None
+    assert judge_metric(drift, RUNGS, "int4", {}).passed is False
+    assert judge_metric(drift, RUNGS, "int4", {"data.drift": "nothing is released yet"}).passed is None
 
 
 def test_a_ratio_of_times_says_how_sure_it_is():
@@ -208,7 +239,7 @@ def data(**changes: Any) -> dict[str, Any]:
 
 def test_data_that_were_checked_pass():
     (found,) = judge_data(STRICT, data())
-    assert (found["passed"], found["value"], found["limit"]) == (True, 3, 3)
+    assert (found.passed, found.value, found.limit) == (True, 3, 3)
     assert judge_data(CONTRACT, None) == []
 
 
@@ -218,12 +249,12 @@ def test_data_that_were_checked_pass():
 )
 def test_an_expectation_that_is_gone_fails_or_allows_exceptions_is_missed(fault: dict[str, Any]):
     (found,) = judge_data(STRICT, data(**fault))
-    assert (found["passed"], found["value"]) == (False, 2)
-    assert "leak of task/test.jsonl" in found["why"] and "leak of task/train.jsonl" not in found["why"]
+    assert (found.passed, found.value) == (False, 2)
+    assert "leak of task/test.jsonl" in found.why and "leak of task/train.jsonl" not in found.why
 
 
 def test_a_data_report_that_is_missing_fails():
-    assert judge_data(STRICT, None)[0]["passed"] is False
+    assert judge_data(STRICT, None)[0].passed is False
 
 
 def predictions(scores: list[int], tag: str = "plain") -> list[dict[str, Any]]:
@@ -242,8 +273,8 @@ def predictions(scores: list[int], tag: str = "plain") -> list[dict[str, Any]]:
 
 def test_no_baseline_says_so_and_does_not_fail(task):
     rows = judge_baseline(CONTRACT, task, predictions([1] * 50), {"released": None, "best": None})
-    assert {r["passed"] for r in rows} == {None}
-    assert verdict(rows, {}, None, [])["passed"]
+    assert {r.passed for r in rows} == {None}
+    assert Verdict(rows, {}).passed
 
 
 def test_equal_model_passes_and_five_points_less_fails(task):
@@ -251,17 +282,17 @@ def test_equal_model_passes_and_five_points_less_fails(task):
     same = judge_baseline(
         CONTRACT, task, predictions(before), {"released": predictions(before), "best": None}
     )
-    assert next(r for r in same if r["name"] == "not worse than released")["passed"]
+    assert next(r for r in same if r.name == "not worse than released").passed
     worse = [0] * 60 + [1] * 500 + [0] * 220 + [1] * 20
     rows = judge_baseline(CONTRACT, task, predictions(worse), {"released": predictions(before), "best": None})
-    assert next(r for r in rows if r["name"] == "not worse than released")["passed"] is False
+    assert next(r for r in rows if r.name == "not worse than released").passed is False
 
 
 def compared(
     task, after: list[int], released: list[int], best: list[int] | None = None
 ) -> dict[str, bool | None]:
     known = {"released": predictions(released), "best": predictions(released if best is None else best)}
-    return {r["name"]: r["passed"] for r in judge_baseline(CONTRACT, task, predictions(after), known)}
+    return {r.name: r.passed for r in judge_baseline(CONTRACT, task, predictions(after), known)}
 
 
 def test_a_loss_that_is_not_shown_but_cannot_be_ruled_out_warns(task):
@@ -297,30 +328,22 @@ def test_a_ruined_slice_is_named_though_the_mean_holds(task):
     rows = judge_baseline(
         CONTRACT, task, predictions(after, "typo"), {"released": predictions(before, "typo"), "best": None}
     )
-    by_name = {r["name"]: r for r in rows}
-    assert by_name["not worse than released"]["passed"]
-    assert by_name["no slice worse"]["passed"] is False
-    assert "tag typo: 40 lost" in by_name["no slice worse"]["why"]
+    by_name = {r.name: r for r in rows}
+    assert by_name["not worse than released"].passed
+    assert by_name["no slice worse"].passed is False
+    assert "tag typo: 40 lost" in by_name["no slice worse"].why
 
 
 def test_baseline_that_shares_no_example_fails(task):
     other = [p | {"prompt": "x" + p["prompt"]} for p in predictions([1] * 50)]
     rows = judge_baseline(CONTRACT, task, predictions([1] * 50), {"released": other, "best": None})
-    assert next(r for r in rows if r["name"] == "not worse than released")["passed"] is False
+    assert next(r for r in rows if r.name == "not worse than released").passed is False
 
 
 def test_warning_does_not_refuse_but_block_does():
-    warn = {
-        "name": "w",
-        "severity": "warn",
-        "passed": False,
-        "value": 0,
-        "limit": 1,
-        "why": "",
-        "waived": None,
-    }
-    assert verdict([warn], {}, None, [])["passed"]
-    assert not verdict([warn | {"severity": "block"}], {}, None, [])["passed"]
+    warn = Row("w", "warn", False, 0, 1, "")
+    assert Verdict([warn], {}).passed
+    assert not Verdict([replace(warn, severity="block")], {}).passed
 
 
 def test_detectable_drop_shrinks_with_examples():

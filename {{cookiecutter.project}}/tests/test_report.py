@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, wr
 from slm.report import page as report
 from slm.task.definition import load_task
 from slm.task.metrics import summarise
+from slm.verdict.rows import Row, Verdict
 
 ROOT = Path(__file__).parents[1]
 EVIL = '<script>alert("1")</script><img src="https://example.org/x.png">'
@@ -120,12 +122,38 @@ class Loads(HTMLParser):
         self.found += [f"{tag} {k}" for k, _ in attrs if k.startswith("on")]
 
 
+def judged(**changes: object) -> Verdict:
+    """A verdict on the model that is here, as `slm gate` would have stored it."""
+    model = Path("dist") / load_params().package.name / "model"
+    candidate = {"revision": None, "folder_sha256": folder_sha256(model)}
+    gates = [Row("score", "block", False, 0.1, 0.5, "shipped.score_low is 0.100, must be >= 0.5")]
+    verdict = Verdict(gates, candidate, contract_sha256=sha256_file(Path("gates.yaml")))
+    verdict = replace(verdict, **changes)
+    write_json(Path("reports/verdict.json"), verdict.to_json())
+    return verdict
+
+
 def test_page_holds_the_ladder_and_the_verdict(checkout: Path) -> None:
+    judged()
     html = page()
     for rung in RUNGS:
         assert f'<th scope="row">{rung}</th>' in html
-    assert "The model is refused" in html and "1,234 ms" in html and "abacus" in html
+    assert "The model is refused: score." in html and "1,234 ms" in html and "abacus" in html
     assert ">–</text>" in html  # figures that do not apply
+
+
+@pytest.mark.parametrize("stale", ["none", "other model", "other contract"])
+def test_a_verdict_that_does_not_speak_of_this_model_and_contract_is_not_shown(
+    checkout: Path, stale: str
+) -> None:
+    if stale == "other model":
+        judged(candidate={"revision": None, "folder_sha256": "another"})
+    if stale == "other contract":
+        judged()
+        write_text(Path("gates.yaml"), Path("gates.yaml").read_text(encoding="utf-8") + "# looser\n")
+    html = page()
+    assert "This model is not judged yet: run `slm gate`." in html and "refused" not in html
+    assert 'id="gates"' not in html
 
 
 def test_data_is_text_and_nothing_is_loaded(checkout: Path) -> None:

@@ -35,7 +35,7 @@ from slm.files import (
 )
 from slm.git import git
 from slm.verdict.released import SEAL, SEALED, read_seal
-from slm.verdict.rows import waivers_of
+from slm.verdict.rows import Verdict, waivers_of
 
 LARGEST_REFERENCE_MB = 1800  # a release's asset may have 2 GiB
 SEALED_FIGURES = (
@@ -145,7 +145,9 @@ def papers() -> None:
         for name in ("README.md", "sbom.cdx.json", "SHA256SUMS"):
             shutil.copyfile(source / name, folder / name)
         card = (folder / "README.md").read_text(encoding="utf-8")
-        write_text(folder / "README.md", with_waivers(card, waivers_of(read_json(verdict))))
+        write_text(
+            folder / "README.md", with_waivers(card, waivers_of(Verdict.from_json(read_json(verdict))))
+        )
 
 
 def verify(tag: str) -> None:

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from slm import github
 from slm.errors import UserError, stage
+from slm.files import Json
 from slm.git import git
-from slm.github import Json
 from slm.verdict import released
 from slm.verdict.released import SEALED
 from slm.verdict.untrusted import unpack_candidate

@@ -21,22 +21,38 @@ BESIDE = ("macro_f1", "exact_match", "token_f1", "rouge_l", "chrf", "bleu")
 COST = ("ttft_ms_p50", "request_ms_p50", "request_ms_p95", "decode_tokens_per_s", "rss_mb")
 
 
-def build(reports: Path, task: str, profile: str, parameters: dict[str, float | None]) -> dict[str, Any]:
+def read_quality(reports: Path) -> dict[str, dict[str, Any]]:
+    """The quality reports that there are, by rung."""
+    paths = {name: reports / "quality" / f"{name}.json" for name in RUNGS}
+    return {name: read_json(path) for name, path in paths.items() if path.exists()}
+
+
+def build_ladder(
+    quality: dict[str, dict[str, Any]],
+    cost: dict[str, Any],
+    task: str,
+    profile: str,
+    parameters: dict[str, float | None],
+) -> dict[str, Any]:
     """Put the facts of `evaluate` and `measure` side by side.
 
     Args:
+        quality: reports/quality, by rung.
+        cost: reports/cost.json.
         parameters: millions of parameters of each rung.
+
+    Raises:
+        KeyError: a rung or a figure is missing.
     """
-    cost = read_json(reports / "cost.json")
     threads = str(cost["threads"])
     rungs = []
     for name in RUNGS:
-        quality = read_json(reports / "quality" / f"{name}.json")
+        found = quality[name]
         measured = cost["rungs"].get(name)
         row = (
             {"name": name}
-            | {k: quality[k] for k in QUALITY}
-            | {k: quality[k] for k in BESIDE if k in quality}
+            | {k: found[k] for k in QUALITY}
+            | {k: found[k] for k in BESIDE if k in found}
             | {"parameters_m": parameters.get(name)}
         )
         row["weights_mb"] = measured["weights_mb"] if measured else None
@@ -45,7 +61,7 @@ def build(reports: Path, task: str, profile: str, parameters: dict[str, float | 
     return {
         "task": task,
         "profile": profile,
-        "test_sha256": read_json(reports / "quality" / "teacher.json")["test_sha256"],
+        "test_sha256": quality["teacher"]["test_sha256"],
         "threads": cost["threads"],
         "machine": cost["machine"],
         "rungs": rungs,

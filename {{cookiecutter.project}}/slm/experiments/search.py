@@ -31,7 +31,7 @@ from slm.dvc_cli import dvc, dvc_status, out_of_lock
 from slm.errors import UserError, stage
 from slm.experiments.search_space import STAGES, Space, nested, value_of
 from slm.experiments.workspace import GIVEN, RETRY, copy
-from slm.files import read_json, sha256_file, sha256_json
+from slm.files import read_json, sha256_file, sha256_json, source_files
 from slm.tables import plain
 from slm.task.records import TASK, prediction, read_records
 
@@ -67,7 +67,11 @@ def search_fingerprint(root: Path, space: Space) -> str:
         name: value_of(params, name)
         for name in {"evaluate.max_new_tokens", *(p for s in STAGES for p in stages[s]["params"])}
     }
-    files = {path: sha256_file(root / path) for path in sorted(deps)}
+    files = {
+        path.relative_to(root).as_posix(): sha256_file(path)
+        for dep in sorted(deps)
+        for path in source_files(root / dep)
+    }
     return sha256_json([given, files, knobs, space.model_dump()])[:16]
 
 

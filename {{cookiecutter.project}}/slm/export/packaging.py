@@ -15,7 +15,7 @@ from cyclonedx.model.license import LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
 
 from slm.evaluation.ladder import ladder_table
-from slm.files import sha256_file
+from slm.files import read_json, sha256_file
 from slm.tables import markdown
 
 
@@ -133,6 +133,23 @@ def checksums(folder: Path) -> str:
     }
     # by text: paths sort differently on Windows
     return "".join(f"{sha256_file(names[name])}  {name}\n" for name in sorted(names))
+
+
+def wrong_documents(package: Path) -> str | None:
+    """What is wrong with the documents of a package; None if each is there and names the files that are."""
+    for name in ("README.md", "sbom.cdx.json", "SHA256SUMS"):
+        if not (package / name).exists():
+            return f"{name} is missing"
+    if (package / "SHA256SUMS").read_text(encoding="utf-8") != checksums(package):
+        return "SHA256SUMS does not name these files"
+    model = package / "model"
+    files = {p.relative_to(model).as_posix(): sha256_file(p) for p in model.rglob("*") if p.is_file()}
+    try:
+        parts = read_json(package / "sbom.cdx.json")["components"]
+        named = {c["name"]: c["hashes"][0]["content"] for c in parts if c["type"] == "file"}
+    except (ValueError, KeyError, IndexError, TypeError):
+        return "sbom.cdx.json cannot be read"
+    return None if named == files else "sbom.cdx.json names other files than those in model/"
 
 
 def archive(folder: Path, output: Path) -> None:

@@ -15,7 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from slm.config.params import load_params
 from slm.errors import UserError, stage
 from slm.evaluation.ladder import ladder_table
-from slm.files import read_json, read_jsonl, write_text
+from slm.files import Json, read_json, read_jsonl, sha256_file, write_text
+from slm.git import git_line
 from slm.report.sections import (
     confusion,
     conversions,
@@ -34,8 +35,9 @@ from slm.report.sections import (
     tiles,
 )
 from slm.task.definition import load_task
-from slm.verdict.gate import REPORTS, judge
-from slm.verdict.rows import Row, headline
+from slm.verdict.contract import CONTRACT
+from slm.verdict.facts import PREDICTIONS, REPORTS
+from slm.verdict.rows import Verdict, headline
 
 REPORT = REPORTS / "report.html"
 TRAINED = {"teach": "Teacher", "distill": "Student, distilled", "finetune": "Student, finetuned"}
@@ -49,7 +51,18 @@ def read_if_there(path: Path) -> Any:
     return read_json(path) if path.exists() else None
 
 
-def gather() -> Row:
+def verdict_of_this_model(ladder: Json, shipped: str) -> Verdict | None:
+    """What `slm gate` has said, unless model or contract have changed since: it is not judged again here."""
+    path = REPORTS / "verdict.json"
+    if not path.exists():
+        return None
+    verdict = Verdict.from_json(read_json(path))
+    row: Json = next((r for r in ladder["rungs"] if r["name"] == shipped), {})
+    same_model = verdict.candidate.get("folder_sha256") == row.get("folder_sha256")
+    return verdict if same_model and verdict.contract_sha256 == sha256_file(CONTRACT) else None
+
+
+def gather() -> Json:
     """All that the page shows, from the facts of this checkout."""
     params, task = load_params(), load_task()
     shipped = params.package.variant
@@ -58,22 +71,15 @@ def gather() -> Row:
         raise UserError(
             f"{REPORTS}/quality/{shipped}.json: no such file; run `dvc repro` first (or `dvc pull`)"
         )
-    verdict = judge()
-    facts = {
-        name: read_if_there(REPORTS / f"{name}.json")
-        for name in ("ladder", "cost", "data", "synthetic", "seeds", *TRAINED)
-    }
-    ladder, checked, synthetic, distilled = (
-        facts[name] for name in ("ladder", "data", "synthetic", "distill")
-    )
-    predictions, asked = (
-        read_jsonl(Path("predictions") / f"{shipped}.jsonl")[1:],
-        Path("predictions/teacher.jsonl"),
-    )
-    wrong = errors(
-        task, predictions, {p["id"]: p["answer"] for p in read_jsonl(asked)[1:]} if asked.exists() else {}
-    )
-    forms = {
+    names = ("ladder", "cost", "data", "synthetic", "seeds", *TRAINED)
+    facts = {name: read_if_there(REPORTS / f"{name}.json") for name in names}
+    ladder, distilled = facts["ladder"], facts["distill"]
+    verdict = verdict_of_this_model(ladder, shipped)
+    predictions = read_jsonl(PREDICTIONS / f"{shipped}.jsonl")[1:]
+    asked = PREDICTIONS / "teacher.jsonl"
+    teachers = {p["id"]: p["answer"] for p in read_jsonl(asked)[1:]} if asked.exists() else {}
+    wrong = errors(task, predictions, teachers)
+    variants = {
         kind: {p.stem: read_if_there(p) for p in sorted((REPORTS / kind).glob("*.json"))}
         for kind in ("convert", "quantize")
     }
@@ -82,18 +88,37 @@ def gather() -> Row:
         for name, title in TRAINED.items()
     ]
     return {
-        "name": params.package.name, "task": task, "shipped": shipped, "ladder": ladder, "verdict": verdict, "headline": headline(verdict),
-        "gates": gates(verdict), "tiles": tiles(ladder, shipped), "panels": panels(ladder, shipped), "table_rows": ladder_table(ladder),
-        "cost": facts["cost"], "curves": curves, "confusion": confusion(task, predictions), "slices": slice_rows(quality),
-        "errors": [e | dict(zip(("want", "got"), difference(e["expected"], e["answer"]), strict=True)) for e in wrong[:SHOWN_ERRORS]],
-        "wrong": len(wrong), "asked": len(predictions), "doubtful": doubtful(task, wrong), "layers": layers(distilled) if distilled else None,
-        "conversions": conversions(**forms), "data": data(checked) if checked else None,
+        "name": params.package.name,
+        "task": task,
+        "shipped": shipped,
+        "verdict": verdict,
+        "headline": headline(verdict) if verdict else "This model is not judged yet: run `slm gate`.",
+        "gates": gates(verdict) if verdict else [],
+        "ladder": ladder,
+        "tiles": tiles(ladder, shipped),
+        "panels": panels(ladder, shipped),
+        "table_rows": ladder_table(ladder),
+        "cost": facts["cost"],
+        "curves": curves,
+        "confusion": confusion(task, predictions),
+        "slices": slice_rows(quality),
+        "errors": [
+            e | dict(zip(("want", "got"), difference(e["expected"], e["answer"]), strict=True))
+            for e in wrong[:SHOWN_ERRORS]
+        ],
+        "wrong": len(wrong),
+        "asked": len(predictions),
+        "doubtful": doubtful(task, wrong),
+        "layers": layers(distilled) if distilled else None,
+        "conversions": conversions(**variants),
+        "data": data(facts["data"]) if facts["data"] else None,
         "seeds": of_this_student(facts["seeds"], ladder, shipped),
-        "synthetic": synthesized(synthetic) if synthetic else None, "origins": origins(ladder, verdict, params),
-    }  # fmt: skip
+        "synthetic": synthesized(facts["synthetic"]) if facts["synthetic"] else None,
+        "origins": origins(ladder, git_line("rev-parse", "HEAD"), params),
+    }
 
 
-def render(page: Row) -> str:
+def render(page: Json) -> str:
     """The page; everything from data is escaped, and a fact that the template misspells is an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

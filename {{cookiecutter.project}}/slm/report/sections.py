@@ -9,10 +9,11 @@ from pathlib import Path
 
 from slm.config.params import Params
 from slm.experiments.seeds import student_fingerprint
+from slm.files import Json
 from slm.task.answers import class_of, valid
 from slm.task.definition import Task
 from slm.task.metrics import interval, score_one
-from slm.verdict.rows import Row, rows_of
+from slm.verdict.rows import Verdict, rows_of
 
 LADDER_FIGURES = [  # title, figure of the ladder, form of a value, hint
     ("Score", "score", "{:.3f}", "higher is better; with 95% interval"),
@@ -29,7 +30,7 @@ def text(value: float | None, form: str) -> str:
     return "–" if value is None else form.format(value)
 
 
-def tiles(ladder: Row, shipped: str) -> list[dict[str, str]]:
+def tiles(ladder: Json, shipped: str) -> list[dict[str, str]]:
     """The four figures that decide, for the shipped rung and as a share of the teacher's."""
     figures = {r["name"]: r for r in ladder["rungs"]}
     tiles = []
@@ -42,7 +43,7 @@ def tiles(ladder: Row, shipped: str) -> list[dict[str, str]]:
     return tiles
 
 
-def panels(ladder: Row, shipped: str) -> list[Row]:
+def panels(ladder: Json, shipped: str) -> list[Json]:
     """The ladder as bars: one panel a figure, one bar a rung, as shares (0 to 1) of the panel's scale."""
     panels = []
     for title, key, form, hint in LADDER_FIGURES:
@@ -64,19 +65,19 @@ def panels(ladder: Row, shipped: str) -> list[Row]:
     return panels
 
 
-def gates(verdict: Row) -> list[Row]:
+def gates(verdict: Verdict) -> list[Json]:
     """Rows of the gates table; a waived gate says by whom and until when."""
     rows = []
-    for gate, (name, mark, *ends, why) in zip(verdict["gates"], rows_of(verdict)[1:], strict=True):
+    for row, (name, mark, *ends, why) in zip(verdict.gates, rows_of(verdict)[1:], strict=True):
         value, limit = (
-            f"{gate[k]:.4g}" if isinstance(gate[k], float) else t
-            for k, t in zip(("value", "limit"), ends, strict=True)
+            f"{end:.4g}" if isinstance(end, float) else text
+            for end, text in zip((row.value, row.limit), ends, strict=True)
         )
         rows.append({"name": name, "mark": mark.lower(), "value": value, "limit": limit, "why": why})
     return rows
 
 
-def curve(points: list[Row]) -> Row | None:
+def curve(points: list[Json]) -> Json | None:
     """A training curve as an SVG path in a box of 100 by 100, on a logarithmic scale: the end of training is
     where the news is.
     """
@@ -98,7 +99,7 @@ def curve(points: list[Row]) -> Row | None:
     return {"path": path, "ticks": ticks, "first": min(steps), "last": max(steps)}
 
 
-def confusion(task: Task, predictions: list[Row]) -> Row | None:
+def confusion(task: Task, predictions: list[Json]) -> Json | None:
     """Expected class by answered class; a class that nobody expects counts as (other). None for a task
     without classes.
 
@@ -125,9 +126,9 @@ def confusion(task: Task, predictions: list[Row]) -> Row | None:
     return {"columns": columns, "rows": rows}
 
 
-def slice_rows(quality: Row) -> dict[str, list[Row]]:
+def slice_rows(quality: Json) -> dict[str, list[Json]]:
     """Score by tag and by class with its n and interval, the worst first."""
-    groups: dict[str, list[Row]] = {"tag": [], "class": []}
+    groups: dict[str, list[Json]] = {"tag": [], "class": []}
     for key, s in quality["slices"].items():
         kind, name = key.split(":", 1)
         low, high = interval([s["score"]] * s["n"])
@@ -143,7 +144,7 @@ def difference(expected: str, answer: str) -> tuple[list[tuple[str, bool]], list
     return left, [("".join(b[i:j]), kind != "equal") for kind, _, _, i, j in steps if i < j]
 
 
-def errors(task: Task, predictions: list[Row], teacher: dict[str, str]) -> list[Row]:
+def errors(task: Task, predictions: list[Json], teacher: dict[str, str]) -> list[Json]:
     """Wrong answers, the most informative first: invalid ones, then those that the teacher (its answers by
     id) had better.
     """
@@ -160,7 +161,7 @@ def errors(task: Task, predictions: list[Row], teacher: dict[str, str]) -> list[
     return sorted(rows, key=lambda r: (r["valid"], not r["teacher_better"], r["score"]))
 
 
-def doubtful(task: Task, wrong: list[Row]) -> list[Row]:
+def doubtful(task: Task, wrong: list[Json]) -> list[Json]:
     """Labels to look at: teacher and shipped model, neither of which has seen the example, agree on another
     valid answer.
 
@@ -175,7 +176,7 @@ def doubtful(task: Task, wrong: list[Row]) -> list[Row]:
     return [e for e in agree if score_one(task, e["teacher"], e["answer"])["score"] == 1]
 
 
-def suites(reports: list[Row]) -> list[Row]:
+def suites(reports: list[Json]) -> list[Json]:
     """Great Expectations suites: how many checks (an expectation on a file) hold, and each expectation with
     its reason once.
     """
@@ -196,7 +197,7 @@ def suites(reports: list[Row]) -> list[Row]:
     return rows
 
 
-def data(facts: Row) -> Row:
+def data(facts: Json) -> Json:
     """The splits: sizes, similarity to the training data, and what is in them by class and tag (tables with
     their header).
     """
@@ -223,7 +224,7 @@ def data(facts: Row) -> Row:
     }
 
 
-def filtered(facts: Row) -> list[Row]:
+def filtered(facts: Json) -> list[Json]:
     """What each filter dropped: count, share of all rows, and samples; the one that dropped most comes first."""
     counts = sorted(facts["dropped_for"].items(), key=lambda item: (-item[1], item[0]))
     return [
@@ -248,7 +249,7 @@ def balance(kind: str, before: dict[str, int], after: dict[str, int]) -> list[li
     return rows
 
 
-def synthesized(facts: Row) -> Row:
+def synthesized(facts: Json) -> Json:
     """The synthetic data, before and after its filters; the prompts that the teacher wrote itself, where
     there are any.
     """
@@ -267,7 +268,7 @@ def synthesized(facts: Row) -> Row:
     }
 
 
-def layers(facts: Row) -> Row:
+def layers(facts: Json) -> Json:
     """The teacher's layers: which the student kept, and the loss without each (the last time it was
     measured), as a bar.
     """
@@ -283,7 +284,7 @@ def layers(facts: Row) -> Row:
     }
 
 
-def conversions(convert: dict[str, Row], quantize: dict[str, Row]) -> list[list[str]]:
+def conversions(convert: dict[str, Json], quantize: dict[str, Json]) -> list[list[str]]:
     """Does each form still say the same? Greedy answers that stay equal, and how far the first token's scores
     moved.
     """
@@ -306,7 +307,7 @@ def conversions(convert: dict[str, Row], quantize: dict[str, Row]) -> list[list[
     return rows
 
 
-def origins(ladder: Row, verdict: Row, params: Params) -> list[list[str]]:
+def origins(ladder: Json, revision: str | None, params: Params) -> list[list[str]]:
     """Where and from what: the machine that was timed, base model, teacher, libraries installed here."""
     wheel, hub, endpoint = params.models.wheel, params.models.hub, params.synthesize.endpoint
     base = (
@@ -317,7 +318,7 @@ def origins(ladder: Row, verdict: Row, params: Params) -> list[list[str]]:
     own = params.models.student
     teacher = "local" if params.synthesize.teacher == "local" else f"{endpoint.model} at {endpoint.base_url}"
     rows = [
-        ["revision", verdict["candidate"]["revision"] or "–"],
+        ["revision", revision or "–"],
         ["profile, seed", f"{params.profile}, {params.seed}"],
     ]
     rows += [
@@ -332,7 +333,7 @@ def origins(ladder: Row, verdict: Row, params: Params) -> list[list[str]]:
     ]
 
 
-def of_this_student(seeds: Row | None, ladder: Row, shipped: str) -> Row | None:
+def of_this_student(seeds: Json | None, ladder: Json, shipped: str) -> Json | None:
     """What `make seeds` found, unless the student or the test set has changed since."""
     fits = (
         seeds

@@ -15,6 +15,7 @@ from typing import Any
 from slm.errors import UserError
 
 TASK = Path("task")
+Prediction = dict[str, Any]  # a row of a predictions file, as `prediction` makes it
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Record:
         return self.text if len(turns) == 1 else "\n".join(f"{m['role']}: {m['content']}" for m in turns)
 
 
-def prediction(record: Record, answer: str, cut: bool) -> dict[str, Any]:
+def prediction(record: Record, answer: str, cut: bool) -> Prediction:
     """A row of a predictions file: the prompt to ask again (messages), the same to show and to compare by
     (prompt), and both answers.
     """

@@ -3,80 +3,78 @@ the same run.
 """
 
 from collections import defaultdict
+from dataclasses import replace
 
 from slm.task.answers import class_of
 from slm.task.definition import Task
 from slm.task.metrics import score_one
-from slm.verdict.contract import AGAINST_RELEASED, Contract
-from slm.verdict.rows import Row, brief, row
+from slm.task.records import Prediction
+from slm.verdict.contract import Contract
+from slm.verdict.registry import AGAINST_RELEASED, NO_SLICE_WORSE, NOT_WORSE, WITHIN_MARGIN
+from slm.verdict.rows import Row, brief
 from slm.verdict.statistics import paired, slices_worse
+
+UNRELEASED = "no baseline: nothing is released yet"
 
 
 def judge_baseline(
-    contract: Contract, task: Task, candidate: list[Row], baselines: dict[str, list[Row] | None]
+    contract: Contract, task: Task, candidate: list[Prediction], baselines: dict[str, list[Prediction] | None]
 ) -> list[Row]:
     """Paired comparisons with the released model and with the best release so far.
 
-    A loss that is shown blocks; one that is not shown but cannot be ruled out warns. Why so:
-    docs/verdict-method.md of the template;
-    how often each is wrong: `python -m slm.verdict.calibration.proposal`, whose simulation follows these
-    rules.
+    A loss that is shown blocks; one that is not shown but cannot be ruled out warns. Why so: docs/verdict-method.md;
+    how often each is wrong: `slm calibrate`, whose simulation follows these rules.
 
     Args:
-        candidate: prediction rows (id, expected, answer, tags).
+        candidate: rows of a prediction file (id, expected, answer, tags).
         baselines: the same of `released` and `best`; None where there is none.
     """
-    r, rows = contract.released, []
+    limits, rows = contract.released, []
     same = baselines.get("released") == baselines.get("best")
-    limits = {
-        "released": (r.alpha + r.best_alpha if same else r.alpha, r.margin),
-        "best": (r.best_alpha, r.best_margin),
+    alphas = {
+        "released": limits.alpha + limits.best_alpha if same else limits.alpha,
+        "best": limits.best_alpha,
     }
+    margins = {"released": limits.margin, "best": limits.best_margin}
     for name, baseline in baselines.items():
-        alpha, margin = limits[name]
-        worse, unseen = f"not worse than {name}", f"within margin of {name}"
+        alpha, margin = alphas[name], margins[name]
+        worse, unseen = NOT_WORSE[name], WITHIN_MARGIN[name]
         if baseline is None:
-            why = "no baseline: nothing is released yet"
-            rows += [
-                row(worse, "block", None, None, alpha, why),
-                row(unseen, "warn", None, None, -margin, why),
-            ]
-            continue
-        if name == "best" and same:
+            rows += [worse.row(None, None, alpha, UNRELEASED), unseen.row(None, None, -margin, UNRELEASED)]
+        elif name == "best" and same:
             why = "the best release so far is the released model: see there"
-            rows += [row(worse, "block", None, None, None, why), row(unseen, "warn", None, None, None, why)]
-            continue
-        before, after = _pairs(task, candidate, baseline)
-        if not before:
-            rows.append(
-                row(
-                    worse,
-                    "block",
-                    False,
-                    None,
-                    alpha,
-                    f"the {name} model's predictions share no example with these",
-                )
-            )
-            continue
-        p = paired(before, after, alpha)
-        why = (
-            f"{p['difference']:+.3f} on {len(before)} common examples: {p['losses']} lost, {p['wins']} won, chance alone does that with p = {p['p']:.2g}, "
-            f"and p <= {alpha:g} blocks; with {p['flipped']:.0%} of the answers changed, a loss of {p['detectable']:.3f} is caught nine times in ten"
-        )
-        rows.append(row(worse, "block", p["p"] > alpha, round(p["p"], 4), alpha, why))
-        why = f"the true difference is surely (95%) above {p['low']:+.3f}, and should surely be above {-margin:+.3f}"
-        if p["low"] < -margin:
-            why += ": so large a loss cannot be ruled out; more test examples would tell"
-        rows.append(row(unseen, "warn", p["low"] >= -margin, round(p["low"], 4), -margin, why))
-        if name == "released":
-            rows.append(_judge_slices(contract, task, candidate, baseline))
+            rows += [worse.row(None, None, None, why), unseen.row(None, None, None, why)]
+        else:
+            before, after = _pairs(task, candidate, baseline)
+            rows += _compare(name, before, after, alpha, margin)
+            if name == "released" and before:
+                rows.append(_judge_slices(contract, task, candidate, baseline))
     if baselines.get("released") is None:
-        rows.append(row("no slice worse", "block", None, None, None, "no baseline: nothing is released yet"))
+        rows.append(NO_SLICE_WORSE.row(None, None, None, UNRELEASED))
     return rows
 
 
-def flips(task: Task, before: list[Row], after: list[Row], figure: str = "score") -> list[Row]:
+def _compare(name: str, before: list[float], after: list[float], alpha: float, margin: float) -> list[Row]:
+    """Is the candidate shown to be worse, and can a loss of `margin` be ruled out?"""
+    worse, unseen = NOT_WORSE[name], WITHIN_MARGIN[name]
+    if not before:
+        return [worse.row(False, None, alpha, f"the {name} model's predictions share no example with these")]
+    p = paired(before, after, alpha)
+    why = (
+        f"{p['difference']:+.3f} on {len(before)} common examples: {p['losses']} lost, {p['wins']} won, "
+        f"chance alone does that with p = {p['p']:.2g}, and p <= {alpha:g} blocks; "
+        f"with {p['flipped']:.0%} of the answers changed, a loss of {p['detectable']:.3f} is caught nine times in ten"
+    )
+    shown = worse.row(p["p"] > alpha, round(p["p"], 4), alpha, why)
+    why = f"the true difference is surely (95%) above {p['low']:+.3f}, and should surely be above {-margin:+.3f}"
+    if p["low"] < -margin:
+        why += ": so large a loss cannot be ruled out; more test examples would tell"
+    return [shown, unseen.row(p["low"] >= -margin, round(p["low"], 4), -margin, why)]
+
+
+def flips(
+    task: Task, before: list[Prediction], after: list[Prediction], figure: str = "score"
+) -> list[Prediction]:
     """Answers whose score (or validity) changed, on the examples whose request is the same in both; the
     largest losses first.
 
@@ -94,26 +92,31 @@ def flips(task: Task, before: list[Row], after: list[Row], figure: str = "score"
     return sorted(rows, key=lambda r: r["change"])
 
 
-def blame(rows: list[Row], changed: list[tuple[str, str, str]]) -> None:
-    """End the `why` of each comparison that is lost to the released model with what was turned since: three
-    knobs at most.
+def blame(rows: list[Row], changed: list[tuple[str, str, str]]) -> list[Row]:
+    """The rows; the `why` of each comparison that is lost to the released model ends with what was changed since, three
+    parameters at most.
 
     Args:
         changed: (name, before, after); may be a stranger's text.
     """
     if not changed:
-        return
+        return rows
     said = [
         f"{brief(name, 80)} changed from {brief(before, 40)} to {brief(after, 40)}"
         for name, before, after in changed[:3]
     ]
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-    for r in rows:
-        if r["name"] in AGAINST_RELEASED and r["passed"] is False:
-            r["why"] += f"; after {', '.join(said)}{more}"
+    because = f"; after {', '.join(said)}{more}"
+    lost = {gate.name for gate in AGAINST_RELEASED}
+    return [
+        replace(row, why=row.why + because) if row.name in lost and row.passed is False else row
+        for row in rows
+    ]
 
 
-def _pairs(task: Task, candidate: list[Row], baseline: list[Row]) -> tuple[list[float], list[float]]:
+def _pairs(
+    task: Task, candidate: list[Prediction], baseline: list[Prediction]
+) -> tuple[list[float], list[float]]:
     """Scores before and after on the examples whose request and expected answer are the same in both."""
     known = {(r["id"], r["prompt"]): r for r in baseline}
     before, after = [], []
@@ -125,23 +128,25 @@ def _pairs(task: Task, candidate: list[Row], baseline: list[Row]) -> tuple[list[
     return before, after
 
 
-def slices_of(task: Task, r: Row) -> list[str]:
+def slices_of(task: Task, r: Prediction) -> list[str]:
     name = class_of(task, r["expected"])
     return [f"tag {t}" for t in r["tags"]] + ([] if name is None else [f"class {name}"])
 
 
 def scores_by_slice(
-    task: Task, candidate: list[Row], baseline: list[Row]
+    task: Task, candidate: list[Prediction], baseline: list[Prediction]
 ) -> dict[str, tuple[list[float], list[float]]]:
     """Scores before and after by tag and by expected class."""
-    groups: dict[str, list[Row]] = defaultdict(list)
+    groups: dict[str, list[Prediction]] = defaultdict(list)
     for r in candidate:
         for name in slices_of(task, r):
             groups[name].append(r)
     return {name: _pairs(task, rows, baseline) for name, rows in groups.items()}
 
 
-def _judge_slices(contract: Contract, task: Task, candidate: list[Row], baseline: list[Row]) -> Row:
+def _judge_slices(
+    contract: Contract, task: Task, candidate: list[Prediction], baseline: list[Prediction]
+) -> Row:
     worse = slices_worse(
         scores_by_slice(task, candidate, baseline),
         contract.released.slice_size,
@@ -151,4 +156,4 @@ def _judge_slices(contract: Contract, task: Task, candidate: list[Row], baseline
         "; ".join(f"{w['slice']}: {w['losses']} lost, {w['wins']} won of {w['n']}" for w in worse)
         or "no slice lost more than chance would take"
     )
-    return row("no slice worse", "block", not worse, len(worse), 0, why)
+    return NO_SLICE_WORSE.row(not worse, len(worse), 0, why)

@@ -172,7 +172,7 @@ def params_diff(base: str, head: str | None, path: str = "params.yaml") -> list[
     ]
 
 
-def knobs_diff(base: str, head: str | None) -> list[tuple[str, str, str]]:
+def parameters_diff(base: str, head: str | None) -> list[tuple[str, str, str]]:
     """Parameters that differ, then what differs in recipes, named by file; nothing where this clone lacks
     `base`.
     """

@@ -3,13 +3,18 @@ never as markup.
 """
 
 import re
+from typing import Any
 
 from slm.tables import markdown
 from slm.task.definition import Task
+from slm.task.records import Prediction
 from slm.verdict.baseline import flips
-from slm.verdict.rows import Row, headline, rows_of, waivers_of
+from slm.verdict.rows import Verdict, headline, rows_of, waivers_of
 
 LONGEST_COMMENT = 60_000  # GitHub takes 65,536 characters
+Shown = dict[
+    str, Any
+]  # what is shown beside a verdict: predictions, quality and cost of both models, the machine
 
 
 def inert(text: str, longest: int = 200) -> str:
@@ -20,21 +25,21 @@ def inert(text: str, longest: int = 200) -> str:
     return f"<code>{safe}</code>"
 
 
-def comment(task: Task, result: Row, changes: Row | None, shown: Row) -> str:
+def comment(task: Task, result: Verdict, changes: dict[str, Any] | None, shown: Shown) -> str:
     """Markdown: verdict, what was measured, gates, what changed, wins and losses."""
     untouched = changes is not None and not changes["model"]
     first = "This change does not touch the model." if untouched else headline(result)
-    parts = [f"## {'✅' if result['passed'] else '❌'} {first}\n"]
+    parts = [f"## {'✅' if result.passed else '❌'} {first}\n"]
     if changes and changes["judge"]:
         lines = "\n".join(f"> - {inert(line)}" for line in changes["judge"][:30])
         parts.append(
             "> [!WARNING]\n> **This pull request changes what models are judged by.** The verdict was made without these changes, by the "
             f"default branch's files:\n{lines}\n"
         )
-    if result["weakened"]:
+    if result.weakened:
         parts.append(
             "### The contract is loosened\n\n"
-            + "\n".join(f"- {inert(line)}" for line in result["weakened"])
+            + "\n".join(f"- {inert(line)}" for line in result.weakened)
             + "\n"
         )
     waived = waivers_of(result)
@@ -56,13 +61,13 @@ def comment(task: Task, result: Row, changes: Row | None, shown: Row) -> str:
         parts.append("### Parameters\n\n" + markdown(table))
     if shown and shown["released"]:
         parts.append(_flips(task, shown["predictions"], shown["released"]))
-    if not result["passed"]:
+    if not result.passed:
         parts.append("Again at home: `make repro judge`. `gates.yaml` says what each gate is for.\n")
     text = "\n".join(parts)
     return text if len(text) < LONGEST_COMMENT else text[:LONGEST_COMMENT] + "\n\n…\n"
 
 
-def _table(shown: Row) -> str:
+def _table(shown: Shown) -> str:
     rows = [["", "score", "95%", "n", "valid", "ms", "RSS MB", "weights MB"]]
     for name, quality in (("released", shown["released_quality"]), ("candidate", shown["quality"])):
         if quality is None:
@@ -83,7 +88,7 @@ def _table(shown: Row) -> str:
     return f"Asked and measured here, side by side, on {inert(where['processor'])}, one thread:\n\n{markdown(rows)}"
 
 
-def _picture(shown: Row) -> str:
+def _picture(shown: Shown) -> str:
     """The steps from the released model to the candidate as a Mermaid chart: shares of the released model's
     figures.
     """
@@ -104,7 +109,7 @@ def _picture(shown: Row) -> str:
     )
 
 
-def _flips(task: Task, after: list[Row], before: list[Row]) -> str:
+def _flips(task: Task, after: list[Prediction], before: list[Prediction]) -> str:
     """Wins and losses against the released model, a few of each, folded."""
     sides: dict[str, list[list[str]]] = {"lost": [], "won": []}
     for r in flips(task, before, after):

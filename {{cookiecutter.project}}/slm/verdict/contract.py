@@ -7,24 +7,9 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from slm.config.loader import load_yaml
+from slm.verdict.registry import BUILT_IN, INTEGRITY_PREFIX
 
 CONTRACT = Path("gates.yaml")
-# Gates that a verdict has beside those of the file: these can be waived,
-AGAINST_RELEASED = (
-    "not worse than released", "no slice worse", "within margin of released", "time of released", "memory of released", "weights of released",
-)  # fmt: skip
-BUILT_IN = (
-    *AGAINST_RELEASED,
-    "not worse than best",
-    "within margin of best",
-    "rounds agree",
-    "licence of the base model",
-    "licence of the student's base model",
-    "licence of the data",
-    "data expectations",
-)
-# and these cannot, nor what begins with `integrity:`.
-NEVER_WAIVED = ("package", "model", "bytes of the commit")
 Metric = r"^(shipped|teacher|base|distilled|finetuned|onnx|int8|int4|data|package)\.[a-z0-9_]+$"
 
 
@@ -97,7 +82,7 @@ class Contract(BaseModel):
         names = [g.name for g in self.gates]
         if len(names) != len(set(names)):
             raise ValueError("two gates have the same name")
-        taken = [n for n in names if n in (*BUILT_IN, *NEVER_WAIVED) or n.startswith("integrity:")]
+        taken = [n for n in names if n in BUILT_IN or n.startswith(INTEGRITY_PREFIX)]
         if taken:
             raise ValueError(f"the name {taken[0]!r} is that of a gate which every verdict has")
         return self
@@ -105,7 +90,7 @@ class Contract(BaseModel):
     @property
     def names(self) -> list[str]:
         """Gates that can be waived."""
-        return [*(g.name for g in self.gates), *BUILT_IN]
+        return [g.name for g in self.gates] + [g.name for g in BUILT_IN.values() if g.waivable]
 
 
 def load_contract(path: Path = CONTRACT) -> Contract:

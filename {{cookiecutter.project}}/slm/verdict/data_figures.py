@@ -7,7 +7,6 @@ from typing import Any
 from scipy.spatial.distance import jensenshannon
 
 from slm.errors import UserError
-from slm.git import file_at
 from slm.task.answers import class_of
 from slm.task.definition import Task
 from slm.task.records import TASK
@@ -16,13 +15,13 @@ CountsByName = dict[str, int]
 
 
 def data_figures(
-    task: Task, data: dict[str, Any], synthetic: dict[str, Any] | None, revision: str | None
+    task: Task, data: dict[str, Any], synthetic: dict[str, Any] | None, released_train: str | None
 ) -> dict[str, float]:
     """What the reports of `check` and `validate` say, in one number each.
 
     Args:
         data, synthetic: reports/data.json and reports/synthetic.json.
-        revision: commit of the released model; None where nothing is released.
+        released_train: train.jsonl of the released commit; None where there is none.
 
     Returns:
         records           labelled examples to train on
@@ -46,7 +45,7 @@ def data_figures(
         figures["fewest_examples"] = float(min(classes.get(name, 0) for name in test["classes"] if name))
     if data.get("doubtful", {}).get("looked_at"):
         figures["doubtful_labels"] = data["doubtful"]["found"] / data["doubtful"]["looked_at"]
-    before = _contents(task, file_at(revision, f"{TASK}/train.jsonl")) if revision else None
+    before = _contents(task, released_train)
     if before:
         figures["drift"] = max(
             distance(old, new) for old, new in zip(before, (classes, train["tags"]), strict=True)

@@ -7,26 +7,25 @@ released model; and the command that makes the figure again.
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from slm.config.params import load_params
 from slm.errors import UserError
 from slm.evaluation.cost import ratio_spread
-from slm.evaluation.ladder import BESIDE
 from slm.files import read_json, read_jsonl
 from slm.git import differing, file_at, git
 from slm.task.definition import Task, load_task
 from slm.task.metrics import interval, score_one
+from slm.task.records import Prediction
 from slm.verdict.baseline import flips, scores_by_slice
-from slm.verdict.changes import knobs_diff
-from slm.verdict.contract import BUILT_IN, Contract, Gate, load_contract
+from slm.verdict.changes import parameters_diff
+from slm.verdict.contract import Contract, Gate, load_contract
+from slm.verdict.facts import PREDICTIONS, REPORTS
+from slm.verdict.registry import COST, NO_SLICE_WORSE, QUALITY_FIGURES, ROUNDS_AGREE, command_again
 from slm.verdict.released import RELEASED, predictions_of
-from slm.verdict.rows import Row, brief, by_whom, mark
+from slm.verdict.rows import Row, Verdict, brief
 
 SHOWN_EXAMPLES = 20  # examples
-SCORE_FIGURES = ("score", "score_low", "score_high", "valid_rate", "field_f1", *BESIDE)
-PREDICTIONS, REPORTS = Path("predictions"), Path("reports")
 # What is in git, as a person thinks of it; parameters and recipes are told value by value.
 KINDS = {
     "data": ("task",),
@@ -36,32 +35,32 @@ KINDS = {
 }
 
 
-def explain_gate(name: str, result: Row) -> str:
+def explain_gate(name: str, verdict: Verdict) -> str:
     """Everything about one gate of a verdict, as text."""
-    rows = {r["name"]: r for r in result["gates"]}
+    rows = {row.name: row for row in verdict.gates}
     if name not in rows:
+        elsewhere = name in {gate.name for gate in COST.values()}
         beside = (
-            "; `make judge` judges time, memory and weights beside the released model"
-            if name in BUILT_IN
-            else ""
+            "; `slm judge` judges time, memory and weights beside the released model" if elsewhere else ""
         )
         raise UserError(f"this verdict has no gate {name!r}{beside}; there are: {', '.join(rows)}")
     contract, task, shipped = load_contract(), load_task(), load_params().package.variant
     gate = next((g for g in contract.gates if g.name == name), None)
-    baseline = result["baseline"]
     parts = [the_row(rows[name]), *evidence_of_gate(name, gate, contract, task, shipped)]
-    if baseline:
-        parts.append(changed_since(baseline["revision"], baseline["tag"]))
+    if verdict.baseline:
+        parts.append(changed_since(verdict.baseline["revision"], verdict.baseline["tag"]))
     else:
         parts.append(
             "What changed: nothing is released yet, so there is nothing to compare this checkout with."
         )
-    return "\n\n".join([*parts, f"Again: {again(name, gate, shipped)}"]) + "\n"
+    metrics = [metric for metric in (gate.metric, gate.over) if metric] if gate else []
+    return "\n\n".join([*parts, f"Again: {command_again(name, metrics, shipped)}"]) + "\n"
 
 
-def the_row(r: Row) -> str:
-    waived = f"\n  {by_whom(r)}" if r["waived"] else ""
-    return f"{r['name']}: {mark(r)} (severity {r['severity']})\n  value {r['value']}, limit {r['limit']}\n  {r['why']}{waived}"
+def the_row(row: Row) -> str:
+    ends = f"  value {row.value}, limit {row.limit}\n  {row.why}"
+    waived = f"\n  {row.waiver}" if row.waived else ""
+    return f"{row.name}: {row.mark} (severity {row.severity})\n{ends}{waived}"
 
 
 def evidence_of_gate(name: str, gate: Gate | None, contract: Contract, task: Task, shipped: str) -> list[str]:
@@ -76,9 +75,9 @@ def evidence_of_gate(name: str, gate: Gate | None, contract: Contract, task: Tas
             if entry
             else [worst(task, mine)]
         )
-    if name == "no slice worse":
+    if name == NO_SLICE_WORSE.name:
         return [slices_against(contract, task, mine, predictions_of(released.get("released")))]
-    if name == "rounds agree":
+    if name == ROUNDS_AGREE.name:
         ratios = read_json(REPORTS / "cost.json").get("ratios") or {}
         lines = [
             f"  {model}: {', '.join(f'{r:.3g}' for r in rounds)} (factor {ratio_spread(rounds):.2f})"
@@ -95,9 +94,9 @@ def evidence_of_gate(name: str, gate: Gate | None, contract: Contract, task: Tas
         parts.append(both_figures((rung, figure), (over[0], over[1])))
     if rung == "data" and figure == "doubtful_labels":
         parts.append(doubtful_labels_section())
-    if figure in SCORE_FIGURES:
+    if figure in QUALITY_FIGURES:
         answers = answers_of(rung)
-        if over and over[1] in SCORE_FIGURES:
+        if over and over[1] in QUALITY_FIGURES:
             before: list[dict[str, Any]] | None = answers_of(over[0])
             label = over[0]
         else:
@@ -108,18 +107,23 @@ def evidence_of_gate(name: str, gate: Gate | None, contract: Contract, task: Tas
     return parts
 
 
-def answers_of(rung: str) -> list[Row]:
+def answers_of(rung: str) -> list[Prediction]:
     path = PREDICTIONS / f"{rung}.jsonl"
     return read_jsonl(path)[1:] if path.exists() else []
 
 
-def example(r: Row, **said: str) -> str:
+def example(r: Prediction, **said: str) -> str:
     lines = {"request": r["prompt"], "expected": r["expected"], **said}
     return f"  {brief(r['id'], 60)}\n" + "\n".join(f"    {k:9s} {brief(v, 300)}" for k, v in lines.items())
 
 
 def examples(
-    task: Task, one: str, before: list[Row] | None, other: str, after: list[Row], figure: str = "score"
+    task: Task,
+    one: str,
+    before: list[Prediction] | None,
+    other: str,
+    after: list[Prediction],
+    figure: str = "score",
 ) -> str:
     """The answers whose score (or validity) changed from one model to the other, losses first."""
     found = flips(task, before or [], after, figure)
@@ -132,7 +136,7 @@ def examples(
     )
 
 
-def worst(task: Task, answers: list[Row]) -> str:
+def worst(task: Task, answers: list[Prediction]) -> str:
     """Without a model to compare with: the worst answers, those that cannot be read first."""
     scored = [(score_one(task, r["expected"], r["answer"]), r) for r in answers]
     wrong = sorted(((s["valid"], s["score"], i) for i, (s, _) in enumerate(scored) if s["score"] < 1))
@@ -142,7 +146,9 @@ def worst(task: Task, answers: list[Row]) -> str:
     )
 
 
-def slices_against(contract: Contract, task: Task, after: list[Row], before: list[Row] | None) -> str:
+def slices_against(
+    contract: Contract, task: Task, after: list[Prediction], before: list[Prediction] | None
+) -> str:
     """Every slice that is large enough, the one with most net losses first; without a baseline, by its score."""
     smallest = contract.released.slice_size
     if before is None:
@@ -208,7 +214,7 @@ def changed_since(revision: str, tag: str) -> str:
         return f"What changed: this clone lacks {revision[:12]}, the commit of {tag}; run `git fetch --unshallow --tags`."
     lines = [
         f"  {brief(name, 80)}: {brief(before, 80)} -> {brief(after, 80)}"
-        for name, before, after in knobs_diff(revision, None)
+        for name, before, after in parameters_diff(revision, None)
     ]
     numbers = {}
     for line in git("diff", "--numstat", "--no-renames", "--relative", "-z", revision, "--").split("\0"):
@@ -236,32 +242,3 @@ def outputs_since(revision: str) -> list[str]:
     found: dict[str, Any] = json.loads(done.stdout or "{}")
     paths = [row["path"].rstrip("/") for kind in ("modified", "added") for row in found.get(kind, [])]
     return sorted(brief(p, 80) for p in paths if p.startswith(("models/", "data/")) and p.count("/") == 1)
-
-
-def again(name: str, gate: Gate | None, shipped: str) -> str:
-    """The command that makes a gate's figure anew."""
-    after = f'dvc repro && python -m slm.verdict.gate --explain "{name}"'
-    if gate is None:
-        makes = {
-            "rounds agree": "measure",
-            "data expectations": "check",
-            "not worse": f"evaluate@{shipped}",
-            "within margin": f"evaluate@{shipped}",
-            "no slice": f"evaluate@{shipped}",
-        }
-        stage = next((s for begin, s in makes.items() if name.startswith(begin)), None)
-        return f"dvc repro --force --single-item {stage} && {after}" if stage else after
-    stages: list[str] = []
-    for metric in filter(None, (gate.metric, gate.over)):
-        rung, figure = metric.split(".")
-        asked = (
-            f"evaluate@{shipped if rung == 'shipped' else rung}"
-            if figure in SCORE_FIGURES or figure == "n"
-            else "measure"
-        )
-        stage = {
-            "data": "validate" if figure in ("synthetic_share", "provenance") else "check",
-            "package": "package",
-        }.get(rung, asked)
-        stages += [] if stage in stages else [stage]
-    return f"dvc repro --force --single-item {' '.join(stages)} && {after}"

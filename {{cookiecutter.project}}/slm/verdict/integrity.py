@@ -1,103 +1,74 @@
-"""Can the facts be relied on? What is judged is what ships, and reports follow from what they were made from.
-No waiver lets these through.
+"""Can the facts be relied on? What is judged is what ships, and reports follow from what they were made from. No waiver
+lets these through.
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
-from slm.errors import UserError
-from slm.evaluation.ladder import build
-from slm.export.packaging import checksums
-from slm.files import read_json, read_jsonl, sha256_file
-from slm.task.definition import Task
-from slm.task.metrics import summarise
-from slm.task.records import Record, prediction
-from slm.verdict.rows import Row, row
-
-REPORTS, PREDICTIONS = Path("reports"), Path("predictions")
+from slm.evaluation.ladder import build_ladder
+from slm.files import Json
+from slm.task.metrics import score_one, summarise
+from slm.task.records import Prediction, Record, prediction
+from slm.verdict.facts import Facts
+from slm.verdict.registry import INTEGRITY
+from slm.verdict.rows import Row
 
 
-def judge_integrity(facts: dict[str, Any]) -> list[Row]:
-    """What is judged is what ships, on this test set, by this scorer. These gates cannot be switched off.
+def judge_integrity(facts: Facts) -> list[Row]:
+    """What is judged is what ships, on this test set, by this scorer. These gates cannot be switched off."""
+    shipped, package = facts.shipped, facts.package
+    header, predictions = facts.predictions[shipped][0], facts.predictions[shipped][1:]
+    row: Json = next((r for r in facts.ladder["rungs"] if r["name"] == shipped), {})
+    timed = facts.cost["rungs"].get(shipped, {}).get("folder_sha256")
+    scores = [
+        score_one(facts.task, p["expected"], p["answer"])["score"]
+        for p in with_true_labels(predictions, facts.records)
+    ]
+    rescored = sum(scores) / len(scores) if scores else 0.0
+    claimed = (facts.quality[shipped].get("score"), row.get("score"))
+    asked = [p["id"] for p in predictions]
 
-    Args:
-        facts: `header` (of the predictions), `quality`, `ladder_row`, `package_folder_sha256`,
-            `package_weights_sha256`,
-            `cost_folder_sha256`, `test_sha256`, `test_ids`, `answered_ids`, `rescored`; see `judge`.
-    """
-    header, quality, ladder = facts["header"], facts["quality"], facts["ladder_row"]
+    def same(name: str, claim: Any, true: Any, why: str) -> Row:
+        passed = claim == true and true is not None
+        return INTEGRITY[name].row(passed, str(claim)[:12], str(true)[:12], why)
 
-    def same(name: str, claimed: Any, true: Any, why: str) -> Row:
-        return row(
-            name, "block", claimed == true and true is not None, str(claimed)[:12], str(true)[:12], why
-        )
-
-    bytes_scored = same(
-        "bytes scored",
-        header.get("folder_sha256"),
-        facts["package_folder_sha256"],
-        "the predictions come from the bytes in the package",
-    )
-    bytes_timed = same(
-        "bytes timed",
-        facts["cost_folder_sha256"],
-        facts["package_folder_sha256"],
-        "time and memory are of the bytes in the package",
-    )
-    weights = same(
-        "weights",
-        ladder.get("weights_sha256"),
-        facts["package_weights_sha256"],
-        "the ladder speaks of the weights in the package",
-    )
-    test = same(
-        "test set",
-        header.get("test_sha256"),
-        facts["test_sha256"],
-        "the predictions answer the test set of this checkout",
-    )
-    size = row(
-        "whole test set",
-        "block",
-        facts["answered_ids"] == facts["test_ids"] and bool(facts["test_ids"]),
-        len(facts["answered_ids"]),
-        len(facts["test_ids"]),
-        "every test example was asked, in order, and none beside",
-    )
-    claimed = (quality.get("score"), ladder.get("score"))
-    rescored = facts["rescored"]
-    score = row(
-        "score",
-        "block",
-        all(isinstance(c, float) and math.isclose(c, rescored, abs_tol=1e-9) for c in claimed),
-        claimed[1],
-        rescored,
-        "scoring the predictions again gives the score that is claimed",
-    )
-    rows = [bytes_scored, bytes_timed, weights, test, size, score]
-    for r in rows:
-        r["name"] = f"integrity: {r['name']}"
-    return rows
-
-
-def judge_claims(task: Task, ladder: Row, records: list[Record], package: Path) -> list[Row]:
-    """Two integrity gates more. `package` is the folder that holds the model and its papers."""
-    wrong, papers = wrong_figures(task, ladder, REPORTS, PREDICTIONS, records), wrong_papers(package)
-    figures = (
-        f"not what their sources give: {', '.join(wrong[:4])}"
-        if wrong
-        else "ladder and quality reports follow from predictions and cost"
-    )
     return [
-        row("integrity: figures", "block", not wrong, len(wrong), 0, figures),
-        row(
-            "integrity: papers",
-            "block",
-            papers is None,
-            None,
-            None,
-            papers or "checksums and bill of materials are of this package",
+        same(
+            *("bytes scored", header.get("folder_sha256"), package.folder_sha256),
+            "the predictions come from the bytes in the package",
+        ),
+        same("bytes timed", timed, package.folder_sha256, "time and memory are of the bytes in the package"),
+        same(
+            *("weights", row.get("weights_sha256"), package.weights_sha256),
+            "the ladder speaks of the weights in the package",
+        ),
+        same(
+            *("test set", header.get("test_sha256"), facts.test_sha256),
+            "the predictions answer the test set of this checkout",
+        ),
+        INTEGRITY["whole test set"].row(
+            asked == facts.test_ids and bool(facts.test_ids),
+            *(len(asked), len(facts.test_ids)),
+            "every test example was asked, in order, and none beside",
+        ),
+        INTEGRITY["score"].row(
+            all(isinstance(c, float) and math.isclose(c, rescored, abs_tol=1e-9) for c in claimed),
+            *(claimed[1], rescored),
+            "scoring the predictions again gives the score that is claimed",
+        ),
+    ]
+
+
+def judge_claims(facts: Facts) -> list[Row]:
+    """Whether the reports follow from what they were made from, and the package's documents speak of its files."""
+    wrong, documents = wrong_figures(facts), facts.package.wrong_documents
+    figures = "ladder and quality reports follow from predictions and cost"
+    if wrong:
+        figures = f"not what their sources give: {', '.join(wrong[:4])}"
+    return [
+        INTEGRITY["figures"].row(not wrong, len(wrong), 0, figures),
+        INTEGRITY["papers"].row(
+            documents is None, None, None, documents or "checksums and bill of materials are of this package"
         ),
     ]
 
@@ -111,60 +82,32 @@ def alike(one: Any, other: Any) -> bool:
     return type(one) is type(other) and one == other
 
 
-def with_true_labels(predictions: list[Row], records: list[Record]) -> list[Row]:
+def with_true_labels(predictions: list[Prediction], records: list[Record]) -> list[Prediction]:
     """Predictions with the request, answer and tags of the test set in place of those that their file claims."""
     known = {r.id: r for r in records}
     return [prediction(known[p["id"]], p["answer"], p["cut"]) if p["id"] in known else p for p in predictions]
 
 
-def wrong_figures(
-    task: Task, ladder: Row, reports: Path, predictions: Path, records: list[Record]
-) -> list[str]:
+def wrong_figures(facts: Facts) -> list[str]:
     """Figures of the ladder, and of the quality reports below it, that their own sources do not give."""
-    wrong = []
+    ladder, wrong = facts.ladder, []
     for rung in ladder["rungs"]:
         name = rung["name"]
-        path, claimed = predictions / f"{name}.jsonl", reports / "quality" / f"{name}.json"
-        rows = with_true_labels(read_jsonl(path)[1:], records) if path.exists() else []
-        if not rows or not claimed.exists():
-            wrong.append(f"{path if not rows else claimed} is missing or empty")
+        claimed = f"reports/quality/{name}.json"
+        rows = with_true_labels(facts.predictions.get(name, [])[1:], facts.records)
+        if not rows or name not in facts.quality:
+            wrong.append(f"{claimed if rows else f'predictions/{name}.jsonl'} is missing or empty")
             continue
-        quality = read_json(claimed)
-        wrong += [
-            f"{claimed}: {key}"
-            for key, value in summarise(task, rows).items()
-            if not alike(value, quality.get(key))
-        ]
+        true = summarise(facts.task, rows)
+        claims = facts.quality[name]
+        wrong += [f"{claimed}: {key}" for key, value in true.items() if not alike(value, claims.get(key))]
     if wrong:
         return wrong
+    parameters = {r["name"]: r.get("parameters_m") for r in ladder["rungs"]}
     try:
-        made = build(
-            reports,
-            ladder["task"],
-            ladder["profile"],
-            {r["name"]: r.get("parameters_m") for r in ladder["rungs"]},
-        )
-    except (KeyError, UserError) as error:
+        made = build_ladder(facts.quality, facts.cost, ladder["task"], ladder["profile"], parameters)
+    except KeyError as error:
         return [f"the ladder cannot be made again: {error}"]
     for claim, true in zip(ladder["rungs"], made["rungs"], strict=False):
         wrong += [f"{true['name']}.{key}" for key in true if not alike(true[key], claim.get(key))]
     return wrong
-
-
-def wrong_papers(package: Path) -> str | None:
-    """What is wrong with the papers of a package; None if every file is there and is the one that SHA256SUMS
-    names.
-    """
-    for name in ("README.md", "sbom.cdx.json", "SHA256SUMS"):
-        if not (package / name).exists():
-            return f"{name} is missing"
-    if (package / "SHA256SUMS").read_text(encoding="utf-8") != checksums(package):
-        return "SHA256SUMS does not name these files"
-    model = package / "model"
-    files = {p.relative_to(model).as_posix(): sha256_file(p) for p in model.rglob("*") if p.is_file()}
-    try:
-        parts = read_json(package / "sbom.cdx.json")["components"]
-        named = {c["name"]: c["hashes"][0]["content"] for c in parts if c["type"] == "file"}
-    except (ValueError, KeyError, IndexError, TypeError):
-        return "sbom.cdx.json cannot be read"
-    return None if named == files else "sbom.cdx.json names other files than those in model/"

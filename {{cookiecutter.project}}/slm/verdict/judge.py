@@ -15,6 +15,8 @@ import argparse
 import os
 import re
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -22,7 +24,7 @@ from ruamel.yaml.error import YAMLError
 
 from slm.config.params import Params, load_params
 from slm.errors import UserError, stage
-from slm.evaluation.cost import machine, side_by_side
+from slm.evaluation.cost import CostFacts, machine, side_by_side
 from slm.files import (
     dvc_md5,
     folder_sha256,
@@ -39,15 +41,16 @@ from slm.inference.genai import ask_singly
 from slm.progress import track
 from slm.task.definition import Task, load_task
 from slm.task.metrics import summarise
-from slm.task.records import TASK, fixed_sample, prediction, read_records
+from slm.task.records import TASK, Prediction, fixed_sample, prediction, read_records
 from slm.verdict.baseline import blame, judge_baseline
-from slm.verdict.changes import describe, knobs_diff
-from slm.verdict.comment import comment
-from slm.verdict.contract import load_contract
+from slm.verdict.changes import describe, parameters_diff
+from slm.verdict.comment import Shown, comment
+from slm.verdict.contract import CONTRACT, load_contract
 from slm.verdict.cost import judge_cost, judge_rounds
 from slm.verdict.limits import judge_metric
+from slm.verdict.registry import BYTES_OF_COMMIT, MODEL, PACKAGE
 from slm.verdict.released import RELEASED, model_of, predictions_of, test_set_of
-from slm.verdict.rows import Row, headline, row, verdict
+from slm.verdict.rows import Row, Verdict, headline
 from slm.verdict.untrusted import inspect
 from slm.verdict.waivers import load_waivers, waive
 
@@ -63,7 +66,7 @@ NOT_IN_A_PACKAGE = dict.fromkeys(
 )
 
 
-def ask_test_set(folder: Path, params: Params, what: str) -> list[Row]:
+def ask_test_set(folder: Path, params: Params, what: str) -> list[Prediction]:
     """The answers of a model to the whole test set, one by one, as a user asks."""
     records = read_records(TEST, answered=True)
     answers = ask_singly(folder, [r.prompt for r in records], params.evaluate.max_new_tokens)
@@ -71,9 +74,9 @@ def ask_test_set(folder: Path, params: Params, what: str) -> list[Row]:
     return [prediction(r, given[i].text, given[i].cut) for i, r in enumerate(records)]
 
 
-def baselines(params: Params) -> dict[str, list[Row] | None]:
+def baselines(params: Params) -> dict[str, list[Prediction] | None]:
     """Predictions of the released models on this test set; a model that was asked another one is asked again."""
-    rows: dict[str, list[Row] | None] = {}
+    rows: dict[str, list[Prediction] | None] = {}
     for name, entry in ((n, read_json(RELEASED).get(n)) for n in ("released", "best")):
         if entry is None or test_set_of(entry) == sha256_file(TEST):
             rows[name] = predictions_of(entry)
@@ -82,7 +85,7 @@ def baselines(params: Params) -> dict[str, list[Row] | None]:
     return rows
 
 
-def costs(folder: Path, released: Path | None, params: Params) -> tuple[dict[str, Row], Row]:
+def costs(folder: Path, released: Path | None, params: Params) -> tuple[dict[str, CostFacts], Row]:
     """Figures of the candidate and of the released model, and whether the rounds that they come from agree."""
     prompts = [r.prompt for r in fixed_sample(read_records(TEST, True), params.measure.prompts, params.seed)]
     folders = {"candidate": folder} | ({"released": released} if released else {})
@@ -111,11 +114,14 @@ def of_commit(folder: Path, head: str, shipped: str) -> Row:
     found = dvc_md5(folder)
     why = "dvc.lock of this commit names these bytes"
     if named != found:
-        why = "dvc.lock of this commit names other bytes: these were made again by its run; main makes them once more and judges in full"
-    return row("bytes of the commit", "warn", named == found, found[:12], str(named)[:12], why)
+        why = (
+            "dvc.lock of this commit names other bytes: these were made again by its run; "
+            "main makes them once more and judges in full"
+        )
+    return BYTES_OF_COMMIT.row(named == found, found[:12], str(named)[:12], why)
 
 
-def judge_package(folder: Path, head: str | None, params: Params, task: Task) -> tuple[Row, Row]:
+def judge_package(folder: Path, head: str | None, params: Params, task: Task) -> tuple[Verdict, Shown]:
     """The verdict, and what the comment shows beside it."""
     contract, shipped = load_contract(), params.package.variant
     waivers = load_waivers(contract)
@@ -135,12 +141,12 @@ def judge_package(folder: Path, head: str | None, params: Params, task: Task) ->
     ]
     rows += judge_baseline(contract, task, predictions, known)
     rows += [*judge_cost(contract, cost["candidate"], cost.get("released")), rounds_agree]
-    blame(rows, knobs_diff(entry["revision"], head) if entry else [])
+    rows = blame(rows, parameters_diff(entry["revision"], head) if entry else [])
     if head is not None:
         rows.append(of_commit(folder, head, shipped))
-    waive(rows, waivers)
+    rows = waive(rows, waivers, datetime.now(UTC).date())
     hashes = {"weights_sha256": weights_sha256(folder), "folder_sha256": folder_sha256(folder)}
-    shown: Row = {
+    shown: Shown = {
         "predictions": predictions,
         "released": known["released"],
         "cost": cost,
@@ -148,24 +154,18 @@ def judge_package(folder: Path, head: str | None, params: Params, task: Task) ->
         "machine": machine(),
     }
     shown["released_quality"] = summarise(task, known["released"]) if known["released"] else None
-    return verdict(rows, {"revision": None, **hashes}, entry, []), shown
+    contract_sha256 = sha256_file(CONTRACT)
+    return Verdict(rows, hashes, entry, contract_sha256=contract_sha256), shown
 
 
-def refused_verdict(why: str) -> Row:
+def refused_verdict(why: str) -> Verdict:
     """A verdict without a model to ask."""
-    return verdict(
-        [row("package", "block", False, None, None, why)],
-        {"revision": None, "weights_sha256": None},
-        None,
-        [],
-    )
+    return Verdict([PACKAGE.row(False, None, None, why)], {"weights_sha256": None})
 
 
-def unchanged() -> Row:
+def unchanged() -> Verdict:
     why = "no file that the pipeline reads has changed: the model stays as it is"
-    return verdict(
-        [row("model", "block", None, None, None, why)], {"revision": None, "weights_sha256": None}, None, []
-    )
+    return Verdict([MODEL.row(None, None, None, why)], {"weights_sha256": None})
 
 
 def commit(text: str) -> str:
@@ -188,7 +188,7 @@ def main() -> None:
 
     params, task = load_params(), load_task()
     changes = describe(arguments.base, arguments.head) if arguments.base and arguments.head else None
-    shown: Row = {}
+    shown: Shown = {}
     if changes and not changes["model"]:
         result = unchanged()
     elif not arguments.package.exists():
@@ -205,13 +205,16 @@ def main() -> None:
             result = refused_verdict(
                 f"the package cannot be judged: {type(error).__name__}: {str(error)[:200]}"
             )
-    result["candidate"]["revision"] = arguments.head
-    result["weakened"] = changes["weakened"] if changes else []
-    write_json(JUDGED / "verdict.json", result)
+    result = replace(
+        result,
+        candidate={"revision": arguments.head, **result.candidate},
+        weakened=changes["weakened"] if changes else [],
+    )
+    write_json(JUDGED / "verdict.json", result.to_json())
     write_text(JUDGED / "comment.md", comment(task, result, changes, shown))
     print((JUDGED / "comment.md").read_text(encoding="utf-8"))
     print(headline(result))
-    if not result["passed"]:
+    if not result.passed:
         sys.exit(1)
 
 

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from slm.verdict.contract import Gate
-from slm.verdict.rows import Row, row
+from slm.verdict.rows import Row
 
 
 def judge_metric(gate: Gate, ladder: dict[str, Any], shipped: str, absent: dict[str, str]) -> Row:
@@ -30,7 +30,7 @@ def judge_metric(gate: Gate, ladder: dict[str, Any], shipped: str, absent: dict[
     for metric in (gate.metric, gate.over):
         why = absent.get(metric or "") or absent.get((metric or "").split(".")[0])
         if metric and why and read(metric) is None:
-            return row(gate.name, gate.severity, None, None, gate.limit, f"does not apply: {why}")
+            return Row(gate.name, gate.severity, None, None, gate.limit, f"does not apply: {why}")
     value = read(gate.metric)
     what = gate.metric
     if gate.over is not None:
@@ -38,11 +38,11 @@ def judge_metric(gate: Gate, ladder: dict[str, Any], shipped: str, absent: dict[
         value = value / divisor if value is not None and divisor else None
         what = f"{gate.metric} / {gate.over}"
     if value is None:
-        return row(
+        return Row(
             gate.name, gate.severity, False, None, gate.limit, f"{what} is missing or no finite number"
         )
     passed = gate.holds(value)
-    return row(
+    return Row(
         gate.name,
         gate.severity,
         passed,

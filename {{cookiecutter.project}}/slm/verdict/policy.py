@@ -4,7 +4,8 @@ from typing import Any
 
 from slm.task.records import TASK
 from slm.verdict.contract import Contract
-from slm.verdict.rows import Row, row
+from slm.verdict.registry import DATA_EXPECTATIONS, LICENCE
+from slm.verdict.rows import Row
 
 
 def judge_licences(contract: Contract, models: dict[str, tuple[str, str]], data: str | None) -> list[Row]:
@@ -24,7 +25,7 @@ def judge_licences(contract: Contract, models: dict[str, tuple[str, str]], data:
         passed = licence in contract.allowed_licences
         why = f"{knob} of {file} is {licence}, which allowed_licences {'name' if passed else 'do not name'}"
         why += "" if passed else f"; correct it there, take another {what}, or allow it in gates.yaml"
-        rows.append(row(f"licence of the {what}", "block", passed, licence, allowed, why))
+        rows.append(LICENCE[what].row(passed, licence, allowed, why))
     return rows
 
 
@@ -50,5 +51,8 @@ def judge_data(contract: Contract, report: dict[str, Any] | None) -> list[Row]:
     columns = ", ".join(contract.required_expectations)
     why = f"the labelled data was checked for {columns}, and holds"
     if lacking:
-        why = f"not checked or not met: {', '.join(lacking)}; restore the expectation in task/expectations and run `dvc repro`"
-    return [row("data expectations", "block", not lacking, len(wanted) - len(lacking), len(wanted), why)]
+        why = (
+            f"not checked or not met: {', '.join(lacking)}; "
+            "restore the expectation in task/expectations and run `dvc repro`"
+        )
+    return [DATA_EXPECTATIONS.row(not lacking, len(wanted) - len(lacking), len(wanted), why)]

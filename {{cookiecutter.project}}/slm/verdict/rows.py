@@ -1,47 +1,77 @@
-"""The form of a verdict (contracts/verdict.schema.json): its rows, what they add up to, and how they are
-shown.
-"""
+"""The form of a verdict (contracts/verdict.schema.json): its rows, what they add up to, and how they are shown."""
 
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
 
 from slm.evaluation.ladder import ladder_table
 from slm.tables import markdown
 
-Row = dict[str, Any]
+Severity = Literal["block", "warn"]
 
 
-def row(name: str, severity: str, passed: bool | None, value: Any, limit: Any, why: str) -> Row:
-    return {
-        "name": name,
-        "severity": severity,
-        "passed": passed,
-        "value": value,
-        "limit": limit,
-        "why": why,
-        "waived": None,
-    }
+@dataclass(frozen=True)
+class Row:
+    """One gate, judged.
+
+    passed: None where the gate does not apply, or there is nothing to compare with.
+    value, limit: a number, a hash or a name; None where there is none.
+    waived: owner, reason and last day (`until`) of a waiver in force.
+    """
+
+    name: str
+    severity: Severity
+    passed: bool | None
+    value: float | str | None
+    limit: float | str | None
+    why: str
+    waived: dict[str, str] | None = None
+
+    @property
+    def refuses(self) -> bool:
+        return self.severity == "block" and self.passed is False and not self.waived
+
+    @property
+    def mark(self) -> str:
+        if self.passed is False:
+            return "waived" if self.waived else "warn" if self.severity == "warn" else "FAIL"
+        return "pass" if self.passed else "–"
+
+    @property
+    def waiver(self) -> str:
+        """The waiver in force as a sentence; empty without one."""
+        if self.waived is None:
+            return ""
+        owner, until, reason = (" ".join(self.waived[k].split()) for k in ("owner", "until", "reason"))
+        return f"waived by {owner} until {until}: {reason}"
 
 
-def refuses(r: Row) -> bool:
-    return r["severity"] == "block" and r["passed"] is False and not r["waived"]
+@dataclass(frozen=True)
+class Verdict:
+    """All rows of one judgement.
 
+    candidate: revision and hashes of the package that was judged.
+    baseline: the entry of released.json that it was compared with; None where nothing is released.
+    weakened: each way in which the contract is looser than the baseline's, as a sentence.
+    contract_sha256: of the contract that it was judged by.
+    """
 
-def verdict(
-    rows: list[Row], candidate: dict[str, Any], baseline: dict[str, Any] | None, weakened: list[str]
-) -> dict[str, Any]:
-    return {
-        "passed": not any(map(refuses, rows)),
-        "candidate": candidate,
-        "baseline": baseline,
-        "gates": rows,
-        "weakened": weakened,
-    }
+    gates: list[Row]
+    candidate: dict[str, Any]
+    baseline: dict[str, Any] | None = None
+    weakened: list[str] = field(default_factory=list)
+    contract_sha256: str | None = None
 
+    @property
+    def passed(self) -> bool:
+        return not any(row.refuses for row in self.gates)
 
-def mark(r: Row) -> str:
-    if r["passed"] is False:
-        return "waived" if r["waived"] else "warn" if r["severity"] == "warn" else "FAIL"
-    return "pass" if r["passed"] else "–"
+    def to_json(self) -> dict[str, Any]:
+        return {"passed": self.passed, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Self:
+        fields = {name: value for name, value in stored.items() if name != "passed"}
+        return cls(**fields | {"gates": [Row(**row) for row in stored["gates"]]})
 
 
 def brief(text: str, longest: int) -> str:
@@ -50,51 +80,36 @@ def brief(text: str, longest: int) -> str:
     return flat if len(flat) <= longest else f"{flat[:longest]}…"
 
 
-def by_whom(r: Row) -> str:
-    owner, until, reason = (" ".join(r["waived"][k].split()) for k in ("owner", "until", "reason"))
-    return f"waived by {owner} until {until}: {reason}"
-
-
-def rows_of(result: Row) -> list[list[str]]:
+def rows_of(verdict: Verdict) -> list[list[str]]:
     """The table of a verdict, the header first."""
     rows = [["gate", "verdict", "value", "limit", "why"]]
-    for r in result["gates"]:
-        why = f"{r['why']} ({by_whom(r)})" if r["waived"] else r["why"]
-        rows.append(
-            [r["name"], mark(r), *("–" if r[k] is None else str(r[k]) for k in ("value", "limit")), why]
-        )
+    for row in verdict.gates:
+        why = f"{row.why} ({row.waiver})" if row.waived else row.why
+        ends = ("–" if end is None else str(end) for end in (row.value, row.limit))
+        rows.append([row.name, row.mark, *ends, why])
     return rows
 
 
-def waivers_of(result: Row) -> list[str]:
+def waivers_of(verdict: Verdict) -> list[str]:
     """Each waiver in force, as a sentence."""
-    return [f"{r['name']}: {by_whom(r)}" for r in result["gates"] if r["waived"]]
+    return [f"{row.name}: {row.waiver}" for row in verdict.gates if row.waived]
 
 
-def headline(result: Row) -> str:
-    if not result["passed"]:
-        return f"The model is refused: {', '.join(r['name'] for r in result['gates'] if refuses(r))}."
-    waived = [r["name"] for r in result["gates"] if r["waived"]]
-    return (
-        f"The model passes its gates, but for what is waived: {', '.join(waived)}."
-        if waived
-        else "The model passes its gates."
-    )
+def headline(verdict: Verdict) -> str:
+    if not verdict.passed:
+        return f"The model is refused: {', '.join(row.name for row in verdict.gates if row.refuses)}."
+    waived = [row.name for row in verdict.gates if row.waived]
+    if waived:
+        return f"The model passes its gates, but for what is waived: {', '.join(waived)}."
+    return "The model passes its gates."
 
 
-def as_markdown(result: Row, ladder: dict[str, Any]) -> str:
-    gates = [[" ".join(cell.replace("|", "\\|").split()) for cell in cells] for cells in rows_of(result)]
-    parts = [
-        f"# {headline(result)}\n",
-        "## The ladder\n",
-        markdown(ladder_table(ladder)),
-        "## The gates\n",
-        markdown(gates),
-    ]
-    for title, lines in {
-        "Waived": waivers_of(result),
-        "The contract was loosened": result["weakened"],
-    }.items():
+def as_markdown(verdict: Verdict, ladder: dict[str, Any]) -> str:
+    gates = [[" ".join(cell.replace("|", "\\|").split()) for cell in cells] for cells in rows_of(verdict)]
+    parts = [f"# {headline(verdict)}\n", "## The ladder\n", markdown(ladder_table(ladder))]
+    parts += ["## The gates\n", markdown(gates)]
+    lists = {"Waived": waivers_of(verdict), "The contract was loosened": verdict.weakened}
+    for title, lines in lists.items():
         if lines:
             parts += [f"## {title}\n", "".join(f"- {line}\n" for line in lines)]
     return "\n".join(parts)

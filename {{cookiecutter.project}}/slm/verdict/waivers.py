@@ -4,7 +4,8 @@ A pull request must not waive its own gates, so a waiver counts once it is on th
 reads the file of there.
 """
 
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from slm.config.loader import load_yaml
 from slm.verdict.contract import Contract
+from slm.verdict.registry import INTEGRITY_PREFIX, PACKAGE
 from slm.verdict.rows import Row
 
 WAIVERS = Path("waivers.yaml")
@@ -28,7 +30,7 @@ class Waiver(BaseModel):
     @field_validator("gate")
     @classmethod
     def may_be_waived(cls, name: str, info: ValidationInfo) -> str:
-        if name.startswith("integrity:") or name == "package":
+        if name.startswith(INTEGRITY_PREFIX) or name == PACKAGE.name:
             raise ValueError("what ties the verdict to the bytes that ship cannot be waived")
         known = (info.context or {}).get("gates")
         if known is not None and name not in known:
@@ -62,20 +64,22 @@ def load_waivers(contract: Contract, path: Path = WAIVERS) -> list[Waiver]:
     return load_yaml(path, Waivers, {"gates": contract.names}).waivers if path.exists() else []
 
 
-def waive(rows: list[Row], waivers: list[Waiver], today: date | None = None) -> None:
-    """Mark the blocking gates that failed and that a waiver in force names. One whose last day is over
-    changes nothing but the `why`.
+def waive(rows: list[Row], waivers: list[Waiver], today: date) -> list[Row]:
+    """The rows, with the blocking gates that failed and that a waiver in force names marked as waived.
+
+    A waiver whose last day is over changes nothing but the `why`.
     """
-    today = today or datetime.now(UTC).date()
     by_gate = {w.gate: w for w in waivers}
-    for r in rows:
-        waiver = by_gate.get(r["name"])
-        if waiver is None or r["severity"] != "block" or r["passed"] is not False:
-            continue
-        if today <= waiver.until:
-            r["waived"] = {"owner": waiver.owner, "reason": waiver.reason, "until": waiver.until.isoformat()}
-        else:
-            r["why"] += f"; the waiver of {waiver.owner} ended on {waiver.until.isoformat()}"
+    return [_waived(row, by_gate.get(row.name), today) for row in rows]
+
+
+def _waived(row: Row, waiver: Waiver | None, today: date) -> Row:
+    if waiver is None or row.severity != "block" or row.passed is not False:
+        return row
+    until = waiver.until.isoformat()
+    if today > waiver.until:
+        return replace(row, why=f"{row.why}; the waiver of {waiver.owner} ended on {until}")
+    return replace(row, waived={"owner": waiver.owner, "reason": waiver.reason, "until": until})
 
 
 def waived_since(before: list[Waiver], after: list[Waiver]) -> list[str]:
