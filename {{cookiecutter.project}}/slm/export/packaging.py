@@ -13,10 +13,13 @@ from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.model.license import LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
+from huggingface_hub import ModelCard, ModelCardData
 
 from slm.evaluation.ladder import ladder_table
 from slm.files import read_json, sha256_file
 from slm.tables import markdown
+
+TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 
 
 def model_card(
@@ -28,37 +31,24 @@ def model_card(
     license_name: str,
     tried: dict[str, str],
 ) -> str:
-    """README.md of the package, in the Hugging Face form."""
-    return f"""---
-license: {license_name.lower() if not license_name.startswith("LicenseRef-") else "other"}
-base_model: {base}
-library_name: onnxruntime-genai
-pipeline_tag: text-generation
----
-# {name}
-
-{instruction}
-
-It runs with ONNX Runtime GenAI or Foundry Local from the folder `model/`, without a network.
-
-## How good, how fast, how small
-
-Shipped is `{shipped}`. Score is the task's own, over the test set, with its 95% interval; time is one request on {ladder["threads"]}
-thread(s) of {ladder["machine"]["processor"]}; `time` and `size` are shares of the teacher's.
-
-{markdown(ladder_table(ladder))}
-## Try it
-
-Asked through Foundry Local when it was packed:
-
-    > {tried["prompt"].replace(chr(10), chr(10) + "    > ")}
-    {tried["answer"].replace(chr(10), chr(10) + "    ")}
-
-## Limits
-
-It answers this one task, in the language and style of its training data, and nothing else. Scores hold for requests like
-those of the test set. Made by a teacher's answers as well as people's labels; see the data report in its repository.
-"""
+    """README.md of the package, in the form of the Hugging Face hub (https://huggingface.co/docs/hub/model-cards)."""
+    data = ModelCardData(
+        license="other" if license_name.startswith("LicenseRef-") else license_name.lower(),
+        base_model=base,
+        library_name="onnxruntime-genai",
+        pipeline_tag="text-generation",
+    )
+    card = ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        name=name,
+        ladder=ladder,
+        shipped=shipped,
+        instruction=instruction,
+        table=markdown(ladder_table(ladder)),
+        tried=tried,
+    )
+    return f"{str(card).rstrip()}\n"
 
 
 def with_waivers(card: str, waivers: list[str]) -> str:

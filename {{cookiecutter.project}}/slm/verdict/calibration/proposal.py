@@ -38,114 +38,99 @@ def catch(r: dict[str, float]) -> str:
     return f"{r['rate']:.3f} (>= {r['low']:.3f})"
 
 
-def calibration_report(result: dict[str, Any]) -> str:
-    drop, total = result["drop"], result["sum_of_small_drops"]
-    alarms = "equal model refused"
-    parts = [
-        f"{result['examples']} examples, answers of {', '.join(result['models'])}; in brackets one-sided 95% bounds\n"
-    ]
+Result = dict[str, Any]  # of `calibrate`
+EQUAL_REFUSED = "equal model refused"
 
-    def add(title: str, head: list[str], rows: list[list[str]]) -> None:
-        parts.append(f"{title}\n\n{plain([head, *rows])}")
 
-    add(
-        "At the limits of gates.yaml",
-        ["between", "answers differ", alarms, f"loss of {drop:g} caught"],
-        [
-            [p["models"], f"{p['differ']:.0%}", alarm(p["false_alarm"]), catch(p["caught"])]
-            for p in result["pairs"]
-        ],
-    )
-    add(
-        "The same by the share of answers that differ, all pairs together",
-        [
-            "answers differ",
-            alarms,
-            "equal model warned of",
-            f"loss of {drop:g} caught",
-            "caught or warned of",
-        ],
-        [
-            [
-                shown(s["share"]),
-                alarm(s["false_alarm"]),
-                alarm(s["warned"]),
-                catch(s["caught"]),
-                catch(s["caught_or_warned"]),
-            ]
-            for s in result["by_share"]
-        ],
-    )
-    small = result["small_drops"]
-    add(
-        f"Releases that add up: equally good ones, and {SMALL_LOSSES} that lose {total:g} together",
-        ["history", alarms, "caught"],
-        [
-            [f"{n} equal releases before", alarm(r), "–"]
-            for n, r in result["false_alarm_after_releases"].items()
-        ]
-        + [[f"lost {total:g}: the last refused", "–", catch(small["last"])]]
-        + [[f"lost {total:g}: one of {SMALL_LOSSES} refused", "–", catch(small["by_the_last"])]]
-        + [
-            [
-                f"lost {total:g}: one of {SMALL_LOSSES} refused or warned of",
-                "–",
-                catch(small["by_the_last_or_warned"]),
-            ]
-        ],
-    )
-    add(
-        "What other error rates cost",
-        [*SPLIT, alarms, "after 2 releases", f"loss of {drop:g} caught", f"{SMALL_LOSSES} losses caught"],
-        [
-            [f"{a[n]:g}" for n in SPLIT]
-            + [
-                alarm(a["false_alarm"]),
-                alarm(a["false_alarm_two_releases"]),
-                catch(a["caught"]),
-                catch(a["small_drops_caught"]),
-            ]
-            for a in result["alphas"]
-        ],
-    )
-    add(
-        "What this test set can guard, at the error rates proposed below",
-        [
-            "loss",
-            "caught",
-            f"caught, over {SMALL_LOSSES} releases",
-            "equal model warned of, as margin",
-            "as best_margin",
-        ],
-        [
-            [
-                f"{m['drop']:g}",
-                catch(m["caught"]),
-                catch(m["small_drops_caught"]),
-                alarm(m["equal_warned"]),
-                alarm(m["equal_warned_best"]),
-            ]
-            for m in result["margins"]
-        ],
-    )
-    shares = list(result["sizes"][0]["caught"])
-    add(
-        f"What another size of the test set would give: a loss of {drop:g} caught, where so many answers differ",
-        ["examples", alarms, *(shown(None if s == "None" else float(s)) for s in shares)],
-        [
-            [str(s["examples"]), alarm(s["false_alarm"]), *(f"{s['caught'][k]['rate']:.3f}" for k in shares)]
-            for s in result["sizes"]
-        ],
-    )
+def calibration_report(result: Result) -> str:
+    names = ", ".join(result["models"])
+    tables = (limits_table, shares_table, releases_table, errors_table, margins_table, sizes_table)
+    parts = [f"{result['examples']} examples, answers of {names}; in brackets one-sided 95% bounds\n"]
+    for table in tables:
+        title, *rows = table(result)
+        parts.append(f"{title}\n\n{plain(rows)}")
     lines = [
         f"  {name}: {'none of those tried' if value is None else f'{value:g}'}"
         for name, value in result["proposal"].items()
     ]
-    parts.append(
-        f"Proposed: at most {ALARMS:.0%} of equal models refused, at least {CAUGHT:.0%} of losses caught\n\n"
-        + "\n".join(lines)
-    )
-    return "\n".join(parts) + "\n"
+    aims = f"at most {ALARMS:.0%} of equal models refused, at least {CAUGHT:.0%} of losses caught"
+    return "\n".join([*parts, f"Proposed: {aims}\n", *lines]) + "\n"
+
+
+# Each table: its title, its header, its rows.
+def limits_table(result: Result) -> list[Any]:
+    rows = [
+        [p["models"], f"{p['differ']:.0%}", alarm(p["false_alarm"]), catch(p["caught"])]
+        for p in result["pairs"]
+    ]
+    head = ["between", "answers differ", EQUAL_REFUSED, f"loss of {result['drop']:g} caught"]
+    return ["At the limits of gates.yaml", head, *rows]
+
+
+def shares_table(result: Result) -> list[Any]:
+    head = ["answers differ", EQUAL_REFUSED, "equal model warned of"]
+    head += [f"loss of {result['drop']:g} caught", "caught or warned of"]
+    rows = [
+        [
+            shown(s["share"]),
+            *map(alarm, (s["false_alarm"], s["warned"])),
+            *map(catch, (s["caught"], s["caught_or_warned"])),
+        ]
+        for s in result["by_share"]
+    ]
+    return ["The same by the share of answers that differ, all pairs together", head, *rows]
+
+
+def releases_table(result: Result) -> list[Any]:
+    total, small = f"{result['sum_of_small_drops']:g}", result["small_drops"]
+    rows = [
+        [f"{n} equal releases before", alarm(r), "–"] for n, r in result["false_alarm_after_releases"].items()
+    ]
+    lost = {
+        "the last refused": small["last"],
+        f"one of {SMALL_LOSSES} refused": small["by_the_last"],
+        f"one of {SMALL_LOSSES} refused or warned of": small["by_the_last_or_warned"],
+    }
+    rows += [[f"lost {total}: {what}", "–", catch(r)] for what, r in lost.items()]
+    title = f"Releases that add up: equally good ones, and {SMALL_LOSSES} that lose {total} together"
+    return [title, ["history", EQUAL_REFUSED, "caught"], *rows]
+
+
+def errors_table(result: Result) -> list[Any]:
+    head = [*SPLIT, EQUAL_REFUSED, "after 2 releases"]
+    head += [f"loss of {result['drop']:g} caught", f"{SMALL_LOSSES} losses caught"]
+    rows = [
+        [f"{a[n]:g}" for n in SPLIT]
+        + [*map(alarm, (a["false_alarm"], a["false_alarm_two_releases"]))]
+        + [*map(catch, (a["caught"], a["small_drops_caught"]))]
+        for a in result["alphas"]
+    ]
+    return ["What other error rates cost", head, *rows]
+
+
+def margins_table(result: Result) -> list[Any]:
+    head = ["loss", "caught", f"caught, over {SMALL_LOSSES} releases"]
+    head += ["equal model warned of, as margin", "as best_margin"]
+    rows = [
+        [
+            f"{m['drop']:g}",
+            *map(catch, (m["caught"], m["small_drops_caught"])),
+            *map(alarm, (m["equal_warned"], m["equal_warned_best"])),
+        ]
+        for m in result["margins"]
+    ]
+    return ["What this test set can guard, at the error rates proposed below", head, *rows]
+
+
+def sizes_table(result: Result) -> list[Any]:
+    shares = list(result["sizes"][0]["caught"])
+    head = ["examples", EQUAL_REFUSED, *(shown(None if s == "None" else float(s)) for s in shares)]
+    rows = [
+        [str(s["examples"]), alarm(s["false_alarm"]), *(f"{s['caught'][k]['rate']:.3f}" for k in shares)]
+        for s in result["sizes"]
+    ]
+    title = f"What another size of the test set would give: a loss of {result['drop']:g} caught, "
+    return [f"{title}where so many answers differ", head, *rows]
 
 
 def complete_predictions(folder: Path, test: Path = TASK / "test.jsonl") -> list[Path]:

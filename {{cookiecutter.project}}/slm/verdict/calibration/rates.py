@@ -101,18 +101,24 @@ class Simulation:
         return [joined(list(releases)) for releases in zip(*parts, strict=True)]
 
 
-def stated(
-    simulation: Simulation, released: Released, size: int, drop: float, total: float
-) -> dict[str, Any]:
-    """Rates at the limits of the contract.
+def calibrate(answers: Answers, released: Released) -> dict[str, Any]:
+    """What the limits of a contract cost with these models and this test set, and limits to match.
 
-    Args:
-        drop: what a worse candidate has lost.
-        total: what three releases have lost together.
+    A worse candidate has lost the contract's `margin`; three releases that add up, its `best_margin` together.
     """
-    shares = SHARES if simulation.answers.binary else (None,)
-    equal = simulation.by_pair(size, RUNS)
-    worse = simulation.by_pair(size, RUNS, drop)
+    weakest, most = float(answers.scores.mean(axis=1).min()), max(released.margin, released.best_margin)
+    if weakest <= most:
+        raise UserError(
+            f"{answers.names}: a model with a score of {weakest:.3f} has no {most} to lose; give models that work"
+        )
+    size, simulation = answers.scores.shape[1], Simulation(answers, released.slice_size)
+    return stated(simulation, released, size) | proposals(simulation, released, size)
+
+
+def stated(simulation: Simulation, released: Released, size: int) -> dict[str, Any]:
+    """Rates at the limits of the contract."""
+    drop, total = released.margin, released.best_margin
+    equal, worse = simulation.by_pair(size, RUNS), simulation.by_pair(size, RUNS, drop)
     pairs = [
         {
             "models": name,
@@ -123,22 +129,13 @@ def stated(
         for name in simulation.pairs
     ]
     by_share = []
-    for share in shares:
-        same = (
-            joined(list(equal.values())) if share is None else simulation.candidates(size, RUNS, 0.0, share)
-        )
-        less = (
-            joined(list(worse.values())) if share is None else simulation.candidates(size, RUNS, drop, share)
-        )
-        by_share.append(
-            {
-                "share": share,
-                "false_alarm": rate(same.refused(released)),
-                "warned": rate(same.warned(released)),
-                "caught": rate(less.refused(released)),
-                "caught_or_warned": rate(less.refused(released) | less.warned(released)),
-            }
-        )
+    for share in shares_of(simulation):
+        if share is None:
+            same, less = joined(list(equal.values())), joined(list(worse.values()))
+        else:
+            same = simulation.candidates(size, RUNS, 0.0, share)
+            less = simulation.candidates(size, RUNS, drop, share)
+        by_share.append({"share": share} | rates_of(same, less, released))
     releases = {n: simulation.after(n, size, RUNS) for n in (2, 5)}
     falling = simulation.declines(total / SMALL_LOSSES, size, RUNS)
     refused = np.array([e.refused(released) for e in falling])
@@ -159,66 +156,32 @@ def stated(
     }
 
 
-def split(released: Released, total: float) -> Released:
-    return released.model_copy(update={name: round(total * part, 4) for name, part in SPLIT.items()})
+def shares_of(simulation: Simulation) -> tuple[float | None, ...]:
+    """Shares of answers that differ, to be tried; scores that can be partly right are taken as they were observed."""
+    return SHARES if simulation.answers.binary else (None,)
 
 
-def proposals(
-    simulation: Simulation, released: Released, size: int, drop: float, total: float
-) -> dict[str, Any]:
+def rates_of(same: Evidence, less: Evidence, released: Released) -> dict[str, dict[str, float]]:
+    """How often equal candidates are refused or warned of, and worse ones caught."""
+    return {
+        "false_alarm": rate(same.refused(released)),
+        "warned": rate(same.warned(released)),
+        "caught": rate(less.refused(released)),
+        "caught_or_warned": rate(less.refused(released) | less.warned(released)),
+    }
+
+
+def proposals(simulation: Simulation, released: Released, size: int) -> dict[str, Any]:
     """Tables of what other limits and other sizes would cost, and the choice that they lead to."""
     one, two = simulation.candidates(size, RUNS), simulation.after(2, size, RUNS)
-    worse, falling = (
-        simulation.candidates(size, RUNS, drop),
-        simulation.declines(total / SMALL_LOSSES, size, FEWER),
-    )
-    alphas: Table = []
-    for error in TOTALS:
-        r = split(released, error)
-        alphas.append(
-            {
-                **{name: getattr(r, name) for name in SPLIT},
-                "false_alarm": rate(one.refused(r)),
-                "false_alarm_two_releases": rate(two.refused(r)),
-                "caught": rate(worse.refused(r)),
-                "small_drops_caught": rate(np.any([e.refused(r) for e in falling], axis=0)),
-            }
-        )
+    alphas = try_error_rates(simulation, released, size, one, two)
     fit = [
         a for a in alphas if max(a["false_alarm"]["high"], a["false_alarm_two_releases"]["high"]) <= ALARMS
-    ] or alphas[:1]
-    chosen = released.model_copy(update={name: fit[-1][name] for name in SPLIT})
-
-    margins: Table = []
-    for lost in DROPS:
-        if lost >= simulation.answers.scores.mean(axis=1).min():
-            break
-        falling = simulation.declines(lost / SMALL_LOSSES, size, FEWER)
-        margins.append(
-            {
-                "drop": lost,
-                "caught": rate(simulation.candidates(size, FEWER, lost).refused(chosen)),
-                "small_drops_caught": rate(np.any([e.refused(chosen) for e in falling], axis=0)),
-                "equal_warned": rate(one.low < -lost),
-                "equal_warned_best": rate(two.low_best < -lost),
-            }
-        )
-        if min(margins[-1]["caught"]["rate"], margins[-1]["small_drops_caught"]["rate"]) >= CAUGHT:
-            break
-
-    shares = SHARES if simulation.answers.binary else (None,)
-    sizes: Table = []
-    for examples in sorted({*SIZES, size}):
-        caught = {
-            str(s): rate(simulation.candidates(examples, FEWER, drop, s).refused(chosen)) for s in shares
-        }
-        sizes.append(
-            {
-                "examples": examples,
-                "false_alarm": rate(simulation.candidates(examples, FEWER).refused(chosen)),
-                "caught": caught,
-            }
-        )
+    ]
+    best = (fit or alphas[:1])[-1]
+    chosen = released.model_copy(update={name: best[name] for name in SPLIT})
+    margins = try_margins(simulation, chosen, size, one, two)
+    sizes = try_sizes(simulation, chosen, size)
 
     def first(rows: Table, name: str, value: Callable[[dict[str, Any]], float]) -> Any:
         return next((row[name] for row in rows if value(row) >= CAUGHT), None)
@@ -232,17 +195,57 @@ def proposals(
     return {"alphas": alphas, "margins": margins, "sizes": sizes, "proposal": choice}
 
 
-def calibrate(
-    answers: Answers, released: Released, drop: float | None = None, total: float | None = None
-) -> dict[str, Any]:
-    """All of it; `drop` and `total` are the contract's margins where not given."""
-    drop, total = drop or released.margin, total or released.best_margin
-    weakest = float(answers.scores.mean(axis=1).min())
-    if weakest <= max(drop, total):
-        raise UserError(
-            f"{answers.names}: a model with a score of {weakest:.3f} has no {max(drop, total)} to lose; give models that work"
+def try_error_rates(
+    simulation: Simulation, released: Released, size: int, one: Evidence, two: Evidence
+) -> Table:
+    """What other error rates cost; `one` and `two` are equal candidates after no release, and after two."""
+    worse = simulation.candidates(size, RUNS, released.margin)
+    falling = simulation.declines(released.best_margin / SMALL_LOSSES, size, FEWER)
+    rows: Table = []
+    for error in TOTALS:
+        parts = {name: round(error * part, 4) for name, part in SPLIT.items()}
+        limits = released.model_copy(update=parts)
+        rows.append(
+            {
+                **parts,
+                "false_alarm": rate(one.refused(limits)),
+                "false_alarm_two_releases": rate(two.refused(limits)),
+                "caught": rate(worse.refused(limits)),
+                "small_drops_caught": rate(np.any([e.refused(limits) for e in falling], axis=0)),
+            }
         )
-    size, simulation = answers.scores.shape[1], Simulation(answers, released.slice_size)
-    return stated(simulation, released, size, drop, total) | proposals(
-        simulation, released, size, drop, total
-    )
+    return rows
+
+
+def try_margins(simulation: Simulation, chosen: Released, size: int, one: Evidence, two: Evidence) -> Table:
+    """Which losses this test set can guard against, from small to large, until they are caught often enough."""
+    rows: Table = []
+    for lost in DROPS:
+        if lost >= simulation.answers.scores.mean(axis=1).min():
+            break
+        falling = simulation.declines(lost / SMALL_LOSSES, size, FEWER)
+        rows.append(
+            {
+                "drop": lost,
+                "caught": rate(simulation.candidates(size, FEWER, lost).refused(chosen)),
+                "small_drops_caught": rate(np.any([e.refused(chosen) for e in falling], axis=0)),
+                "equal_warned": rate(one.low < -lost),
+                "equal_warned_best": rate(two.low_best < -lost),
+            }
+        )
+        if min(rows[-1]["caught"]["rate"], rows[-1]["small_drops_caught"]["rate"]) >= CAUGHT:
+            break
+    return rows
+
+
+def try_sizes(simulation: Simulation, chosen: Released, size: int) -> Table:
+    """What another number of test examples would give."""
+    rows: Table = []
+    for examples in sorted({*SIZES, size}):
+        caught = {
+            str(share): rate(simulation.candidates(examples, FEWER, chosen.margin, share).refused(chosen))
+            for share in shares_of(simulation)
+        }
+        equal = rate(simulation.candidates(examples, FEWER).refused(chosen))
+        rows.append({"examples": examples, "false_alarm": equal, "caught": caught})
+    return rows
