@@ -34,7 +34,7 @@ def git(*arguments: str) -> str:
 
 
 def git_line(*arguments: str) -> str | None:
-    """Output of a git command without outer blanks; None where git refuses: no repository, no such revision."""
+    """Output of a git command without outer blanks; None where git refuses."""
     try:
         return git(*arguments).strip()
     except UserError:

@@ -74,7 +74,7 @@ class Training(Strict):
     patience: int | None = Field(
         None,
         ge=1,
-        description="checkpoints without a better score on validation data before training stops; null: all epochs, the last weights",
+        description="checkpoints without a better validation score before training stops; null: all epochs",
     )
     rounding: Rounding | None = Field(
         None, description="train with weights rounded as the shipped recipe will round them; null: off"
@@ -89,7 +89,8 @@ class Adapted(Training):
     def whole_weights(self) -> Self:
         if self.rounding and self.method != "full":
             raise ValueError(
-                "rounding needs method: full, because adapters are added to the weights after these were rounded"
+                "rounding needs method: full, because adapters are added to the weights after these were "
+                "rounded"
             )
         return self
 
@@ -98,10 +99,10 @@ class Augment(Strict):
     variations: int = Field(
         ge=0,
         le=100,
-        description="of each labelled example (and of each answer of the teacher, for the student), with free text of others; 0: none",
+        description="of each labelled example and each answer of the teacher, with free text of others",
     )
     by: str | None = Field(
-        description="field of a JSON answer: free text moves between answers that agree in it; null: between all"
+        description="field of a JSON answer: free text moves between answers that agree in it"
     )
 
 
@@ -120,7 +121,8 @@ class Distill(Training):
     def whole_groups(self) -> Self:
         if self.neurons and self.rounding and self.neurons % self.rounding.group_size:
             raise ValueError(
-                f"neurons must be a multiple of rounding.group_size, {self.rounding.group_size}: weights share a scale by groups"
+                f"neurons must be a multiple of rounding.group_size, {self.rounding.group_size}: weights "
+                "share a scale by groups"
             )
         return self
 
@@ -186,7 +188,7 @@ class Params(Strict):
 
     @property
     def licences(self) -> dict[str, tuple[str, str]]:
-        """Of the models that the shipped one comes from, what it began as last: the knob, and what it says."""
+        """Of the models that the shipped one comes from, its own start last: the parameter, and what it says."""
         found = {}
         if self.synthesize.teacher == "local" or not self.models.student:
             found["base model"] = ("models.license", self.models.license)

@@ -86,7 +86,7 @@ class Filters(Strict):
         None,
         gt=0,
         le=1,
-        description="least probability of an answer's tokens by the teacher itself, geometric mean; null: off",
+        description="least probability of an answer by the teacher itself, geometric mean of its tokens",
     )
     per_class: int | None = Field(None, ge=1, description="most answers of one class; null: off")
     per_tag: int | None = Field(None, ge=1, description="most answers to prompts of one tag; null: off")
@@ -122,7 +122,8 @@ class Synthesize(Strict):
     def agreement_needs_answers(self) -> Self:
         if self.filters.agreement is not None and (self.teacher == "local" or self.endpoint.answers == 1):
             raise ValueError(
-                "filters.agreement needs teacher: endpoint and endpoint.answers of 2 or more: one answer agrees with itself"
+                "filters.agreement needs teacher: endpoint and endpoint.answers of 2 or more: one answer "
+                "agrees with itself"
             )
         return self
 
@@ -134,7 +135,8 @@ class Synthesize(Strict):
             and self.endpoint.top_logprobs is None
         ):
             raise ValueError(
-                "filters.confidence needs endpoint.top_logprobs (0 is enough): else nobody knows how sure the teacher was"
+                "filters.confidence needs endpoint.top_logprobs (0 is enough): else nobody knows how sure "
+                "the teacher was"
             )
         return self
 

@@ -64,7 +64,8 @@ def run_recipe(recipe: Path, model: Path, output: Path) -> None:
         if done.returncode or not found:
             log = "\n".join(done.stdout.splitlines()[-15:])
             raise UserError(
-                f"{recipe}: Olive built nothing from {model} (exit code {done.returncode}). The end of its log:\n{log}"
+                f"{recipe}: Olive built nothing from {model} (exit code {done.returncode}). The end of its "
+                f"log:\n{log}"
             )
         if not (found.parent / "genai_config.json").exists():
             raise UserError(f"{recipe}: Olive wrote no genai_config.json; a recipe needs a ModelBuilder pass")
@@ -85,7 +86,8 @@ def pad_with_what_no_prompt_holds(folder: Path) -> None:
     """
     config, tokenizer = read_json(folder / "genai_config.json"), read_json(folder / "tokenizer.json")
     settings, template = read_json(folder / "tokenizer_config.json"), folder / "chat_template.jinja"
-    prompts = f"{settings.get('chat_template', '')}{template.read_text(encoding='utf-8') if template.exists() else ''}"
+    prompts = settings.get("chat_template", "")
+    prompts += template.read_text(encoding="utf-8") if template.exists() else ""
     model = config["model"]
     ends = model["eos_token_id"] if isinstance(model["eos_token_id"], list) else [model["eos_token_id"]]
     held = {*ends, model.get("bos_token_id")}

@@ -31,7 +31,9 @@ def model_card(
     license_name: str,
     tried: dict[str, str],
 ) -> str:
-    """README.md of the package, in the form of the Hugging Face hub (https://huggingface.co/docs/hub/model-cards)."""
+    """README.md of the package, in the form of the Hugging Face hub
+    (https://huggingface.co/docs/hub/model-cards).
+    """
     data = ModelCardData(
         license="other" if license_name.startswith("LicenseRef-") else license_name.lower(),
         base_model=base,
@@ -59,7 +61,10 @@ def with_waivers(card: str, waivers: list[str]) -> str:
         return card
     head, _, limits = card.rpartition("\n## Limits\n")
     lines = "".join(f"- {line}\n" for line in waivers)
-    return f"{head}\n## Waived gates\n\nIt fails these gates of its contract, and was released all the same:\n\n{lines}\n## Limits\n{limits}"
+    return (
+        f"{head}\n## Waived gates\n\nIt fails these gates of its contract, and was released all the "
+        f"same:\n\n{lines}\n## Limits\n{limits}"
+    )
 
 
 def bill_of_materials(

@@ -81,7 +81,8 @@ def _on_ray(
         import ray.data
     except ImportError:
         raise UserError(
-            "params.yaml: compute.engine: ray needs Ray; run `make extra NAME=ray`, on each machine of the cluster"
+            "params.yaml: compute.engine: ray needs Ray; run `make extra NAME=ray`, on each machine of the "
+            "cluster"
         ) from None
     _connect(ray)
     context = ray.data.DataContext.get_current()
@@ -103,7 +104,8 @@ def _on_ray(
     threads = min(torch.get_num_threads(), max(cpus))
     if params.compute.device == "cuda" and not on_gpus:
         raise UserError(
-            "params.yaml: compute.device is cuda, but no node of the Ray cluster has a GPU; set it to auto or cpu"
+            "params.yaml: compute.device is cuda, but no node of the Ray cluster has a GPU; set it to auto "
+            "or cpu"
         )
     workers = sum(gpus) if on_gpus else sum(count // threads for count in cpus)
     rows = ray.data.from_items(
@@ -142,8 +144,10 @@ def _connect(ray: Any) -> None:
         where = os.environ.get("RAY_ADDRESS")
         if not where:
             raise UserError(
-                f"no Ray cluster of this machine's own could be started ({error}); set compute.engine: local, or run again"
+                f"no Ray cluster of this machine's own could be started ({error}); set compute.engine: "
+                "local, or run again"
             ) from None
         raise UserError(
-            f"RAY_ADDRESS={where}: no Ray cluster of this machine there ({error}); let it join (`ray start --address=HEAD:6379`), or unset RAY_ADDRESS"
+            f"RAY_ADDRESS={where}: no Ray cluster of this machine there ({error}); let it join (`ray start "
+            "--address=HEAD:6379`), or unset RAY_ADDRESS"
         ) from None

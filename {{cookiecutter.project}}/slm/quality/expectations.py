@@ -59,7 +59,8 @@ def _readable(name: str, frame: pd.DataFrame, lines: list[int], result: Any) -> 
     column = config.kwargs.get("column")
     if result.exception_info and result.exception_info.get("raised_exception"):
         raise UserError(
-            f"expectation {config.type} on {column!r} cannot be run: {result.exception_info['exception_message']}; correct the suite"
+            f"expectation {config.type} on {column!r} cannot be run: "
+            f"{result.exception_info['exception_message']}; correct the suite"
         )
     failures = []
     for index in (result.result or {}).get("unexpected_index_list") or []:
@@ -87,7 +88,8 @@ def explain_failures(report: dict[str, Any], suite_path: Path) -> str:
             continue
         limits = ", ".join(f"{k}={v}" for k, v in r["limits"].items())
         parts.append(
-            f"  {r['expectation']}({r['column'] or ''}{', ' if r['column'] and limits else ''}{limits}) {r['why']}"
+            f"  {r['expectation']}({r['column'] or ''}{', ' if r['column'] and limits else ''}{limits}) "
+            f"{r['why']}"
         )
         if r["failures"]:
             parts += [f"    {failure[:300]}" for failure in r["failures"][:5]]

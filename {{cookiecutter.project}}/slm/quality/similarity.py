@@ -1,4 +1,4 @@
-"""How near requests are to each other: copies, copies with a typo, and the nearest record of another split."""
+"""How near requests are to each other: copies, copies with a typo, nearest records of another split."""
 
 import re
 

@@ -225,7 +225,7 @@ def data(facts: Json) -> Json:
 
 
 def filtered(facts: Json) -> list[Json]:
-    """What each filter dropped: count, share of all rows, and samples; the one that dropped most comes first."""
+    """What each filter dropped: count, share of all rows, samples; the one that dropped most comes first."""
     counts = sorted(facts["dropped_for"].items(), key=lambda item: (-item[1], item[0]))
     return [
         {"name": name, "n": n, "share": n / facts["asked"], "samples": facts["dropped_samples"][name]}

@@ -104,7 +104,7 @@ def normal(text: str) -> str:
 
 
 def schema_error(task: Task, asked: str, answer: str) -> str | None:
-    """What is wrong with an answer by the task's schema, or as an answer to this request; None if nothing is."""
+    """What is wrong with an answer by the task's schema, or as an answer to this request; else None."""
     if task.kind == "label":
         return None if answer in task.labels else f"{answer!r} is none of the labels"
     if task.kind == "answer":

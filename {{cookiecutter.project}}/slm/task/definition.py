@@ -46,7 +46,7 @@ class Task(BaseModel):
     )
     rationale: bool = Field(
         True,
-        description="a rationale stands before the final answer; false: the final answer alone (kind reasoning)",
+        description="a rationale stands before the final answer (kind reasoning)",
     )
 
     @model_validator(mode="after")

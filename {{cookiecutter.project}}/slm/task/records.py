@@ -91,7 +91,8 @@ def read_records(path: Path, answered: bool) -> list[Record]:
     if "\r" in text:
         line = text[: text.index("\r")].count("\n") + 1
         raise UserError(
-            f"{path}:{line}: carriage return (Windows line end); save the file with LF line ends, so that hashes agree everywhere"
+            f"{path}:{line}: carriage return (Windows line end); save the file with LF line ends, so that "
+            "hashes agree everywhere"
         )
     records: list[Record] = []
     seen: dict[str, int] = {}
@@ -101,7 +102,8 @@ def read_records(path: Path, answered: bool) -> list[Record]:
         record = _parse(path, number, row, answered)
         if record.id in seen:
             raise UserError(
-                f"{path}:{number}: id {record.id!r} is already used in line {seen[record.id]}; give each record its own id"
+                f"{path}:{number}: id {record.id!r} is already used in line {seen[record.id]}; give each "
+                "record its own id"
             )
         seen[record.id] = number
         records.append(record)

@@ -22,7 +22,8 @@ def judge_baseline(
 ) -> list[Row]:
     """Paired comparisons with the released model and with the best release so far.
 
-    A loss that is shown blocks; one that is not shown but cannot be ruled out warns. Why so: docs/verdict-method.md;
+    A loss that is shown blocks; one that is not shown but cannot be ruled out warns. Why so:
+    docs/verdict-method.md;
     how often each is wrong: `slm calibrate`, whose simulation follows these rules.
 
     Args:
@@ -63,10 +64,14 @@ def _compare(name: str, before: list[float], after: list[float], alpha: float, m
     why = (
         f"{p['difference']:+.3f} on {len(before)} common examples: {p['losses']} lost, {p['wins']} won, "
         f"chance alone does that with p = {p['p']:.2g}, and p <= {alpha:g} blocks; "
-        f"with {p['flipped']:.0%} of the answers changed, a loss of {p['detectable']:.3f} is caught nine times in ten"
+        f"with {p['flipped']:.0%} of the answers changed, a loss of {p['detectable']:.3f} is caught nine "
+        "times in ten"
     )
     shown = worse.row(p["p"] > alpha, round(p["p"], 4), alpha, why)
-    why = f"the true difference is surely (95%) above {p['low']:+.3f}, and should surely be above {-margin:+.3f}"
+    why = (
+        f"the true difference is surely (95%) above {p['low']:+.3f}, and should surely be above "
+        f"{-margin:+.3f}"
+    )
     if p["low"] < -margin:
         why += ": so large a loss cannot be ruled out; more test examples would tell"
     return [shown, unseen.row(p["low"] >= -margin, round(p["low"], 4), -margin, why)]
@@ -93,8 +98,8 @@ def flips(
 
 
 def blame(rows: list[Row], changed: list[tuple[str, str, str]]) -> list[Row]:
-    """The rows; the `why` of each comparison that is lost to the released model ends with what was changed since, three
-    parameters at most.
+    """The rows; the `why` of each comparison that is lost to the released model ends with what was changed
+    since, three parameters at most.
 
     Args:
         changed: (name, before, after); may be a stranger's text.

@@ -33,7 +33,8 @@ def comment(task: Task, result: Verdict, changes: dict[str, Any] | None, shown: 
     if changes and changes["judge"]:
         lines = "\n".join(f"> - {inert(line)}" for line in changes["judge"][:30])
         parts.append(
-            "> [!WARNING]\n> **This pull request changes what models are judged by.** The verdict was made without these changes, by the "
+            "> [!WARNING]\n> **This pull request changes what models are judged by.** The verdict was made "
+            "without these changes, by the "
             f"default branch's files:\n{lines}\n"
         )
     if result.weakened:
@@ -85,7 +86,10 @@ def _table(shown: Shown) -> str:
             ]
         )
     where = shown["machine"]
-    return f"Asked and measured here, side by side, on {inert(where['processor'])}, one thread:\n\n{markdown(rows)}"
+    return (
+        f"Asked and measured here, side by side, on {inert(where['processor'])}, one "
+        f"thread:\n\n{markdown(rows)}"
+    )
 
 
 def _picture(shown: Shown) -> str:
@@ -105,7 +109,8 @@ def _picture(shown: Shown) -> str:
     bars, axis = ", ".join(f"{100 * v:.1f}" for v in names.values()), ", ".join(names)
     return (
         '```mermaid\nxychart-beta\n  title "Candidate, as a share of the released model (%)"\n'
-        f'  x-axis [{axis}]\n  y-axis "%" 0 --> {100 * top:.0f}\n  bar [{bars}]\n  line [{", ".join(["100"] * len(names))}]\n```\n'
+        f'  x-axis [{axis}]\n  y-axis "%" 0 --> {100 * top:.0f}\n'
+        f"  bar [{bars}]\n  line [{', '.join(['100'] * len(names))}]\n```\n"
     )
 
 

@@ -24,7 +24,9 @@ def share_interval(mine: Json, other: Json, figure: str) -> str:
 
 
 def judge_cost(contract: Contract, candidate: Json, released: Json | None) -> list[Row]:
-    """Time, memory and weights of a candidate as shares of the released model's, measured in one run on one machine."""
+    """Time, memory and weights of a candidate as shares of the released model's, measured in one run on one
+    machine.
+    """
     rows = []
     figures = {"time": "request_ms_p50", "memory": "rss_mb", "weights": "weights_mb"}
     for name, figure in figures.items():
@@ -36,7 +38,10 @@ def judge_cost(contract: Contract, candidate: Json, released: Json | None) -> li
         share = mine / other if other else math.inf
         value = round(share, 4) if math.isfinite(share) else None
         sure = share_interval(candidate, released, figure)
-        why = f"{figure} is {mine:.4g}, the released model's is {other:.4g} beside it: a share of {share:.3f}{sure}"
+        why = (
+            f"{figure} is {mine:.4g}, the released model's is {other:.4g} beside it: a share of "
+            f"{share:.3f}{sure}"
+        )
         rows.append(
             gate.row(value is not None and share <= limit, value, limit, f"{why}, must be <= {limit}")
         )
@@ -44,7 +49,9 @@ def judge_cost(contract: Contract, candidate: Json, released: Json | None) -> li
 
 
 def judge_rounds(cost: dict[str, Any]) -> Row:
-    """Whether the rounds of one measurement agree (the rule is in slm/evaluation/cost.py), by the ratios that it states."""
+    """Whether the rounds of one measurement agree (the rule is in slm/evaluation/cost.py), by the ratios that
+    it states.
+    """
     ratios: dict[str, list[float]] = cost.get("ratios") or {}
     if not ratios:
         why = (
@@ -60,7 +67,8 @@ def judge_rounds(cost: dict[str, Any]) -> Row:
         return ROUNDS_AGREE.row(True, value, SPREAD, why)
     by_round = ", ".join(f"{r:.3g}" for r in ratios[worst])
     why = (
-        f"{worst} took {by_round} of {first}'s time in the rounds of the last of {cost['attempts']} attempts: "
+        f"{worst} took {by_round} of {first}'s time in the rounds of the last of {cost['attempts']} "
+        "attempts: "
         "another program kept the machine busy, and times measured so prove nothing; "
         "close other programs, or raise measure.rounds, and measure again"
     )

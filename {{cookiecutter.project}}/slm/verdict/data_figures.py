@@ -27,10 +27,11 @@ def data_figures(
         records           labelled examples to train on
         synthetic_share   share of the student's examples whose answer a teacher wrote
         provenance        share of those that say which teacher gave them for which prompt
-        largest_class     share of the commonest class among the labelled examples to train on (where answers have classes)
+        largest_class     share of the commonest class among those examples (where answers have classes)
         fewest_examples   examples to train on of the rarest class that the test set asks for (the same)
         doubtful_labels   share of all labelled examples whose class looks wrong (slm/quality/label_errors.py)
-        drift             Jensen-Shannon distance, 0 to 1, of the classes and tags trained on from those of the released model (the larger)
+        drift             Jensen-Shannon distance, 0 to 1, of classes or tags (the larger) from those that the
+                          released model was trained on
     """
     train, test = data["splits"]["train"], data["splits"]["test"]
     classes = {name: n for name, n in train["classes"].items() if name}

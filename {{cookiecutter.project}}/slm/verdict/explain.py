@@ -140,7 +140,10 @@ def worst(task: Task, answers: list[Prediction]) -> str:
     """Without a model to compare with: the worst answers, those that cannot be read first."""
     scored = [(score_one(task, r["expected"], r["answer"]), r) for r in answers]
     wrong = sorted(((s["valid"], s["score"], i) for i, (s, _) in enumerate(scored) if s["score"] < 1))
-    head = f"No released model to compare with. Wrong answers: {len(wrong)} of {len(answers)}; {min(SHOWN_EXAMPLES, len(wrong))} shown, invalid ones first"
+    head = (
+        f"No released model to compare with. Wrong answers: {len(wrong)} of {len(answers)}; "
+        f"{min(SHOWN_EXAMPLES, len(wrong))} shown, invalid ones first"
+    )
     return "\n".join(
         [head, *(example(answers[i], answer=answers[i]["answer"]) for _, _, i in wrong[:SHOWN_EXAMPLES])]
     )
@@ -149,7 +152,7 @@ def worst(task: Task, answers: list[Prediction]) -> str:
 def slices_against(
     contract: Contract, task: Task, after: list[Prediction], before: list[Prediction] | None
 ) -> str:
-    """Every slice that is large enough, the one with most net losses first; without a baseline, by its score."""
+    """Every slice that is large enough, most net losses first; without a baseline, by its score."""
     smallest = contract.released.slice_size
     if before is None:
         groups = {n: s for n, (s, _) in scores_by_slice(task, after, after).items() if len(s) >= smallest}
@@ -157,7 +160,8 @@ def slices_against(
         for name, scores in sorted(groups.items(), key=lambda item: sum(item[1]) / len(item[1])):
             low, high = interval(scores)
             lines.append(
-                f"  {brief(name, 60)}: score {sum(scores) / len(scores):.3f} ({low:.3f} to {high:.3f}) on {len(scores)}"
+                f"  {brief(name, 60)}: score {sum(scores) / len(scores):.3f} ({low:.3f} to {high:.3f}) on "
+                f"{len(scores)}"
             )
         return "\n".join(
             [
@@ -170,7 +174,10 @@ def slices_against(
         lost, won = (sum(sign * (a - b) > 0 for b, a in zip(old, new, strict=True)) for sign in (-1, 1))
         rows.append((lost - won, name, lost, won, len(old)))
     large = sorted((r for r in rows if r[4] >= smallest), reverse=True)
-    head = f"Slices of at least {smallest} examples, most lost first ({len(rows) - len(large)} smaller ones prove nothing)"
+    head = (
+        f"Slices of at least {smallest} examples, most lost first ({len(rows) - len(large)} smaller ones "
+        "prove nothing)"
+    )
     return "\n".join(
         [head, *(f"  {brief(name, 60)}: {lost} lost, {won} won of {n}" for _, name, lost, won, n in large)]
     )
@@ -180,10 +187,14 @@ def doubtful_labels_section() -> str:
     """Labels that a classifier which has not seen them finds unlikely."""
     found = read_json(REPORTS / "data.json")["doubtful"]
     lines = [
-        f"  {brief(r['file'], 60)}:{r['line']}: {brief(r['text'], 120)}\n    label {brief(r['answer'], 120)}; likelier {brief(r['likelier'], 60)}"
+        f"  {brief(r['file'], 60)}:{r['line']}: {brief(r['text'], 120)}\n    label "
+        f"{brief(r['answer'], 120)}; likelier {brief(r['likelier'], 60)}"
         for r in found["shown"][:SHOWN_EXAMPLES]
     ]
-    head = f"Labels to look at: {found['found']} of {found['looked_at']}; {len(lines)} shown, the least likely first"
+    head = (
+        f"Labels to look at: {found['found']} of {found['looked_at']}; {len(lines)} shown, the least likely "
+        "first"
+    )
     return "\n".join([head, *lines])
 
 
@@ -211,7 +222,10 @@ def changed_since(revision: str, tag: str) -> str:
     DVC's outputs.
     """
     if file_at(revision, "dvc.yaml") is None:
-        return f"What changed: this clone lacks {revision[:12]}, the commit of {tag}; run `git fetch --unshallow --tags`."
+        return (
+            f"What changed: this clone lacks {revision[:12]}, the commit of {tag}; run `git fetch "
+            "--unshallow --tags`."
+        )
     lines = [
         f"  {brief(name, 80)}: {brief(before, 80)} -> {brief(after, 80)}"
         for name, before, after in parameters_diff(revision, None)

@@ -1,4 +1,6 @@
-"""What the gate judges, all of it read before anything is judged: files of this checkout, what git knows, the released models."""
+"""What the gate judges, all of it read before anything is judged: files of this checkout, what git knows, the
+released models.
+"""
 
 import json
 import os
@@ -49,7 +51,8 @@ class Facts:
     test_ids: of the test set, in order, as they are written; records: the same examples.
     data, synthetic: reports/data.json and reports/synthetic.json; None where a stage has not run.
     released: the released model's entry; baselines: predictions of the released model and of the best so far.
-    released_train: train.jsonl of the released commit; None where nothing is released, or this clone lacks it.
+    released_train: train.jsonl of the released commit; None where nothing is released, or this clone lacks
+    it.
     changed: parameters that differ from the released commit's: name, before, after.
     weakened: each way in which the contract is looser than it was, as a sentence.
     """
@@ -124,8 +127,8 @@ def collect_facts() -> Facts:
 
 
 def waivers_in_force(contract: Contract) -> list[Waiver]:
-    """Those of origin/HEAD, in a pull request's workflow those of the branch that it goes to; of this checkout where there
-    is neither.
+    """Those of origin/HEAD, in a pull request's workflow those of the branch that it goes to; of this
+    checkout where there is neither.
 
     A mistake in this checkout's file is an error in any case, so that it is seen before it is merged.
     """
@@ -140,7 +143,9 @@ def waivers_in_force(contract: Contract) -> list[Waiver]:
 
 
 def _weakened(revision: str | None) -> list[str]:
-    """How the contract is looser than at the baseline revision (the released one, else the first commit that has it)."""
+    """How the contract is looser than at the baseline revision (the released one, else the first commit that
+    has it).
+    """
     if revision is None:
         log = git_line("log", "--format=%H", "--diff-filter=A", "--", str(CONTRACT))
         revision = log.splitlines()[-1] if log else None

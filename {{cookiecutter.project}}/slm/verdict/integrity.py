@@ -1,5 +1,5 @@
-"""Can the facts be relied on? What is judged is what ships, and reports follow from what they were made from. No waiver
-lets these through.
+"""Can the facts be relied on? What is judged is what ships, and reports follow from what they were made from.
+No waiver lets these through.
 """
 
 import math
@@ -60,7 +60,9 @@ def judge_integrity(facts: Facts) -> list[Row]:
 
 
 def judge_claims(facts: Facts) -> list[Row]:
-    """Whether the reports follow from what they were made from, and the package's documents speak of its files."""
+    """Whether the reports follow from what they were made from, and the package's documents speak of its
+    files.
+    """
     wrong, documents = wrong_figures(facts), facts.package.wrong_documents
     figures = "ladder and quality reports follow from predictions and cost"
     if wrong:
@@ -83,7 +85,7 @@ def alike(one: Any, other: Any) -> bool:
 
 
 def with_true_labels(predictions: list[Prediction], records: list[Record]) -> list[Prediction]:
-    """Predictions with the request, answer and tags of the test set in place of those that their file claims."""
+    """Predictions with request, answer and tags of the test set in place of those that their file claims."""
     known = {r.id: r for r in records}
     return [prediction(known[p["id"]], p["answer"], p["cut"]) if p["id"] in known else p for p in predictions]
 

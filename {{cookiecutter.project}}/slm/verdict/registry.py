@@ -1,5 +1,5 @@
-"""The gates that every verdict has beside those of gates.yaml: what each is called, how severe it is, whether it may be
-waived, and which stage makes its figure. And how any gate's figure is made again.
+"""The gates that every verdict has beside those of gates.yaml: what each is called, how severe it is, whether
+it may be waived, and which stage makes its figure. And how any gate's figure is made again.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ QUALITY_FIGURES = ("score", "score_low", "score_high", "valid_rate", "field_f1",
 class BuiltIn:
     """A gate that is not in gates.yaml.
 
-    stage: of dvc.yaml, which makes its figure again, `{shipped}` for the variant that ships; empty where none does.
+    stage: of dvc.yaml, which makes its figure again, `{shipped}` for the variant that ships; empty where none
+    does.
     """
 
     name: str

@@ -1,4 +1,6 @@
-"""The form of a verdict (contracts/verdict.schema.json): its rows, what they add up to, and how they are shown."""
+"""The form of a verdict (contracts/verdict.schema.json): its rows, what they add up to, and how they are
+shown.
+"""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self

@@ -24,13 +24,14 @@ OPERATORS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 # Every key that a GenAI configuration of a text model needs. What is not here could name a library, a file or
 # a device.
 KNOWN_KEYS = {
-    "model", "search", "type", "decoder", "filename", "inputs", "outputs", "session_options", "provider_options", "log_id",
-    "bos_token_id", "eos_token_id", "pad_token_id", "context_length", "vocab_size", "head_size", "hidden_size", "num_attention_heads",
-    "num_hidden_layers", "num_key_value_heads", "sliding_window", "window_size", "layers",
-    "input_ids", "attention_mask", "position_ids", "past_key_names", "past_value_names",
-    "logits", "present_key_names", "present_value_names",
-    "diversity_penalty", "do_sample", "early_stopping", "length_penalty", "max_length", "min_length", "no_repeat_ngram_size", "num_beams",
-    "num_return_sequences", "past_present_share_buffer", "repetition_penalty", "temperature", "top_k", "top_p", "random_seed",
+    "model", "search", "type", "decoder", "filename", "inputs", "outputs", "session_options",
+    "provider_options", "log_id", "bos_token_id", "eos_token_id", "pad_token_id", "context_length",
+    "vocab_size", "head_size", "hidden_size", "num_attention_heads", "num_hidden_layers",
+    "num_key_value_heads", "sliding_window", "window_size", "layers", "input_ids", "attention_mask",
+    "position_ids", "past_key_names", "past_value_names", "logits", "present_key_names",
+    "present_value_names", "diversity_penalty", "do_sample", "early_stopping", "length_penalty",
+    "max_length", "min_length", "no_repeat_ngram_size", "num_beams", "num_return_sequences",
+    "past_present_share_buffer", "repetition_penalty", "temperature", "top_k", "top_p", "random_seed",
 }  # fmt: skip
 READ_AT_ONCE = 1 << 20
 
@@ -52,7 +53,8 @@ def unpack_candidate(archive: Path, folder: Path, limit_mb: float) -> None:
                     continue
                 if str(name) not in MODEL_FILES:
                     raise UserError(
-                        f"the package holds {info.filename[:80]!r}, which is no file of a model; it is not unpacked"
+                        f"the package holds {info.filename[:80]!r}, which is no file of a model; it is not "
+                        "unpacked"
                     )
                 if stat.S_ISLNK(info.external_attr >> 16):
                     raise UserError(f"the package holds {name} as a link; it is not unpacked")
@@ -135,7 +137,8 @@ def _inspect_onnx(path: Path) -> None:
     for tensor in _tensors(model):
         if uses_external_data(tensor) and ExternalDataInfo(tensor).location != "model.onnx.data":
             raise UserError(
-                f"{path.name}: weights in {ExternalDataInfo(tensor).location[:80]!r}, which is no file of the package"
+                f"{path.name}: weights in {ExternalDataInfo(tensor).location[:80]!r}, which is no file of "
+                "the package"
             )
     domains = {node.domain for node in _nodes(model)} | {o.domain for o in model.opset_import}
     if domains - OPERATORS:

@@ -60,7 +60,8 @@ class Simulation:
         }
         if not self.pairs:
             raise UserError(
-                f"{', '.join(answers.names)}: give at least two models that answer differently, for example two seeds"
+                f"{', '.join(answers.names)}: give at least two models that answer differently, for example "
+                "two seeds"
             )
 
     def _blocks(self, size: int, runs: int, draw: Callable[[int], Draw]) -> Evidence:
@@ -104,12 +105,14 @@ class Simulation:
 def calibrate(answers: Answers, released: Released) -> dict[str, Any]:
     """What the limits of a contract cost with these models and this test set, and limits to match.
 
-    A worse candidate has lost the contract's `margin`; three releases that add up, its `best_margin` together.
+    A worse candidate has lost the contract's `margin`; three releases that add up, its `best_margin`
+    together.
     """
     weakest, most = float(answers.scores.mean(axis=1).min()), max(released.margin, released.best_margin)
     if weakest <= most:
         raise UserError(
-            f"{answers.names}: a model with a score of {weakest:.3f} has no {most} to lose; give models that work"
+            f"{answers.names}: a model with a score of {weakest:.3f} has no {most} to lose; give models "
+            "that work"
         )
     size, simulation = answers.scores.shape[1], Simulation(answers, released.slice_size)
     return stated(simulation, released, size) | proposals(simulation, released, size)
@@ -157,7 +160,9 @@ def stated(simulation: Simulation, released: Released, size: int) -> dict[str, A
 
 
 def shares_of(simulation: Simulation) -> tuple[float | None, ...]:
-    """Shares of answers that differ, to be tried; scores that can be partly right are taken as they were observed."""
+    """Shares of answers that differ, to be tried; scores that can be partly right are taken as they were
+    observed.
+    """
     return SHARES if simulation.answers.binary else (None,)
 
 
@@ -218,7 +223,7 @@ def try_error_rates(
 
 
 def try_margins(simulation: Simulation, chosen: Released, size: int, one: Evidence, two: Evidence) -> Table:
-    """Which losses this test set can guard against, from small to large, until they are caught often enough."""
+    """Which losses this test set guards against, from small to large, until they are caught often enough."""
     rows: Table = []
     for lost in DROPS:
         if lost >= simulation.answers.scores.mean(axis=1).min():

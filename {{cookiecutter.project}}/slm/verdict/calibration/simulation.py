@@ -142,7 +142,7 @@ def _weights(differ: Array, share: float | None) -> Array:
 
 
 def _share_before(scores: Array, drop: float, share: float) -> float:
-    """The share of changed answers to start from, so that it is `share` once right answers were made wrong."""
+    """The share of changed answers to start from: it is `share` once right answers were made wrong."""
     alike = scores[0] == scores[1]
     right = scores[0, alike].mean()
 
@@ -223,7 +223,7 @@ def history(scores: Array, releases: int, size: int, runs: int, rng: np.random.G
 def decline(
     scores: Array, step: float, releases: int, size: int, runs: int, rng: np.random.Generator
 ) -> list[Draw]:
-    """Releases that are each truly worse by `step` than the one before, the gate being overruled each time."""
+    """Releases that are each truly worse by `step` than the last, the gate being overruled each time."""
     index, (first, *others), true_score = _models(scores, releases + 1, size, runs, rng)
     best, released, whole, draws = first, first, np.ones(first.shape), []
     for i, model in enumerate(others):
