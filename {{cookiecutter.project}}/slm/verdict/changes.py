@@ -24,8 +24,8 @@ ReadModel = TypeVar("ReadModel", bound=BaseModel)
 # What cannot change a model. A new file at the root is not among them: it could stand before a library of the
 # same name.
 HARMLESS = (
-    *("*.md", "docs/*", "tests/*", ".github/*", "contracts/*", "LICENSE", "Dockerfile"),
-    *("gates.yaml", "waivers.yaml", "released.json", "devices.json", "search.yaml"),
+    *("*.md", "docs/*", "tests/*", ".github/*", "contracts/*", "schemas/*", "LICENSE", "Dockerfile"),
+    *("gates.yaml", "waivers.yaml", "released.json", "devices.json", "search.yaml", "mkdocs.yml"),
 )
 
 # What a verdict rests on. A pull request may change it; the verdict on that pull request is made without the
@@ -41,6 +41,8 @@ JUDGE = {
     "contracts/*": "the form of the facts",
     ".github/*": "the workflows",
     "Makefile": "the commands of the workflows",
+    "bootstrap.py": "the set-up of the workflows",
+    "pyproject.toml": "the command `slm`",
     "requirements/*": "what the judge runs on",
     "pipeline/evaluate.py": "the evaluation",
     "pipeline/measure.py": "the measurement",
