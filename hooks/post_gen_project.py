@@ -1,7 +1,10 @@
 """Make the project a git repository with a first commit, and say what comes next."""
 
 import os
+import pathlib
+import re
 import subprocess
+import sys
 
 NEXT = """
 The project is in {folder}. Next:
@@ -14,6 +17,12 @@ The project is in {folder}. Next:
 Another task than function calls? The template's examples/ has seven to copy over task/ (its docs/tasks.md).
 """
 
+# The project is installed into its environment under its own name: one that a package has would replace that package there.
+slug = os.path.basename(os.getcwd())
+locks = "".join(path.read_text(encoding="utf-8") for path in pathlib.Path("requirements").glob("*.txt"))
+if re.search(rf"^{re.escape(slug)}(==| *;)", locks, re.MULTILINE):
+    print(f"project: '{slug}' cannot be used: the project needs a package of that name; choose another", file=sys.stderr)
+    sys.exit(1)
 
 # Inside another repository's git hook these name that repository, which must not get our commit.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}

@@ -14,7 +14,7 @@ ANSWERS = json.loads(r'''{{ cookiecutter | tojson }}''')
 if ANSWERS["project"] == "not_a_slug":
     ANSWERS["project"] = ANSWERS["__project"]
 
-RESERVED = {"con", "prn", "aux", "nul", "pipeline", "slm", "tests", "task", *(f"{p}{n}" for p in ("com", "lpt") for n in range(1, 10))}
+RESERVED = {"con", "prn", "aux", "nul", "pipeline", "slm", "tests", "task", "docs", "schemas", "bootstrap", *(f"{p}{n}" for p in ("com", "lpt") for n in range(1, 10))}
 
 
 def refuse(name, remedy):

@@ -41,11 +41,11 @@ def project_s3(chain: Path, s3: Storage) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         baked = bake(Path(scratch) / chain.name, data_remote="s3")
         shutil.copyfile(baked / ".dvc" / "config", project / ".dvc" / "config")
-    run(project, "make", ".venv/ready")
+    (project / ".cache").symlink_to(chain / ".cache")
+    run(project, "make", "setup")
     python(project, "-m", "dvc", "remote", "modify", "storage", "endpointurl", s3.url)
     run(project, "git", *AUTHOR, "commit", "--quiet", "--all", "--message", "A data remote")
     shutil.copyfile(chain / "dvc.lock", project / "dvc.lock")
-    (project / ".cache").symlink_to(chain / ".cache")
     share(chain / ".dvc" / "cache", project / ".dvc" / "cache")
     return project
 

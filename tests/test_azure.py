@@ -98,7 +98,8 @@ def test_what_is_uploaded_is_the_repository_and_no_cache(baked: Path, tmp_path: 
         ".dvc/tmp/lock",
         ".resume/state",
         "slm/__pycache__/azure.pyc",
-        *(f"{name}/file" for name in ("models", "data", "predictions", "reports", "dist", "sealed", "logs", "released", "image")),
+        "my_slm.egg-info/PKG-INFO",
+        *(f"{name}/file" for name in ("models", "data", "predictions", "reports", "dist", "sealed", "logs", "released", "image", "site")),
     ]
     for name in (kept, *secret_or_large):
         (baked / name).parent.mkdir(parents=True, exist_ok=True)

@@ -99,6 +99,8 @@ HOSTILE_SLUG = [
     "a\nb",
     "x" * 300,
     "json",
+    "torch",
+    "import-linter",
     "not_a_slug",
 ]
 HOSTILE_BASE = [

@@ -46,7 +46,7 @@ def test_body_style(project: Path):
 
 
 def test_types_are_checked(project: Path, tmp_path: Path):
-    for name in ("slm", "pipeline", "pyproject.toml"):
+    for name in ("bootstrap.py", "slm", "pipeline", "pyproject.toml"):
         (shutil.copytree if (project / name).is_dir() else shutil.copy)(project / name, tmp_path / name)
     wrong = tmp_path / "slm" / "tolerance.py"
     wrong.write_text(wrong.read_text(encoding="utf-8") + "\nPLANTED: int = str(1)\n", encoding="utf-8")

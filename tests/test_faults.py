@@ -184,7 +184,7 @@ def test_set_up_without_network_says_so(project: Path, tmp_path: Path):
     run(project, "git", "clone", "--quiet", str(project), str(clone))
     done = run(clone, "make", "setup", check=False, offline=True)
     assert done.returncode != 0
-    assert "are the network and room on the disk there? Then run make setup again" in done.stderr
+    assert "are the network and room on the disk there? Then run `python bootstrap.py` again" in done.stderr
     assert not (clone / ".venv" / "ready").exists()
     # The packages are there, the base model is not.
     (clone / ".venv").rename(clone / ".broken")

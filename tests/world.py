@@ -279,7 +279,7 @@ def build_base(project: Path, base: Path, gates: str) -> None:
     run("git", "clone", "--quiet", "--bare", str(seed), str(base / "origin.git"), cwd=base)
     cache = base / "cache"
     cache.mkdir()
-    paths = [*sorted((seed / "requirements").glob("*.txt")), seed / ".dvc" / "config"]
+    paths = [*sorted((seed / "requirements").glob("*.txt")), seed / ".dvc" / "config", seed / "bootstrap.py"]
     joined = b"".join(p.read_bytes() for p in paths)
     (cache / f"environment-Linux-{_arch()}-here-{_short(joined)}").symlink_to(project / ".venv")
     (cache / f"base-{_short((seed / 'params.yaml').read_bytes())}").symlink_to(project / ".cache")

@@ -8,7 +8,7 @@ git config --global --add safe.directory "$PWD"
 # Azure ML names the compute's identity here; DVC's client for Azure looks there.
 if test -n "${DEFAULT_IDENTITY_CLIENT_ID:-}"; then export AZURE_CLIENT_ID=$DEFAULT_IDENTITY_CLIENT_ID; fi
 
-make setup
+python3 bootstrap.py
 if test "$PROFILE" != default; then make profile NAME="$PROFILE"; fi
 make restore BUDGET="$BUDGET"
 
