@@ -1,11 +1,7 @@
 """The released models that released.json names: their packages and predictions, fetched once and refused if
 changed. Standard library only.
 
-`python -m slm.verdict.released` with one of:
-
-(nothing)             fetch what is not here yet
-entry sealed v1       name what is sealed there as the release v1
-rollback v1           name the release v1 again
+    python3 -m slm.verdict.released      fetches what is not here yet; the same as `slm release fetch`
 
 An address is a path in this repository, or `release:TAG/NAME`: the asset NAME of a GitHub release.
 """
@@ -20,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from slm import github
-from slm.errors import UserError, stage
+from slm.errors import UserError, exit_on_user_error
 from slm.files import read_json, read_jsonl, replacing, sha256_file, write_json
 
 RELEASED = Path("released.json")
@@ -174,26 +170,20 @@ def rollback(tag: str) -> None:
     )
 
 
-@stage
+def fetch_released() -> None:
+    """Fetch the packages and predictions that released.json names, what is not here yet, and check them."""
+    for which, found in read_json(RELEASED).items():
+        if found:
+            test_set_of(found)
+            print(f"{which}: {found['tag']}, {model_of(found)}")
+
+
+@exit_on_user_error()
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command")
-    entering = commands.add_parser("entry")
-    entering.add_argument("folder", type=Path)
-    entering.add_argument("tag")
-    commands.add_parser("rollback").add_argument("tag")
-    arguments = parser.parse_args()
-    if arguments.command == "entry":
-        name(arguments.folder, arguments.tag)
-    elif arguments.command == "rollback":
-        rollback(arguments.tag)
-    else:
-        for which, found in read_json(RELEASED).items():
-            if found:
-                test_set_of(found)
-                print(f"{which}: {found['tag']}, {model_of(found)}")
+    ).parse_args()
+    fetch_released()
 
 
 if __name__ == "__main__":
