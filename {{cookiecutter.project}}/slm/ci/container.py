@@ -57,7 +57,7 @@ def ask_container(address: str, patience_s: float = 60) -> str:
             time.sleep(0.5)
 
 
-def release_image(image: str) -> None:
+def make_image(image: str) -> None:
     """Build the image, start it, ask it once, and push it where the variable REGISTRY_TOKEN is set."""
     prepare_context()
     docker("build", "--tag", image, ".")
@@ -85,7 +85,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("image", help="name and tag, such as ghcr.io/owner/name:v1")
-    release_image(parser.parse_args().image)
+    make_image(parser.parse_args().image)
 
 
 if __name__ == "__main__":

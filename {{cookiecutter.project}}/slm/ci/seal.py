@@ -54,7 +54,7 @@ def seal_key(lock: str) -> str:
     """Name of the package that a dvc.lock speaks of: the same bytes, the same name."""
     found = re.search(r"- path: dist\n\s+hash: md5\n\s+md5: ([0-9a-f]{32})", lock)
     if not found:
-        raise UserError("dvc.lock names no package: run `make repro` and commit dvc.lock")
+        raise UserError("dvc.lock names no package: run `slm repro` and commit dvc.lock")
     return found[1][:16]
 
 
@@ -139,7 +139,7 @@ def write_card() -> None:
     verdict = Path("reports/verdict.json")
     if not verdict.exists():
         raise UserError(
-            f"{verdict}: no such file; run `make gate` first, the release's card says which gates were waived"
+            f"{verdict}: no such file; run `slm gate` first, the release's card says which gates were waived"
         )
     (source,) = (p for p in Path("dist").iterdir() if p.is_dir())
     with replacing(Path("release")) as folder:

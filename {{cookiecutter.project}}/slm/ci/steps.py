@@ -275,7 +275,7 @@ def propose_files(branch: str, title: str, body: Path, files: list[str]) -> None
     propose(branch, title, body.read_text(encoding="utf-8"), files, branch_tip(branch))
 
 
-def summary() -> None:
+def show_verdict() -> None:
     """The verdict as Markdown, into the summary of a workflow where there is one."""
     path, target = Path("reports/verdict.md"), os.environ.get("GITHUB_STEP_SUMMARY")
     text = "No verdict was reached: the step that failed says why.\n"
@@ -317,7 +317,7 @@ def main() -> None:
         "report": report_verdict,
         "seal": seal,
         "sealed": sealed,
-        "summary": summary,
+        "summary": show_verdict,
         "sign": sign,
     }
     for name in simple:
