@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from slm.cli.root import AUTOMATION, Tag, group
+from slm.cli.root import Panel, Tag, group
 
-ci_commands = group("ci", AUTOMATION, "Steps of the GitHub workflows.")
-azureml_commands = group("azureml", AUTOMATION, "The training as a job on Azure ML.")
+ci_commands = group("ci", Panel.AUTOMATION, "Steps of the GitHub workflows.")
+azureml_commands = group("azureml", Panel.AUTOMATION, "The training as a job on Azure ML.")
 
 
 @ci_commands.command("pending")

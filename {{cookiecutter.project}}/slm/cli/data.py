@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from slm.cli.root import DATA, app
+from slm.cli.root import Panel, app
 
 
-@app.command("data", rich_help_panel=DATA)
+@app.command("data", rich_help_panel=Panel.DATA)
 def data_command() -> None:
     """Judge the data in task/: form, balance, copies between the splits, doubtful labels.
 
@@ -19,7 +19,7 @@ def data_command() -> None:
     run_stage("check", [])
 
 
-@app.command("profile", rich_help_panel=DATA)
+@app.command("profile", rich_help_panel=Panel.DATA)
 def profile_command(
     name: Annotated[
         str | None, typer.Argument(help="A file of profiles/: quick or full. Without it, nothing is written.")
@@ -39,7 +39,7 @@ def profile_command(
         print(params.profile)
 
 
-@app.command("weak-slices", rich_help_panel=DATA)
+@app.command("weak-slices", rich_help_panel=Panel.DATA)
 def weak_slices_command() -> None:
     """Find out for which classes and tags the student needs more prompts.
 

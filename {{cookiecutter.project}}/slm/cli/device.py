@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from slm.cli.root import DEVICE, group
+from slm.cli.root import Panel, group
 
-device_commands = group("device", DEVICE, "Try the sealed package on a device.")
+device_commands = group("device", Panel.DEVICE, "Try the sealed package on a device.")
 
 
 @device_commands.command("test")

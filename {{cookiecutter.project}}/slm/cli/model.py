@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from slm.cli.root import MODEL, app
+from slm.cli.root import Panel, app
 from slm.cli.stages import Stage
 
 
-@app.command("repro", rich_help_panel=MODEL)
+@app.command("repro", rich_help_panel=Panel.MODEL)
 def repro_command() -> None:
     """Run the pipeline: only the stages whose inputs have changed.
 
@@ -22,7 +22,7 @@ def repro_command() -> None:
     dvc("repro")
 
 
-@app.command("restore", rich_help_panel=MODEL)
+@app.command("restore", rich_help_panel=Panel.MODEL)
 def restore_command(
     budget: Annotated[float, typer.Option(help="Minutes that the run may take.", metavar="MINUTES")] = 240,
 ) -> None:
@@ -36,7 +36,7 @@ def restore_command(
     restore(budget)
 
 
-@app.command("plan", rich_help_panel=MODEL)
+@app.command("plan", rich_help_panel=Panel.MODEL)
 def plan_command() -> None:
     """Print the stages that would run, and how many minutes each takes.
 
@@ -47,7 +47,7 @@ def plan_command() -> None:
     state_plan()
 
 
-@app.command("locked", rich_help_panel=MODEL)
+@app.command("locked", rich_help_panel=Panel.MODEL)
 def locked_command() -> None:
     """Say whether dvc.lock fits the files; exit with 2 if it does not.
 
@@ -58,7 +58,7 @@ def locked_command() -> None:
     check_lock()
 
 
-@app.command("pull", rich_help_panel=MODEL)
+@app.command("pull", rich_help_panel=Panel.MODEL)
 def pull_command() -> None:
     """Take data and models from the cache and, where there is one that can be read, from the DVC remote.
 
@@ -69,7 +69,7 @@ def pull_command() -> None:
     pull()
 
 
-@app.command("push", rich_help_panel=MODEL)
+@app.command("push", rich_help_panel=Panel.MODEL)
 def push_command() -> None:
     """Copy data and models that dvc.lock names to the DVC remote, where there is one.
 
@@ -80,7 +80,7 @@ def push_command() -> None:
     push()
 
 
-@app.command("stage", rich_help_panel=MODEL)
+@app.command("stage", rich_help_panel=Panel.MODEL)
 def stage_command(
     name: Annotated[Stage, typer.Argument(help="A file of pipeline/.")],
     arguments: Annotated[
@@ -98,7 +98,7 @@ def stage_command(
     run_stage(name, arguments or [])
 
 
-@app.command("seeds", rich_help_panel=MODEL)
+@app.command("seeds", rich_help_panel=Panel.MODEL)
 def seeds_command(
     number: Annotated[int, typer.Argument(metavar="N", help="How many seeds, at least 2.", min=2)] = 5,
 ) -> None:
@@ -112,7 +112,7 @@ def seeds_command(
     train_seeds(number)
 
 
-@app.command("search", rich_help_panel=MODEL)
+@app.command("search", rich_help_panel=Panel.MODEL)
 def search_command(
     trials: Annotated[
         int, typer.Option(help="Trials in the study when this ends. 0: print what was found so far.", min=0)
@@ -143,7 +143,7 @@ def search_command(
     search(trials, storage or STORAGE, space or SPACE, apply)
 
 
-@app.command("report", rich_help_panel=MODEL)
+@app.command("report", rich_help_panel=Panel.MODEL)
 def report_command() -> None:
     """Write reports/report.html: one page that shows where the model is good and where not.
 
@@ -154,7 +154,7 @@ def report_command() -> None:
     write_report()
 
 
-@app.command("chat", rich_help_panel=MODEL)
+@app.command("chat", rich_help_panel=Panel.MODEL)
 def chat_command() -> None:
     """Talk to the model in dist/, in this terminal. An empty line ends.
 
@@ -165,7 +165,7 @@ def chat_command() -> None:
     chat()
 
 
-@app.command("serve", rich_help_panel=MODEL)
+@app.command("serve", rich_help_panel=Panel.MODEL)
 def serve_command(
     model: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of a model. Without it, the package in dist/.")

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from slm.cli.root import PROJECT, app
+from slm.cli.root import Panel, app
 
 
-@app.command("test", rich_help_panel=PROJECT)
+@app.command("test", rich_help_panel=Panel.PROJECT)
 def test_command() -> None:
     """Run the unit tests in tests/. Takes a few minutes."""
     from slm.cli.tools import run_tool
@@ -15,7 +15,7 @@ def test_command() -> None:
     run_tool("pytest", "-q")
 
 
-@app.command("lint", rich_help_panel=PROJECT)
+@app.command("lint", rich_help_panel=Panel.PROJECT)
 def lint_command() -> None:
     """Check style, types and import layers: ruff, mypy and import-linter. Changes no file. Takes a minute."""
     from slm.cli.tools import lint_project
@@ -23,7 +23,7 @@ def lint_command() -> None:
     lint_project()
 
 
-@app.command("docs", rich_help_panel=PROJECT)
+@app.command("docs", rich_help_panel=Panel.PROJECT)
 def docs_command(
     serve: Annotated[
         bool, typer.Option("--serve", help="Show the pages at a local address, and again after each change.")
@@ -35,7 +35,7 @@ def docs_command(
     build_docs(serve)
 
 
-@app.command("schemas", rich_help_panel=PROJECT)
+@app.command("schemas", rich_help_panel=Panel.PROJECT)
 def schemas_command() -> None:
     """Write the JSON schemas of params.yaml, gates.yaml, task.yaml, waivers.yaml and search.yaml into schemas/.
 
@@ -46,7 +46,7 @@ def schemas_command() -> None:
     write_schemas()
 
 
-@app.command("lock", rich_help_panel=PROJECT)
+@app.command("lock", rich_help_panel=Panel.PROJECT)
 def lock_command() -> None:
     """Renew the locks in requirements/ from the .in files beside them. Needs the network; takes a minute."""
     from slm.cli.tools import renew_locks
@@ -54,7 +54,7 @@ def lock_command() -> None:
     renew_locks()
 
 
-@app.command("extra", rich_help_panel=PROJECT)
+@app.command("extra", rich_help_panel=Panel.PROJECT)
 def extra_command(
     name: Annotated[
         str, typer.Argument(help="qlora, entra, ray, deepspeed, or another lock in requirements/.")
@@ -66,7 +66,7 @@ def extra_command(
     install_extra(name)
 
 
-@app.command("base-model", rich_help_panel=PROJECT)
+@app.command("base-model", rich_help_panel=Panel.PROJECT)
 def base_model_command() -> None:
     """Download the base model that params.yaml names into .cache/, and the student's own if it has one.
 

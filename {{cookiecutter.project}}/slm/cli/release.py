@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from slm.cli.root import RELEASE, Tag, group
+from slm.cli.root import Panel, Tag, group
 
-release_commands = group("release", RELEASE, "Seal, release, verify and roll back a model.")
+release_commands = group("release", Panel.RELEASE, "Seal, release, verify and roll back a model.")
 
 
 @release_commands.command("seal")

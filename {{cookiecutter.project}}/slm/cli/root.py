@@ -1,6 +1,7 @@
 """The root of the command `slm`: its panels, its errors and exit codes. The commands stand in the files beside."""
 
 import sys
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -8,15 +9,19 @@ from typer.core import TyperGroup
 
 from slm.errors import exit_on_user_error
 
-DATA = "Task and data"
-MODEL = "Model"
-VERDICT = "Verdict"
-TEACHER = "Teacher"
-RELEASE = "Release"
-DEVICE = "Device"
-AUTOMATION = "Automation"
-PROJECT = "Project"
-PANELS = (DATA, MODEL, VERDICT, TEACHER, RELEASE, DEVICE, AUTOMATION, PROJECT)  # in this order
+
+class Panel(StrEnum):
+    """The groups of commands in `slm --help`, in this order."""
+
+    DATA = "Task and data"
+    MODEL = "Model"
+    VERDICT = "Verdict"
+    TEACHER = "Teacher"
+    RELEASE = "Release"
+    DEVICE = "Device"
+    AUTOMATION = "Automation"
+    PROJECT = "Project"
+
 
 EPILOG = (
     "Exit codes: 0 done, and for `gate` and `judge` passed; 1 refused by the gates, by `device test`, by a unit "
@@ -32,7 +37,7 @@ class Slm(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         def place(name: str) -> int:
             command: Any = self.commands[name]
-            return PANELS.index(command.rich_help_panel)
+            return list(Panel).index(command.rich_help_panel)
 
         return sorted(self.commands, key=place)
 
@@ -55,7 +60,7 @@ app = typer.Typer(
 )
 
 
-def group(name: str, panel: str, text: str) -> typer.Typer:
+def group(name: str, panel: Panel, text: str) -> typer.Typer:
     """A command with commands of its own."""
     commands = typer.Typer(help=text, no_args_is_help=True)
     app.add_typer(commands, name=name, rich_help_panel=panel)

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from slm.cli.root import TEACHER, group
+from slm.cli.root import Panel, group
 
-teacher_commands = group("teacher", TEACHER, "Costs and paid answers of an endpoint teacher.")
+teacher_commands = group("teacher", Panel.TEACHER, "Costs and paid answers of an endpoint teacher.")
 ANSWERS = Path("answers/teacher.jsonl.gz")
 
 

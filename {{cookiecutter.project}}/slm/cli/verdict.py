@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from slm.cli.root import VERDICT, app
+from slm.cli.root import Panel, app
 
 
-@app.command("gate", rich_help_panel=VERDICT)
+@app.command("gate", rich_help_panel=Panel.VERDICT)
 def gate_command(
     explain: Annotated[
         str | None,
@@ -39,7 +39,7 @@ def gate_command(
         raise typer.Exit(1)
 
 
-@app.command("judge", rich_help_panel=VERDICT)
+@app.command("judge", rich_help_panel=Panel.VERDICT)
 def judge_command(
     package: Annotated[
         Path | None, typer.Argument(help="Folder of a model. Without it, the package in dist/.")
@@ -62,7 +62,7 @@ def judge_command(
         raise typer.Exit(1)
 
 
-@app.command("calibrate", rich_help_panel=VERDICT)
+@app.command("calibrate", rich_help_panel=Panel.VERDICT)
 def calibrate_command(
     files: Annotated[
         list[Path] | None,
@@ -80,7 +80,7 @@ def calibrate_command(
     propose_limits(files or [])
 
 
-@app.command("changes", rich_help_panel=VERDICT)
+@app.command("changes", rich_help_panel=Panel.VERDICT)
 def changes_command(
     base: Annotated[str, typer.Argument(help="Commit to which the change would be merged.")],
     head: Annotated[str, typer.Argument(help="Commit of the change.")],
@@ -97,7 +97,7 @@ def changes_command(
     print_changes(base, head, steps)
 
 
-@app.command("summary", rich_help_panel=VERDICT)
+@app.command("summary", rich_help_panel=Panel.VERDICT)
 def summary_command() -> None:
     """Print the last verdict as Markdown; in a workflow, write it into the run's summary.
 
