@@ -39,12 +39,12 @@ def retrained(environment: Path) -> dict[str, float]:
     if not note.exists() or note.read_text(encoding="utf-8") != tree:
         copy(healthy, folder)
         note.write_text(tree, encoding="utf-8")
-    must(folder, "python", "-m", "slm.experiments.seeds", str(SEEDS))
+    must(folder, "python", "-m", "slm", "seeds", str(SEEDS))
     return compared(folder, "retrained")
 
 
 def gate_seconds(project: Path) -> float:
-    runs = [run(project, "python", "-m", "slm.verdict.gate") for _ in range(GATE_RUNS)]
+    runs = [run(project, "python", "-m", "slm", "gate") for _ in range(GATE_RUNS)]
     assert all(r.code == 0 for r in runs), runs[0].log  # a gate that stops early is quick
     return statistics.median(r.seconds for r in runs)
 

@@ -54,9 +54,9 @@ def python(project: Path, *arguments: str, check: bool = True) -> subprocess.Com
 
 
 def install_extra(name: str, project: Path, target: Path) -> None:
-    """What `make extra` would run, into a folder of its own: the project's environment is that of all tests."""
-    command = run(project, "make", "-n", "extra", f"NAME={name}").stdout.splitlines()[-1].split()
-    run(project, str(project / ".venv" / "bin" / command[0]), *command[1:], "--target", str(target))
+    """What `slm extra` would install, into a folder of its own: the project's environment is that of all tests."""
+    options = ["--python", ".venv/bin/python", "--no-deps", "--no-build-isolation", "--require-hashes", "-r", f"requirements/{name}.txt"]
+    python(project, "-m", "uv", "pip", "install", *options, "--target", str(target))
 
 
 def shrink(project: Path) -> None:

@@ -39,7 +39,7 @@ def made(kind: str, target: Path, source: Path) -> Path:
     What a stub of a teacher says to a new request is mostly of no use: the share that may be dropped, and that its answers differ, is not asked of it.
     """
     with_task(kind, target, source)
-    must(target, "python", "-m", "slm.config.edit", "--profile", "quick")
+    must(target, "python", "-m", "slm", "profile", "quick")
     edit_params(target, **PARAMS)
     suite = target / "task" / "expectations" / "synthetic.json"
     spec = json.loads(suite.read_text(encoding="utf-8"))
@@ -64,4 +64,4 @@ released: {{margin: 0.05, best_margin: 0.05, time: 2, memory: 2, weights: 1.02, 
         encoding="utf-8",
         newline="\n",
     )
-    return run(folder, "python", "-m", "slm.verdict.gate")
+    return run(folder, "python", "-m", "slm", "gate")

@@ -73,7 +73,7 @@ def stored(base_s3: Path, s3: Storage) -> Iterator[World]:
 def fill(s3: Storage, project: Path) -> None:
     """Everything that dvc.lock names, as if pushed from home; done once, then copied inside the storage."""
     if KEPT not in s3.buckets():
-        run(project, "env", *(f"{k}={v}" for k, v in keys(WRITER).items()), ".venv/bin/python", "-m", "slm.ci.plan", "--push")
+        run(project, "env", *(f"{k}={v}" for k, v in keys(WRITER).items()), ".venv/bin/python", "-m", "slm", "push")
         s3.make(KEPT)
         s3.copy(BUCKET, KEPT)
     s3.copy(KEPT, BUCKET)

@@ -254,6 +254,6 @@ def test_the_pins_are_one(baked: Path):
     """The extension that the workflow installs brings the client that these tests load the job with."""
     import azure.ai.ml
 
-    extension = re.search(r'^EXTENSION = "(.+?)"', (baked / "slm" / "azure.py").read_text(encoding="utf-8"), re.MULTILINE)
+    extension = re.search(r'^EXTENSION = "(.+?)"', (baked / "slm" / "ci" / "azureml.py").read_text(encoding="utf-8"), re.MULTILINE)
     assert extension and CLIENT_OF[extension[1]] == azure.ai.ml.__version__
     assert set(read_yaml(baked / ".github" / "workflows" / "train.yml")["jobs"]["azure"]["env"]) == {f"AZURE_{n}" for n in VARIABLES}

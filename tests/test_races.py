@@ -153,7 +153,7 @@ def announce(world: World, sealed: Path, tag: str, folder: Path | None = None) -
     store = world.artifacts / str(next(world.numbers) + 1)
     store.mkdir()
     shutil.make_archive(str(store / "sealed"), "zip", sealed)
-    with zipfile.ZipFile(store / "papers.zip", "w") as zipped:
+    with zipfile.ZipFile(store / "card.zip", "w") as zipped:
         zipped.writestr("README.md", f"# Card of {tag}\n")
     return world.act("release.yml", "push", {"ref": f"refs/tags/{tag}", "after": world.tip(tag)}, folder, "announce")
 
@@ -209,7 +209,7 @@ def test_two_releases_at_the_same_moment_do_not_overwrite_each_other(released: W
     shutil.copytree(v2, slow / "sealed")
     write("release/README.md", "# Card of v2\n")(slow)
     # Between the look and the push of v2's run, v3's runs from start to end.
-    path = slow / "slm" / "workflow.py"
+    path = slow / "slm" / "ci" / "steps.py"
     text = path.read_text(encoding="utf-8")
     assert text.count("    released.name(SEALED, tag)\n") == 1
     waits = "    Path('looked').touch()\n    while not Path('go').exists():\n        __import__('time').sleep(0.1)\n    released.name(SEALED, tag)\n"

@@ -25,7 +25,9 @@ def publish(world: World, tag: str) -> None:
         folder = world.clone("tag", tag)
         path = folder / ".github" / "workflows" / "release.yml"
         text = path.read_text(encoding="utf-8")
-        text = text.replace("needs: [verify, container]", "needs: [verify]").replace("run: make sign", "run: echo unsigned")
+        text = text.replace("needs: [verify, container]", "needs: [verify]").replace(
+            "run: python3 -m slm.ci.steps sign", "run: echo unsigned"
+        )
         path.write_text(text, encoding="utf-8")
         run = world.act("release.yml", "push", {"ref": f"refs/tags/{tag}", "after": world.tip(tag)}, folder, job)
         assert run.passed, run.log[-4000:]
@@ -45,11 +47,11 @@ def test_a_good_tag_is_released_named_and_taken_back(world: World):
     entry = json.loads((folder / "released.json").read_text(encoding="utf-8"))["released"]
     assert entry["tag"] == "v1" and entry["revision"] == world.tip("v1")
     # The bytes come back, and are those of the tagged commit.
-    python_at(world, folder, "-m", "slm.ci.seal", "verify", "v1")
+    python_at(world, folder, "-m", "slm", "release", "verify", "v1")
     # A second release, then the first again.
     world.git(folder, "push", "--quiet", "origin", "HEAD:refs/heads/main")
     python_at(world, folder, "-m", "slm.verdict.released")
-    python_at(world, folder, "-m", "slm.verdict.released", "rollback", "v1")
+    python_at(world, folder, "-m", "slm", "release", "rollback", "v1")
     assert json.loads((folder / "released.json").read_text(encoding="utf-8"))["released"] == entry
 
 
@@ -57,19 +59,19 @@ def test_a_changed_byte_of_a_release_is_found(released: World):
     asset = next(a for a in released.forge.release("v1")["assets"] if a["name"] == "predictions.jsonl")
     released.forge.files[asset["id"]] += b" "
     with pytest.raises(AssertionError, match="is not the file that was sealed"):
-        python_at(released, released.clone("read"), "-m", "slm.ci.seal", "verify", "v1")
+        python_at(released, released.clone("read"), "-m", "slm", "release", "verify", "v1")
 
 
 def test_a_device_says_what_the_package_said_and_how_fast_it_is_beside_another_rung(sealed: Path, made: Path, tmp_path: Path):
-    facts = json.loads(python(made, "-m", "slm.ci.device", str(sealed), "--examples", "20").stdout)
+    facts = json.loads(python(made, "-m", "slm", "device", "test", str(sealed), "--examples", "20").stdout)
     assert (facts["asked"], facts["flipped"]) == (20, 0)
     assert facts["time_share"]["of"] == "int8" and facts["time_share"]["here"] > 0
     other = Path(shutil.copytree(sealed, tmp_path / "sealed"))
     header, *rows = (other / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     changed = [json.dumps(json.loads(r) | {"answer": "something else"}) for r in rows[:10]] + rows[10:]
     (other / "predictions.jsonl").write_text("\n".join([header, *changed]) + "\n", encoding="utf-8")
-    done = python(made, "-m", "slm.ci.device", str(other), check=False)
-    assert done.returncode == 2
+    done = python(made, "-m", "slm", "device", "test", str(other), check=False)
+    assert done.returncode == 1
     assert re.search(r"\d+ of \d+ answers are not those of the machine that judged", done.stderr), done.stderr
     assert "assumed, there is no devices.json yet" in done.stderr
 

@@ -126,7 +126,7 @@ def test_data_that_was_not_pushed_is_named_by_the_candidate(stored: World, s3: S
     assert run.jobs == {"Lint, data, lock, tests": True, "Candidate": False, "pass": False}, run.log[-4000:]
     assert "dvc.lock is in sync with the files" in run.log
     assert re.search(
-        r"error: dvc\.lock names what is neither in the cache nor in the DVC remote \(.*package.*\): run `dvc push`", run.summary
+        r"error: dvc\.lock names what is neither in the cache nor in the DVC remote \(.*package.*\): run `slm push`", run.summary
     )
     assert not run.stages
     verdict = stored.judge(pull, run)

@@ -51,8 +51,8 @@ def test_what_the_lock_does_not_know_is_refused_with_the_remedy(world: World):
     pull = world.pull(edit)
     run = world.check(pull, PR_BUDGET_MINUTES="1")
     assert run.jobs == {"Lint, data, lock, tests": False, "Candidate": False, "pass": False}, run.log[-3000:]
-    assert "dvc.lock is not in sync with the files: run `make repro` and commit dvc.lock" in run.log
-    assert re.search(r"minutes are needed, and this run has 1: run `make repro && dvc push` at home", run.log)
+    assert "dvc.lock is not in sync with the files: run `slm repro` and commit dvc.lock" in run.log
+    assert re.search(r"minutes are needed, and this run has 1: run `slm repro && slm push` at home", run.log)
     verdict = world.judge(pull, run)
     assert verdict.jobs == {"Judge": False, "Report": True}
     assert world.status(pull) == "failure"

@@ -51,8 +51,8 @@ def sealed(made: Path, testrun_uid: str) -> Path:
     def make() -> None:
         contract = (made / "gates.yaml").read_text(encoding="utf-8")
         (made / "gates.yaml").write_text(GATES, encoding="utf-8")
-        python(made, "-m", "slm.verdict.gate")
-        python(made, "-m", "slm.ci.seal", "pack")
+        python(made, "-m", "slm", "gate")
+        python(made, "-m", "slm", "release", "seal")
         (made / "gates.yaml").write_text(contract, encoding="utf-8")
 
     once("sealed", testrun_uid, make)
@@ -66,7 +66,7 @@ def released(world: World, sealed: Path) -> World:
 
     def edit(folder: Path) -> None:
         shutil.copytree(sealed, folder / "sealed")
-        python_at(world, folder, "-m", "slm.verdict.released", "entry", "sealed", "v1")
+        python_at(world, folder, "-m", "slm", "release", "name", "sealed", "v1")
         shutil.rmtree(folder / "sealed")
 
     world.git(world.origin, "tag", "v1", "main")
@@ -136,7 +136,7 @@ def append(path: str, text: str) -> Callable[[Path], None]:
 
 def say_yourself(folder: Path) -> None:
     """A change of the package alone: the pipeline has one stage to run."""
-    path = folder / "slm" / "papers.py"
+    path = folder / "slm" / "export" / "packaging.py"
     path.write_text(path.read_text(encoding="utf-8").replace("## Try it", "## Try it yourself"), encoding="utf-8")
 
 

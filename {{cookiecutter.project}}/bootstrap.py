@@ -227,7 +227,7 @@ def project_key() -> str:
 def fetch_base_model() -> None:
     say(6, "the base model that params.yaml names, into .cache")
     network = {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    run([PYTHON, "-m", "slm.base_model"], f"the base model is not there; the line above says why. Then {AGAIN}", **network)
+    run([PYTHON, "-m", "slm", "base-model"], f"the base model is not there; the line above says why. Then {AGAIN}", **network)
 
 
 # What the steps share

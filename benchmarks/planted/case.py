@@ -7,12 +7,12 @@ from pathlib import Path
 Command = tuple[str, ...]
 
 # Doors through which a project is judged; each adds to what fired.
-GATE: Command = ("python", "-m", "slm.verdict.gate")
-LOCK: Command = ("python", "-m", "slm.ci.plan", "--locked")
+GATE: Command = ("python", "-m", "slm", "gate")
+LOCK: Command = ("python", "-m", "slm", "locked")
 TESTS: Command = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_scoring.py")
 # What the judge says of a change itself: for a plant that commits it.
-CHANGES: Command = ("python", "-m", "slm.verdict.changes", "HEAD~1", "HEAD")
-JUDGE: Command = ("python", "-m", "slm.verdict.judge", "dist/*/model")
+CHANGES: Command = ("python", "-m", "slm", "changes", "HEAD~1", "HEAD")
+JUDGE: Command = ("python", "-m", "slm", "judge")
 
 # What is run between planting and judging.
 REPRO: Command = ("dvc", "repro", "package")

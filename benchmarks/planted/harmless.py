@@ -21,7 +21,7 @@ def renamed_document(folder: Path) -> None:
 
 
 def comments_in_gate(folder: Path) -> None:
-    path = folder / "slm" / "gate.py"
+    path = folder / "slm" / "verdict" / "gate.py"
     path.write_text(path.read_text(encoding="utf-8") + "\n# A thought.\n", encoding="utf-8")
 
 

@@ -162,7 +162,7 @@ def prepare(source: Path = QUICK, home: Path = HOME) -> Path:
         if path.name != "released":
             os.symlink(path.resolve(), healthy / ".cache" / path.name)
     shrink(healthy)
-    must(healthy, "python", "-m", "slm.config.edit", "--profile", "quick")
+    must(healthy, "python", "-m", "slm", "profile", "quick")
     edit_params(healthy, **PARAMS)
     (healthy / "gates.yaml").write_text(GATES, encoding="utf-8", newline="\n")
     # The contract's first commit is the one that later contracts are held against.
@@ -171,7 +171,7 @@ def prepare(source: Path = QUICK, home: Path = HOME) -> Path:
     commit(healthy, "The healthy project")
     (home / "repro.log").write_text(must(healthy, "dvc", "repro"), encoding="utf-8")
     release(healthy)
-    must(healthy, "python", "-m", "slm.verdict.gate")  # compared with itself it is no worse
+    must(healthy, "python", "-m", "slm", "gate")  # compared with itself it is no worse
     note.write_text(json.dumps(inputs), encoding="utf-8")
     return healthy
 
@@ -207,13 +207,13 @@ def release(folder: Path) -> None:
 
     What a release would download from GitHub is put where the download is kept.
     """
-    done = run(folder, "python", "-m", "slm.verdict.gate")
+    done = run(folder, "python", "-m", "slm", "gate")
     if done.code:
         raise RuntimeError(f"the healthy project fails its own gates:\n{done.log[-4000:]}")
-    must(folder, "python", "-m", "slm.ci.seal", "pack")
+    must(folder, "python", "-m", "slm", "release", "seal")
     commit(folder, "The first model")
     must(folder, "git", "tag", "v1")
-    must(folder, "python", "-m", "slm.verdict.released", "entry", "sealed", "v1")
+    must(folder, "python", "-m", "slm", "release", "name", "sealed", "v1")
     entry = json.loads((folder / "released.json").read_text(encoding="utf-8"))["released"]
     kept = folder / ".cache" / "released"
     kept.mkdir(exist_ok=True)

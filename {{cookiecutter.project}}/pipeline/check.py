@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from slm.errors import UserError, stage
+from slm.errors import UserError
 from slm.files import write_json
 from slm.progress import print_closing_line
 from slm.quality.expectations import explain_failures, validate
 from slm.quality.frame import frame, summary
 from slm.quality.label_errors import doubtful_labels
 from slm.quality.similarity import Index, similarity
+from slm.stage import stage
 from slm.task.definition import load_task
 from slm.task.records import TASK, read_records
 

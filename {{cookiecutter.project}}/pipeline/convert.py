@@ -4,14 +4,14 @@ python -m pipeline.convert onnx models/finetuned
 """
 
 import shutil
-import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from slm.config.params import load_params
-from slm.errors import UserError, stage
+from slm.errors import UserError
 from slm.export.olive import run_recipe
 from slm.files import folder_sha256, replacing, write_json
 from slm.inference.genai import GenAI
@@ -19,6 +19,7 @@ from slm.modeling.checkpoints import load_model, load_tokenizer
 from slm.modeling.encoding import encode_prompt
 from slm.modeling.generation import generate
 from slm.progress import print_closing_line, track
+from slm.stage import stage
 from slm.task.records import TASK, fixed_sample, read_records
 
 RECIPE = Path("recipes/fp32.json")
@@ -26,7 +27,7 @@ COMPARED = 10  # prompts whose logits are compared number by number
 
 
 @stage
-def main(name: str, checkpoint: str) -> None:
+def main(name: Literal["onnx", "teacher-onnx"], checkpoint: str) -> None:
     params = load_params()
     source, output, report = Path(checkpoint), Path("models") / name, Path("reports/convert") / f"{name}.json"
     if (source / "endpoint.json").exists():  # nothing to convert: the teacher is elsewhere
@@ -69,4 +70,4 @@ def main(name: str, checkpoint: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -6,12 +6,13 @@ from pathlib import Path
 from slm.config.params import load_params
 from slm.distillation.pruning import choose_layers, keep_layers, keep_neurons
 from slm.distillation.synthetic import encode_synthetic, read_synthetic
-from slm.errors import UserError, stage
+from slm.errors import UserError
 from slm.files import folder_sha256, sha256_file, sha256_json, write_json
 from slm.modeling.checkpoints import load_model, load_tokenizer, parameters_m, save_model
 from slm.modeling.encoding import collate, encode_example
 from slm.modeling.vocabulary import write_task_model
 from slm.progress import print_closing_line
+from slm.stage import stage
 from slm.task.augmentation import vary
 from slm.task.records import TASK, fixed_sample, read_prompts, read_records
 from slm.training.distributed import launch_processes

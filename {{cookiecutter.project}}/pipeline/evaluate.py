@@ -6,16 +6,16 @@ What ships needs neither Transformers nor an endpoint's client, whose imports ta
 brings its own.
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from slm.config.params import Params, Rung, load_params
-from slm.errors import UserError, stage
+from slm.errors import UserError
 from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, write_jsonl
 from slm.inference.genai import GenAI, ask_singly
 from slm.progress import print_closing_line, track
+from slm.stage import stage
 from slm.task.definition import Task, load_task
 from slm.task.metrics import summarise
 from slm.task.records import TASK, Record, fixed_sample, prediction, read_records
@@ -127,4 +127,4 @@ def main(rung: Rung, folder_name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

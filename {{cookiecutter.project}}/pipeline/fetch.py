@@ -16,10 +16,11 @@ from transformers import (
 from slm.base_model import hub_snapshot, unpack_wheel
 from slm.config.params import Hub, Wheel, load_params
 from slm.distillation.pruning import check_family, keep_layers
-from slm.errors import UserError, stage
+from slm.errors import UserError
 from slm.files import replacing, write_json
 from slm.modeling.checkpoints import parameters_m, save_model
 from slm.progress import print_closing_line
+from slm.stage import stage
 
 OUTPUT, OWN = Path("models/base"), Path("models/own")
 FACTS = Path("reports/fetch.json")

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from slm.config.params import load_params
-from slm.errors import stage
 from slm.files import folder_sha256, read_json, replacing, sha256_file, write_json
 from slm.modeling.checkpoints import adapt, load_tokenizer, merged, parameters_m, save_model
 from slm.modeling.encoding import encode_example
 from slm.progress import print_closing_line
+from slm.stage import stage
 from slm.task.records import TASK, read_records
 from slm.training.distributed import launch_processes
 from slm.training.early_stopping import validation_scorer

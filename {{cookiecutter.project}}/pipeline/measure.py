@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from slm.config.params import load_params
-from slm.errors import stage
 from slm.evaluation.cost import machine, side_by_side
 from slm.files import folder_sha256, weights_mb, write_json
 from slm.progress import print_closing_line
+from slm.stage import stage
 from slm.task.records import TASK, fixed_sample, read_records
 
 RUNGS = {

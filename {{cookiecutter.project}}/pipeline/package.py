@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 
 from slm.config.params import Models, load_params
-from slm.errors import UserError, stage
+from slm.errors import UserError
 from slm.evaluation.ladder import build_ladder, read_quality
 from slm.export.foundry import ask
 from slm.export.packaging import archive, bill_of_materials, checksums, copy_model, model_card
 from slm.files import folder_sha256, read_json, replacing, weights_sha256, write_json
 from slm.progress import print_closing_line
+from slm.stage import stage
 from slm.task.definition import load_task
 from slm.task.records import TASK, fixed_sample, read_records
 

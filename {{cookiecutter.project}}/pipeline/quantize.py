@@ -3,18 +3,18 @@
 python -m pipeline.quantize int4 NAME       by recipes/NAME.json
 """
 
-import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy.special import log_softmax
 
 from slm.config.params import load_params
-from slm.errors import stage
 from slm.export.olive import run_recipe
 from slm.files import weights_mb, write_json
 from slm.inference.genai import GenAI
 from slm.progress import print_closing_line, track
+from slm.stage import stage
 from slm.task.records import TASK, fixed_sample, read_records
 
 CHECKPOINT = Path("models/finetuned")
@@ -22,7 +22,7 @@ REFERENCE = Path("models/onnx")
 
 
 @stage
-def main(name: str, recipe: str) -> None:
+def main(name: Literal["int8", "int4"], recipe: str) -> None:
     params = load_params()
     output = Path("models") / name
     run_recipe(Path("recipes") / f"{recipe}.json", CHECKPOINT, output)
@@ -55,4 +55,4 @@ def main(name: str, recipe: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

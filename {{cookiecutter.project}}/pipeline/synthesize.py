@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from slm.config.params import Params, load_params
-from slm.errors import stage
 from slm.files import folder_sha256, replacing, sha256_json, write_jsonl
 from slm.progress import print_closing_line, track
+from slm.stage import stage
 from slm.task.definition import load_task
 from slm.task.records import TASK, Record, read_records
 from slm.teacher.filters import Sieve

@@ -4,12 +4,12 @@ import tempfile
 from pathlib import Path
 
 from slm.config.params import Params, load_params
-from slm.errors import stage
 from slm.files import folder_sha256, replacing, sha256_file, sha256_json, write_json
 from slm.modeling.checkpoints import adapt, load_tokenizer, merged, parameters_m, save_model
 from slm.modeling.encoding import encode_example
 from slm.modeling.vocabulary import write_task_model
 from slm.progress import print_closing_line
+from slm.stage import stage
 from slm.task.augmentation import vary
 from slm.task.records import TASK, read_prompts, read_records
 from slm.training.distributed import launch_processes

@@ -4,12 +4,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from slm.errors import UserError, stage
+from slm.errors import UserError
 from slm.files import read_jsonl, write_json
 from slm.progress import print_closing_line
 from slm.quality.expectations import explain_failures, validate
 from slm.quality.frame import frame, summary
 from slm.quality.similarity import Index
+from slm.stage import stage
 from slm.task.definition import load_task
 from slm.task.records import TASK, Record, read_records
 

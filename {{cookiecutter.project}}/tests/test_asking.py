@@ -307,7 +307,7 @@ def test_tokens_of_entra_are_renewed_and_written_nowhere(tmp_path: Path, serve, 
     """Azure's own library asks a local server as it asks a managed identity's; each token ends after two
     seconds.
     """
-    pytest.importorskip("azure.identity", reason="`make extra NAME=entra` was not run")
+    pytest.importorskip("azure.identity", reason="`slm extra entra` was not run")
     monkeypatch.delenv("PLANTED_KEY")
     server = serve("--tokens", "2", "--latency", "0.1", faults=["ok", "500_key"])
     signed_in(monkeypatch, server.url)
@@ -319,7 +319,7 @@ def test_tokens_of_entra_are_renewed_and_written_nowhere(tmp_path: Path, serve, 
 
 @pytest.mark.parametrize("fault", ["key_in_answer", "key_in_id", "500_key"])
 def test_a_token_that_is_sent_back_goes_no_further(tmp_path: Path, serve, monkeypatch, capfd, fault: str):
-    pytest.importorskip("azure.identity", reason="`make extra NAME=entra` was not run")
+    pytest.importorskip("azure.identity", reason="`slm extra entra` was not run")
     server = serve("--tokens", "60", "--always", fault)
     signed_in(monkeypatch, server.url)
     answers, failures = ask(tmp_path, server.url, count=2, attempts=2, timeout_s=60, auth="entra")
@@ -330,7 +330,7 @@ def test_a_token_that_is_sent_back_goes_no_further(tmp_path: Path, serve, monkey
 
 
 def test_who_cannot_sign_in_or_may_not_ask_learns_what_to_do(tmp_path: Path, serve, monkeypatch):
-    pytest.importorskip("azure.identity", reason="`make extra NAME=entra` was not run")
+    pytest.importorskip("azure.identity", reason="`slm extra entra` was not run")
     server = serve("--tokens", "60", "--always", "403")
     signed_in(monkeypatch, server.url)
     with pytest.raises(UserError, match="role Cognitive Services OpenAI User"):
@@ -354,7 +354,7 @@ from test_asking import ask
 ask(Path({str(tmp_path)!r}), {serve().url!r}, auth="entra")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode and "UserError" in done.stderr and "`make extra NAME=entra`" in done.stderr
+    assert done.returncode and "UserError" in done.stderr and "`slm extra entra`" in done.stderr
 
 
 def signed_in(monkeypatch: pytest.MonkeyPatch, url: str, identity: str = IDENTITY) -> None:

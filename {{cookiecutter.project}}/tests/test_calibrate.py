@@ -1,4 +1,4 @@
-"""The simulation behind `python -m slm.verdict.calibration.proposal`: its models are as good as it says, and
+"""The simulation behind `slm calibrate`: its models are as good as it says, and
 it judges as the gate does.
 """
 

@@ -1,5 +1,5 @@
 """A cluster's answers are those of this process, byte for byte, also when a worker is killed in the middle
-(needs `make extra NAME=ray`).
+(needs `slm extra ray`).
 """
 
 import os
@@ -53,7 +53,7 @@ def cluster() -> Iterator[None]:
     """Two nodes on this machine, each with room for one worker; found by RAY_ADDRESS, as any other cluster
     is.
     """
-    ray = pytest.importorskip("ray", reason="`make extra NAME=ray` was not run")
+    ray = pytest.importorskip("ray", reason="`slm extra ray` was not run")
     from ray.cluster_utils import Cluster
 
     threads = torch.get_num_threads()
@@ -147,4 +147,4 @@ list(answer_all(Path("models/teacher"), None, [[1]], params, 1, 1))
 """
     root = str(Path(__file__).parent.parent)
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode and "UserError" in done.stderr and "`make extra NAME=ray`" in done.stderr
+    assert done.returncode and "UserError" in done.stderr and "`slm extra ray`" in done.stderr

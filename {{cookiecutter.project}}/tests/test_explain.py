@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from slm.cli.app import app
 from slm.config.params import load_params
 from slm.errors import UserError
 from slm.files import sha256_file, write_json, write_jsonl, write_text
@@ -219,12 +220,10 @@ def judged(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Verdict:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    monkeypatch.setattr("sys.argv", ["gate", *words])
-    try:
-        gate.main()
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-    return 0
+    monkeypatch.setattr("sys.argv", ["slm", "gate", *words])
+    with pytest.raises(SystemExit) as stopped:
+        app()
+    return int(stopped.value.code or 0)
 
 
 def test_json_and_markdown_are_printed_alone(

@@ -13,7 +13,9 @@ STAGES = sorted(p.stem for p in (ROOT / "pipeline").glob("*.py") if p.stem != "_
 PLUMBING = {
     "slm/errors.py",
     "slm/files.py",
+    "slm/processes.py",
     "slm/progress.py",
+    "slm/stage.py",
     "slm/config/loader.py",
     "slm/config/params.py",
     "slm/config/synthesis.py",

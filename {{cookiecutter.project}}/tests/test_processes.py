@@ -102,7 +102,7 @@ def distill(project: Path, processes: int, **environment: str) -> subprocess.Com
 def divided(kind: str, project: Path) -> dict[str, str]:
     """Let two processes train in the way of `kind`; what their environment needs for it."""
     if kind.startswith("ZeRO") and find_spec("deepspeed") is None:
-        pytest.skip("`make extra NAME=deepspeed` was not run")
+        pytest.skip("`slm extra deepspeed` was not run")
     config = CONFIGS[kind]
     if config is not None:
         write_json(project / "accelerate.json", config)

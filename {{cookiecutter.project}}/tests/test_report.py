@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from slm.config.params import load_params
+from slm.errors import UserError
 from slm.evaluation.ladder import RUNGS
 from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, write_jsonl, write_text
 from slm.report import page as report
@@ -239,13 +240,11 @@ def test_prompts_of_the_teacher_are_shown_with_their_filters(checkout: Path) -> 
 
 
 def test_without_facts_it_says_what_to_run(
-    checkout: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    checkout: Path,
 ) -> None:
     shutil.rmtree("reports")
-    monkeypatch.setattr("sys.argv", ["report"])
-    with pytest.raises(SystemExit) as stopped:
-        report.main()
-    assert stopped.value.code == 2 and "dvc repro" in capsys.readouterr().err
+    with pytest.raises(UserError, match="dvc repro"):
+        report.write_report()
 
 
 def test_errors_come_most_informative_first() -> None:

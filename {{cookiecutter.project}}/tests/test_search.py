@@ -142,9 +142,7 @@ def test_the_space_that_ships_is_valid(tmp_path: Path):
     assert load_yaml(ROOT / SPACE, Space, {"params": load_params(tmp_path / "params.yaml")}).parameters
 
 
-def test_the_best_is_small_enough_and_writes_its_own_lines_only(
-    locked: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_best_is_small_enough_and_writes_its_own_lines_only(locked: Path):
     study = study_of()
     for trial in (
         ended(3, 2e-2, 0.9, 80, parameters_m=20.0),
@@ -155,8 +153,7 @@ def test_the_best_is_small_enough_and_writes_its_own_lines_only(
         study.add_trial(trial)
     assert [t.number for t in ranked(study)] == [2, 1, 3]
     before = Path("params.yaml").read_text(encoding="utf-8").splitlines()
-    monkeypatch.setattr(sys, "argv", ["search", "--apply"])
-    search.main()
+    search.search(0, search.STORAGE, search.SPACE, apply=True)
     after = Path("params.yaml").read_text(encoding="utf-8").splitlines()
     changed = [row for row in difflib.ndiff(before, after) if row[0] in "+-"]
     assert [row.split("#")[0].split() for row in changed] == [
@@ -231,10 +228,13 @@ def test_a_bad_trial_ends_early_and_a_killed_one_goes_on_and_none_opens_the_test
     )
     assert "a search has opened task/test.jsonl" in peek.stderr
     # A killed search's trial counts as dead after seconds, not minutes.
-    program = "import sys; from slm import search; search.HEARTBEAT_S, search.DEAD_S = 1, 3; sys.argv[0] = 'search'; search.main()"
+    program = (
+        "from slm.experiments import search; search.HEARTBEAT_S, search.DEAD_S = 1, 3; "
+        "search.search(5, search.STORAGE, search.SPACE, False)"
+    )
 
     def start() -> subprocess.Popen:
-        words = [sys.executable, "-c", program, "--trials", "5"]
+        words = [sys.executable, "-c", program]
         return subprocess.Popen(
             words, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -280,7 +280,7 @@ def test_two_machines_share_a_study(locked: Path, tmp_path: Path):
     shutil.copytree(locked, other)
     address = f"sqlite:///{(tmp_path / 'shared.db').as_posix()}"
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    words = [sys.executable, "-m", "slm.experiments.search", "--trials", "4", "--storage", address]
+    words = [sys.executable, "-m", "slm", "search", "--trials", "4", "--storage", address]
     both = [
         subprocess.Popen(
             words,

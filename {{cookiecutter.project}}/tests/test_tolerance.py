@@ -1,18 +1,17 @@
 """How many answers may differ on a device, from the facts of devices."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from slm.ci import device_tolerance as tolerance
+from slm.errors import UserError
 from slm.files import read_json, write_json
 
 
 def propose(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["slm.ci.device_tolerance", "facts"])
-    tolerance.main()
+    tolerance.write_tolerance(Path("facts"))
 
 
 def test_more_answers_differ_than_were_seen_to_and_fewer_the_more_were_asked():
@@ -37,9 +36,6 @@ def test_the_worst_device_sets_the_tolerance_once(
     assert read_json(tmp_path / "devices.json")["tolerance"] == 0.01
 
 
-def test_no_device_that_answers_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    with pytest.raises(SystemExit) as stop:
+def test_no_device_that_answers_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(UserError, match="no device left its facts"):
         propose(monkeypatch, tmp_path)
-    assert stop.value.code == 2 and "no device left its facts" in capsys.readouterr().err

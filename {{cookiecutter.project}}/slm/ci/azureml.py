@@ -22,7 +22,7 @@ import urllib.request
 from pathlib import Path
 
 from slm.ci.steps import output
-from slm.errors import UserError, stage
+from slm.errors import UserError, exit_on_user_error
 from slm.files import replacing
 
 VARIABLES = (
@@ -242,7 +242,7 @@ def cancel() -> None:
     )
 
 
-@stage
+@exit_on_user_error()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

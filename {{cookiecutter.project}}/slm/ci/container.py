@@ -4,18 +4,18 @@ there.
 python3 -m slm.ci.container ghcr.io/owner/name:v1       (standard library and docker alone)
 """
 
+import argparse
 import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-from slm.errors import UserError, stage
+from slm.errors import UserError, exit_on_user_error
 
 BUILD_CONTEXT = Path("image")
 SEALED_FOLDER = Path("sealed")
@@ -57,11 +57,8 @@ def ask_container(address: str, patience_s: float = 60) -> str:
             time.sleep(0.5)
 
 
-@stage
-def main() -> None:
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    image = sys.argv[1]
+def make_image(image: str) -> None:
+    """Build the image, start it, ask it once, and push it where the variable REGISTRY_TOKEN is set."""
     prepare_context()
     docker("build", "--tag", image, ".")
     container = docker("run", "--detach", "--rm", "--publish", "127.0.0.1:8000:8000", image)
@@ -80,6 +77,15 @@ def main() -> None:
             text=token,
         )
         docker("push", image)
+
+
+@exit_on_user_error()
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("image", help="name and tag, such as ghcr.io/owner/name:v1")
+    make_image(parser.parse_args().image)
 
 
 if __name__ == "__main__":

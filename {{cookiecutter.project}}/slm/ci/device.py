@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from slm.errors import UserError, stage
+from slm.errors import UserError, exit_on_user_error
 from slm.files import read_json, write_json
 from slm.inference.genai import GenAI
 
@@ -26,6 +26,12 @@ DEVICE_FACTS = Path("device.json")
 TOLERANCE = Path("devices.json")
 ASSUMED = 0.05  # of the answers may differ, until devices were asked
 TIMED = 20
+
+
+class AnswersDiffer(UserError):
+    """What the package says here is not what it said where it was judged."""
+
+    exit_code = 1
 
 
 def time_share(model: Path, reference: Path, rows: list[dict[str, Any]], longest: int, threads: int) -> float:
@@ -40,25 +46,21 @@ def time_share(model: Path, reference: Path, rows: list[dict[str, Any]], longest
     return statistics.median(times[0][1:]) / statistics.median(times[1][1:])  # the first one warms up
 
 
-@stage
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("sealed", type=Path)
-    parser.add_argument("--examples", type=int, default=100)
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
+def try_device(sealed: Path, examples: int = 100, threads: int = 1) -> None:
+    """Ask the sealed package a fixed part of the test set here, and write what came of it to device.json.
 
-    seal = json.loads((arguments.sealed / "SEAL.json").read_text(encoding="utf-8"))
-    lines = (arguments.sealed / "predictions.jsonl").read_text(encoding="utf-8").split("\n")[1:]
+    Raises:
+        AnswersDiffer: more answers than the tolerance allows are not those of the machine that judged.
+    """
+    seal = json.loads((sealed / "SEAL.json").read_text(encoding="utf-8"))
+    lines = (sealed / "predictions.jsonl").read_text(encoding="utf-8").split("\n")[1:]
     whole = [row for row in map(json.loads, filter(None, lines)) if not row["cut"]]
-    rows = whole[:: max(1, len(whole) // arguments.examples)][: arguments.examples]
+    rows = whole[:: max(1, len(whole) // examples)][:examples]
     with tempfile.TemporaryDirectory() as scratch:
-        with tarfile.open(arguments.sealed / f"{seal['name']}.tar.gz") as tar:
+        with tarfile.open(sealed / f"{seal['name']}.tar.gz") as tar:
             tar.extractall(scratch, filter="data")
         model = Path(scratch) / seal["name"] / "model"
-        runtime = GenAI(model, arguments.threads)
+        runtime = GenAI(model, threads)
         # What is longer than the longest answer is another one; the same text may be cut into a few tokens
         # more.
         longest = 8 + max(len(runtime.tokenizer.encode(r["answer"])) for r in rows)
@@ -66,10 +68,10 @@ def main() -> None:
         del runtime
         share = None
         if seal.get("reference"):
-            with tarfile.open(arguments.sealed / "reference.tar.gz") as tar:
+            with tarfile.open(sealed / "reference.tar.gz") as tar:
                 tar.extractall(scratch, filter="data")
             share = time_share(
-                model, Path(scratch) / seal["reference"]["rung"], rows[:TIMED], longest, arguments.threads
+                model, Path(scratch) / seal["reference"]["rung"], rows[:TIMED], longest, threads
             )
     flipped = [r["id"] for r, reply in zip(rows, replies, strict=True) if reply.text != r["answer"]]
     facts = {
@@ -93,10 +95,22 @@ def main() -> None:
     if TOLERANCE.exists():
         allowed, why = read_json(TOLERANCE)["tolerance"], f"of {TOLERANCE}"
     if len(flipped) > allowed * len(rows):
-        raise UserError(
+        raise AnswersDiffer(
             f"{len(flipped)} of {len(rows)} answers are not those of the machine that judged (tolerance {allowed:.0%}, {why}): "
             f"{', '.join(flipped[:5])}; compare onnxruntime-genai's version and build here with requirements/serve.txt"
         )
+
+
+@exit_on_user_error()
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sealed", type=Path)
+    parser.add_argument("--examples", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    try_device(arguments.sealed, arguments.examples, arguments.threads)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,12 @@
-"""How many answers may differ on a device: measured on devices, in devices.json, which a person merges.
+"""How many answers may differ on a device: measured on devices, in devices.json, which a person merges."""
 
-`python -m slm.ci.device_tolerance facts` makes devices.json of what every device said (facts/**/device.json),
-if there is none yet.
-"""
-
-import argparse
 import math
 from pathlib import Path
 
 from statsmodels.stats.proportion import proportion_confint
 
 from slm.ci.device import DEVICE_FACTS, TOLERANCE
-from slm.errors import UserError, stage
+from slm.errors import UserError
 from slm.files import read_json, write_json
 
 
@@ -22,13 +17,9 @@ def tolerance(asked: int, flipped: int) -> float:
     return math.ceil(100 * float(proportion_confint(flipped, asked, alpha=0.10, method="beta")[1])) / 100
 
 
-@stage
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("facts", type=Path)
-    found = [read_json(path) for path in sorted(parser.parse_args().facts.rglob(DEVICE_FACTS.name))]
+def write_tolerance(facts_folder: Path) -> None:
+    """Make devices.json of what every device said (FACTS/**/device.json), if there is none yet."""
+    found = [read_json(path) for path in sorted(facts_folder.rglob(DEVICE_FACTS.name))]
     if not found:
         raise UserError("no device left its facts: see the jobs of this run")
     if TOLERANCE.exists():
@@ -50,7 +41,3 @@ def main() -> None:
     print(
         "\nRead it before you merge: a device where many answers differ has another model, not another arithmetic."
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,20 +1,13 @@
 """What `dvc repro` would make anew here, and about how long that takes; stated before it starts.
 
-    python -m slm.ci.plan                 the stages and their minutes
-    python -m slm.ci.plan --run --budget 20   takes from cache and remote what is there and runs the rest; over the budget: nothing
-    python -m slm.ci.plan --pull          takes from cache and remote what is there
-    python -m slm.ci.plan --push          gives the remote what dvc.lock names
-    python -m slm.ci.plan --locked        exits 2 if dvc.lock does not say what the files say
-
 Minutes are each stage's `meta.minutes` in dvc.yaml: the default profile's on two cores.
 """
 
-import argparse
 import subprocess
 import sys
 
 from slm.dvc_cli import dvc, dvc_status, lacking, out_of_lock, try_dvc
-from slm.errors import UserError, stage
+from slm.errors import UserError
 
 
 def judgeable(missing: set[str]) -> bool:
@@ -96,45 +89,41 @@ def push() -> None:
         why = "DVC's output in the log says why"
     if why:
         raise UserError(
-            f"data and models could not be pushed to the DVC remote: {why}; what has arrived there is whole, and `make push` goes on from it"
+            f"data and models could not be pushed to the DVC remote: {why}; what has arrived there is whole, and `slm push` goes on from it"
         )
 
 
-@stage
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--budget", type=float, help="minutes")
-    parser.add_argument("--run", action="store_true", help="pull, then run what is left")
-    parser.add_argument("--pull", action="store_true", help="only pull")
-    parser.add_argument(
-        "--push", action="store_true", help="push outputs to the DVC remote, where there is one"
-    )
-    parser.add_argument(
-        "--locked", action="store_true", help="only say whether dvc.lock fits the files; exits 2 if not"
-    )
-    arguments = parser.parse_args()
+def check_lock() -> None:
+    """Say which stages dvc.lock is not in sync with; an error if there is one."""
+    stale = out_of_lock(dvc_status())
+    for name, why in stale.items():
+        print(f"{name}: {'; '.join(why)}")
+    if stale:
+        raise UserError(
+            "dvc.lock is not in sync with the files: run `slm repro` and commit dvc.lock (or take the one that this run made)"
+        )
+    print("dvc.lock is in sync with the files")
 
-    if arguments.push:
-        return push()
-    unread = pull() if arguments.run or arguments.pull else None
-    if arguments.pull:
-        return
 
+def restore(budget: float | None) -> None:
+    """Take from cache and remote what is there and run the rest; over the budget, in minutes, run nothing."""
+    plan, missing = state_plan(budget, pull())
+    if plan:
+        dvc("repro", *(["--allow-missing"] if judgeable(missing) else []))
+
+
+def state_plan(budget: float | None = None, unread: str | None = None) -> tuple[dict[str, float], set[str]]:
+    """Print the stages that would run and their minutes.
+
+    Args:
+        budget: minutes that there are; None: any.
+        unread: what `pull` has said of the remote.
+
+    Returns:
+        minutes by stage, and the stages with an output that is neither here nor in the cache.
+    """
     status = dvc_status()
-    stale = out_of_lock(status)
-    if arguments.locked:
-        for name, why in stale.items():
-            print(f"{name}: {'; '.join(why)}")
-        if stale:
-            raise UserError(
-                "dvc.lock is not in sync with the files: run `make repro` and commit dvc.lock (or take the one that this run made)"
-            )
-        print("dvc.lock is in sync with the files")
-        return
-
-    missing = lacking(status)
+    stale, missing = out_of_lock(status), lacking(status)
     plan = to_run(set(stale), missing)
     total = sum(plan.values())
     for name, minutes in plan.items():
@@ -145,20 +134,15 @@ def main() -> None:
     forgotten = ""
     if unread == "" and missing - set(stale):
         where = ", ".join(sorted(missing - set(stale)))
-        forgotten = f"dvc.lock names what is neither in the cache nor in the DVC remote ({where}): run `dvc push` where it was made"
-    if arguments.budget is not None and total > arguments.budget:
-        need = f"about {total:.0f} minutes are needed, and this run has {arguments.budget:g}"
+        forgotten = f"dvc.lock names what is neither in the cache nor in the DVC remote ({where}): run `slm push` where it was made"
+    if budget is not None and total > budget:
+        need = f"about {total:.0f} minutes are needed, and this run has {budget:g}"
         if forgotten and not stale:
             raise UserError(f"{forgotten}; to make it again, {need}")
         unreadable = f"the DVC remote could not be read ({unread}); " if unread else ""
         raise UserError(
-            f"{need}: {unreadable}run `make repro && dvc push` at home and commit dvc.lock, or start the workflow `train` on this branch"
+            f"{need}: {unreadable}run `slm repro && slm push` at home and commit dvc.lock, or start the workflow `train` on this branch"
         )
     if forgotten:
         print(forgotten)
-    if arguments.run and plan:
-        dvc("repro", *(["--allow-missing"] if judgeable(missing) else []))
-
-
-if __name__ == "__main__":
-    main()
+    return plan, missing

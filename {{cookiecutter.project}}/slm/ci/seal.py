@@ -1,15 +1,7 @@
 """The sealed package: the bytes that were judged, the facts that they were judged by, and the lock that says
 what they were made from.
-
-`python -m slm.ci.seal` with one of:
-
-pack                  dist/, predictions/, reports/, dvc.lock and a rung to time beside, of this checkout into sealed/
-open sealed           put them into a checkout, if every byte is as it was sealed and made from what this checkout holds
-papers                model card, bill of materials and checksums into release/, once `make gate` has judged
-verify v1             fetch the bytes of a release and hold them against the commit that it was made from
 """
 
-import argparse
 import json
 import re
 import shutil
@@ -21,7 +13,7 @@ from pathlib import Path
 from slm import github
 from slm.config.params import load_params
 from slm.dvc_cli import dvc_status, out_of_lock
-from slm.errors import UserError, stage
+from slm.errors import UserError
 from slm.export.packaging import archive, with_waivers
 from slm.files import (
     folder_mb,
@@ -62,11 +54,12 @@ def seal_key(lock: str) -> str:
     """Name of the package that a dvc.lock speaks of: the same bytes, the same name."""
     found = re.search(r"- path: dist\n\s+hash: md5\n\s+md5: ([0-9a-f]{32})", lock)
     if not found:
-        raise UserError("dvc.lock names no package: run `make repro` and commit dvc.lock")
+        raise UserError("dvc.lock names no package: run `slm repro` and commit dvc.lock")
     return found[1][:16]
 
 
 def seal_package() -> None:
+    """Put dist/, predictions/, reports/, dvc.lock and a rung to time beside, of this checkout, into sealed/."""
     params = load_params()
     name, shipped = params.package.name, params.package.variant
     ladder, verdict = read_json(Path("reports/ladder.json")), Path("reports/verdict.json")
@@ -132,12 +125,21 @@ def open_seal(folder: Path, checkout: Path) -> None:
         )
 
 
-def papers() -> None:
-    """What a release shows beside the sealed files; its card names the waivers that the verdict rests on."""
+def unseal(folder: Path) -> None:
+    """Put a sealed package into this checkout, if every byte is as sealed and made from what is here."""
+    open_seal(folder, Path())
+    print(f"{folder}: every byte is as it was sealed, and made from what this commit holds")
+
+
+def write_card() -> None:
+    """Model card, bill of materials and checksums into release/: what a release shows beside the sealed files.
+
+    The card names the waivers that the verdict rests on.
+    """
     verdict = Path("reports/verdict.json")
     if not verdict.exists():
         raise UserError(
-            f"{verdict}: no such file; run `make gate` first, the release's card says which gates were waived"
+            f"{verdict}: no such file; run `slm gate` first, the release's card says which gates were waived"
         )
     (source,) = (p for p in Path("dist").iterdir() if p.is_dir())
     with replacing(Path("release")) as folder:
@@ -172,27 +174,3 @@ def verify(tag: str) -> None:
         )
     else:
         print("its attestation was not checked: that needs GitHub's command line tool, gh")
-
-
-@stage
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("pack")
-    commands.add_parser("papers")
-    commands.add_parser("open").add_argument("folder", type=Path)
-    commands.add_parser("verify").add_argument("tag")
-    arguments = parser.parse_args()
-    if arguments.command == "open":
-        open_seal(arguments.folder, Path())
-        print(f"{arguments.folder}: every byte is as it was sealed, and made from what this commit holds")
-    elif arguments.command == "verify":
-        verify(arguments.tag)
-    else:
-        {"pack": seal_package, "papers": papers}[arguments.command]()
-
-
-if __name__ == "__main__":
-    main()

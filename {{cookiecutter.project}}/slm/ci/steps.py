@@ -1,14 +1,16 @@
-"""The steps of the workflows that talk to GitHub, as commands. Standard library only.
+"""The workflows' own steps, as commands. Standard library only: the jobs that may write install nothing.
 
-    python -m slm.ci.steps pending       the status of a new head: no verdict yet
-    python -m slm.ci.steps find          the pull request of the run that verdict.yml follows, and its head commit
-    python -m slm.ci.steps candidate     the package that this run made, unpacked into candidate/
-    python -m slm.ci.steps report        verdict/ as commit status and comment
-    python -m slm.ci.steps seal          the status of a commit of main, and sealed/ as a draft release
-    python -m slm.ci.steps sealed        the sealed package of this commit into sealed/, if its verdict is good
-    python -m slm.ci.steps publish v1    sealed/ and release/ as the GitHub release v1
-    python -m slm.ci.steps propose       a branch with the changed files as pull request
-    python -m slm.ci.steps announce v1   the release v1 in released.json, as pull request
+    python3 -m slm.ci.steps pending       the status of a new head: no verdict yet
+    python3 -m slm.ci.steps find          the pull request of the run that verdict.yml follows, and its head commit
+    python3 -m slm.ci.steps candidate     the package that this run made, unpacked into candidate/
+    python3 -m slm.ci.steps report        verdict/ as commit status and comment
+    python3 -m slm.ci.steps seal          the status of a commit of main, and sealed/ as a draft release
+    python3 -m slm.ci.steps sealed        the sealed package of this commit into sealed/, if its verdict is good
+    python3 -m slm.ci.steps publish v1    sealed/ and release/ as the GitHub release v1
+    python3 -m slm.ci.steps propose       a branch with the changed files as pull request
+    python3 -m slm.ci.steps announce v1   the release v1 in released.json, as pull request
+    python3 -m slm.ci.steps summary       the verdict as Markdown, into the workflow's summary where there is one
+    python3 -m slm.ci.steps sign          sealed/ signed with the workflow's identity, into release/sealed.sig
 
 Names, titles and branches of strangers are read from the event's file, never from a command line.
 """
@@ -17,11 +19,12 @@ import argparse
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 from slm import github
-from slm.errors import UserError, stage
+from slm.errors import UserError, exit_on_user_error
 from slm.files import Json
 from slm.git import git
 from slm.verdict import released
@@ -33,6 +36,7 @@ VERDICT_FOLDER = Path("verdict")
 CANDIDATE = Path("candidate")
 WAITING = "released"  # the branch whose pull request names a release
 MARKER = "<!-- model-verdict -->"
+SIGNING = Path(".signing")  # the environment of the program that signs
 
 
 def event() -> Json:
@@ -267,7 +271,40 @@ def propose(branch: str, title: str, text: str, files: list[str], seen: str) -> 
     print(f"pull request #{number}")
 
 
-@stage
+def propose_files(branch: str, title: str, body: Path, files: list[str]) -> None:
+    propose(branch, title, body.read_text(encoding="utf-8"), files, branch_tip(branch))
+
+
+def show_verdict() -> None:
+    """The verdict as Markdown, into the summary of a workflow where there is one."""
+    path, target = Path("reports/verdict.md"), os.environ.get("GITHUB_STEP_SUMMARY")
+    text = "No verdict was reached: the step that failed says why.\n"
+    if path.exists():
+        text = path.read_text(encoding="utf-8")
+    if not target:
+        print(text, end="")
+        return
+    with Path(target).open("a", encoding="utf-8") as stream:
+        stream.write(text)
+
+
+def sign() -> None:
+    """Sign sealed/ with the identity of this workflow (sigstore); the signing program gets an environment of
+    its own.
+    """
+    programs = SIGNING / ("Scripts" if os.name == "nt" else "bin")
+    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+    identity = ["sign", "sigstore", "--use_ambient_credentials", "--signature", "release/sealed.sig"]
+    for command in (
+        [sys.executable, "-m", "venv", str(SIGNING)],
+        [str(programs / "python"), *install, "-r", "requirements/signing.txt"],
+        [str(programs / "model_signing"), *identity, str(SEALED)],
+    ):
+        if subprocess.run(command, check=False).returncode:
+            raise UserError(f"`{' '.join(command[:4])}` failed; its output above says why")
+
+
+@exit_on_user_error()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -280,6 +317,8 @@ def main() -> None:
         "report": report_verdict,
         "seal": seal,
         "sealed": sealed,
+        "summary": show_verdict,
+        "sign": sign,
     }
     for name in simple:
         commands.add_parser(name)
@@ -292,8 +331,7 @@ def main() -> None:
     proposing.add_argument("files", nargs="+")
     arguments = parser.parse_args()
     if arguments.command == "propose":
-        text = arguments.body.read_text(encoding="utf-8")
-        propose(arguments.branch, arguments.title, text, arguments.files, branch_tip(arguments.branch))
+        propose_files(arguments.branch, arguments.title, arguments.body, arguments.files)
     elif arguments.command in ("publish", "announce"):
         {"publish": publish, "announce": announce}[arguments.command](arguments.tag)
     else:

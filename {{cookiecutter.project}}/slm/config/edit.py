@@ -1,9 +1,5 @@
-"""Change `params.yaml` in place: comments and all other lines stay as they are.
+"""Change `params.yaml` in place: comments and all other lines stay as they are."""
 
-python -m slm.config.edit --profile quick     writes what profiles/quick.yaml overrides into params.yaml
-"""
-
-import argparse
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +7,8 @@ from typing import Any
 
 from ruamel.yaml import YAML, RoundTripRepresenter
 
-from slm.config.params import PARAMS, Params, load_params
-from slm.errors import UserError, stage
+from slm.config.params import PARAMS, Params
+from slm.errors import UserError
 from slm.files import write_text
 
 PROFILES = Path("profiles")
@@ -65,17 +61,3 @@ def apply_profile(name: str) -> None:
         raise UserError(f"no profile {name!r}; there are: {names}")
     rewrite(YAML().load(path.read_text(encoding="utf-8")))
     print(f"{PARAMS} now holds the profile {name!r}; `git checkout {PARAMS}` takes it back")
-
-
-@stage
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Check params.yaml, or write a profile into it.")
-    parser.add_argument("--profile", help="quick or full")
-    arguments = parser.parse_args()
-    if arguments.profile:
-        apply_profile(arguments.profile)
-    load_params()
-
-
-if __name__ == "__main__":
-    main()

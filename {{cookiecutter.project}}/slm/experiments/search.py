@@ -1,16 +1,15 @@
 """Better parameters for the student, searched by Optuna and chosen on validation data: the test set is in no
 trial's copy.
 
-    python -m slm.experiments.search --trials 20     goes on until the study has 20 trials; stopped or killed, the same command goes on
-    python -m slm.experiments.search                 what has been found so far
-    python -m slm.experiments.search --apply         writes the best trial's parameters into params.yaml; `git diff` shows them
+    slm search --trials 20     goes on until the study has 20 trials; stopped or killed, the same command goes on
+    slm search                 what has been found so far
+    slm search --apply         writes the best trial's parameters into params.yaml; `git diff` shows them
 
 A trial is a copy of this checkout with other parameters, in which the stages `distill` and `finetune` run,
 and whose student then answers the validation set. With `--storage`, the address of a database that Optuna
 knows, many machines with the same commit and data share one study.
 """
 
-import argparse
 import shutil
 import warnings
 from pathlib import Path
@@ -28,7 +27,7 @@ from slm.config.edit import merge, rewrite
 from slm.config.loader import load_yaml
 from slm.config.params import PARAMS, Params, load_params
 from slm.dvc_cli import dvc, dvc_status, out_of_lock
-from slm.errors import UserError, stage
+from slm.errors import UserError
 from slm.experiments.search_space import STAGES, Space, nested, value_of
 from slm.experiments.workspace import GIVEN, RETRY, copy
 from slm.files import read_json, sha256_file, sha256_json, source_files
@@ -36,6 +35,7 @@ from slm.tables import plain
 from slm.task.records import TASK, prediction, read_records
 
 WORK, SPACE, TEST = Path(".cache/search"), Path("search.yaml"), TASK / "test.jsonl"
+STORAGE = f"sqlite:///{WORK.as_posix()}/trials.db"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 # A machine whose trial has shown no life for this long is taken for dead, and its trial begins again
 # elsewhere.
@@ -139,7 +139,7 @@ class Search:
         if stale:
             shutil.rmtree(folder)
             raise UserError(
-                f"dvc.lock is not in sync with the files ({', '.join(stale)}): run `make repro` first"
+                f"dvc.lock is not in sync with the files ({', '.join(stale)}): run `slm repro` first"
             )
         found = {}
         for share in self.space.rungs:
@@ -241,46 +241,32 @@ def trials_table(study: Study, space: Space, teacher_m: float | None) -> str:
     return plain(rows) + f"{len(pruned) - failed} more were ended early, {failed} failed\n"
 
 
-@stage
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--trials",
-        type=int,
-        default=0,
-        help="in the study when this ends, those of earlier runs and other machines included",
-    )
-    parser.add_argument(
-        "--storage",
-        default=f"sqlite:///{WORK.as_posix()}/trials.db",
-        help="an SQLAlchemy address (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--space", type=Path, default=SPACE, help="what may be changed (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--apply", action="store_true", help="write the best trial's parameters into params.yaml"
-    )
-    arguments = parser.parse_args()
+def search(trials: int, storage: str, space_file: Path, apply: bool) -> None:
+    """Run trials until the study has so many, those of earlier runs and other machines included; print the best.
+
+    Args:
+        trials: in the study when this ends; 0: only say what has been found so far.
+        storage: an SQLAlchemy address.
+        space_file: what may be changed.
+        apply: write the best trial's parameters into params.yaml.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     params = load_params()
-    space = load_yaml(arguments.space, Space, {"params": params})
+    space = load_yaml(space_file, Space, {"params": params})
     if not Path("dvc.lock").exists():
         raise UserError(
-            "there is no dvc.lock: run `make repro` first; trials start from its teacher and the teacher's answers"
+            "there is no dvc.lock: run `slm repro` first; trials start from its teacher and the teacher's answers"
         )
     key = search_fingerprint(Path(), space)
     WORK.mkdir(parents=True, exist_ok=True)
-    study = open_study(arguments.storage, key)
+    study = open_study(storage, key)
 
-    trials = study.get_trials(deepcopy=False)
-    done = sum(t.state in DONE for t in trials)
+    known = study.get_trials(deepcopy=False)
+    done = sum(t.state in DONE for t in known)
     print(f"search {key}: {done} trials so far", flush=True)
-    if done < arguments.trials:
+    if done < trials:
         if all(
-            t.state == TrialState.FAIL for t in trials
+            t.state == TrialState.FAIL for t in known
         ):  # what params.yaml says is the first trial, as far as the space has it: the others are held against it
             now = {name: value_of(params.model_dump(), name) for name in space.parameters}
             study.enqueue_trial(
@@ -288,9 +274,7 @@ def main() -> None:
                 skip_if_exists=True,
             )
         try:
-            study.optimize(
-                Search(space, params, key), callbacks=[MaxTrialsCallback(arguments.trials, states=DONE)]
-            )
+            study.optimize(Search(space, params, key), callbacks=[MaxTrialsCallback(trials, states=DONE)])
         except KeyboardInterrupt:
             raise UserError("stopped; the same command goes on with the trial that was under way") from None
 
@@ -301,16 +285,12 @@ def main() -> None:
     teacher = Path("reports/teach.json")
     print(trials_table(study, space, read_json(teacher)["parameters_m"] if teacher.exists() else None))
     knobs = best[0].user_attrs["knobs"]
-    if arguments.apply:
+    if apply:
         rewrite(nested(knobs))
         print(
-            f"params.yaml now holds trial {best[0].number}: {said(knobs)}\n`git diff params.yaml` shows it, `make repro gate` makes and judges its model"
+            f"params.yaml now holds trial {best[0].number}: {said(knobs)}\n`git diff params.yaml` shows it, `slm repro && slm gate` makes and judges its model"
         )
     else:
         print(
-            f"best: trial {best[0].number}; `python -m slm.experiments.search --apply` (with the same --space and --storage) writes it into params.yaml"
+            f"best: trial {best[0].number}; `slm search --apply` (with the same --space and --storage) writes it into params.yaml"
         )
-
-
-if __name__ == "__main__":
-    main()

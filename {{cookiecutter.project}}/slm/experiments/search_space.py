@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from optuna.trial import Trial
 from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from slm.config.edit import merge
 from slm.config.loader import Strict
@@ -33,7 +34,7 @@ def value_of(tree: Any, name: str) -> Any:
 
 
 class Knob(Strict):
-    name: str
+    name: SkipJsonSchema[str]  # the key that it stands under
     low: int | float | None = None
     high: int | float | None = None
     step: int | float | None = Field(None, gt=0)

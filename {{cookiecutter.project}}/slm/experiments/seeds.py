@@ -1,16 +1,15 @@
 """How much of a score is luck? The student is trained again from other seeds: same teacher, same data, same
 test set.
 
-    python -m slm.experiments.seeds 5       seeds 0 to 4; one that is done is not trained again, one that was stopped goes on
+    slm seeds 5       seeds 0 to 4; one that is done is not trained again, one that was stopped goes on
 
 Takes as long as the student's stages, times the number of seeds. Nothing of this checkout changes: each seed
 has a copy of its own, and only the answers come back, to predictions/seeds/ (and the models into DVC's cache:
 `dvc gc --workspace` frees it). Prints the luck of training beside the luck of the test set, and writes
-reports/seeds.json; `python -m slm.verdict.calibration.proposal predictions/seeds/*.jsonl` says what that
+reports/seeds.json; `slm calibrate predictions/seeds/*.jsonl` says what that
 means for the verdict.
 """
 
-import argparse
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from scipy.stats import t
 
 from slm.config.params import load_params
 from slm.dvc_cli import dvc, dvc_status, out_of_lock
-from slm.errors import UserError, stage
+from slm.errors import UserError
 from slm.experiments.workspace import RETRY, copy
 from slm.files import read_jsonl, sha256_json, write_json, write_jsonl
 from slm.tables import plain
@@ -123,18 +122,13 @@ def seeds_report(facts: dict[str, Any]) -> str:
     )
 
 
-@stage
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("number", type=int, help="of seeds, at least 2")
-    number = parser.parse_args().number
+def train_seeds(number: int) -> None:
+    """Train the student from the seeds 0 to `number` - 1, print and write how much their scores differ."""
     if number < 2:
-        parser.error(f"{number} seeds have no spread; give at least 2")
+        raise UserError(f"{number} seeds have no spread; give at least 2")
     if not Path("dvc.lock").exists() or out_of_lock(dvc_status()):
         raise UserError(
-            "dvc.lock is not in sync with the files: run `make repro` first; seeds are compared with the model that it makes"
+            "dvc.lock is not in sync with the files: run `slm repro` first; seeds are compared with the model that it makes"
         )
     shipped, task = load_params().package.variant, load_task()
     key, paths = student_fingerprint(shipped), []
@@ -155,7 +149,3 @@ def main() -> None:
     }
     write_json(OUTPUT, facts)
     print(seeds_report(facts))
-
-
-if __name__ == "__main__":
-    main()

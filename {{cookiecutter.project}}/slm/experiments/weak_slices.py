@@ -1,21 +1,20 @@
 """Where the last student is weakest, on validation data: what `synthesize.generate.weak_slices` chooses its
 seeds by.
 
-    python -m slm.experiments.weak_slices      also: make weak-slices; asks the form that ships the validation set (about a minute), writes its score by class and
-                            tag into params.yaml (synthesize.slice_scores)
+    slm weak-slices      asks the form that ships the validation set (about a minute), writes its score by
+                         class and tag into params.yaml (synthesize.slice_scores)
 
 The test set has no say in what a student learns. A student cannot be an input of the stage that it is made
 from, so its scores are written down as
 a parameter: you see them, commit them, and they change when you say so.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 from slm.config.edit import edit
 from slm.config.params import PARAMS, load_params
-from slm.errors import UserError, stage
+from slm.errors import UserError
 from slm.inference.genai import ask_singly
 from slm.progress import track
 from slm.task.definition import load_task
@@ -31,15 +30,11 @@ def worst_first(facts: dict[str, Any]) -> dict[str, float]:
     return dict(sorted(scores.items(), key=lambda item: (item[1], item[0])))
 
 
-@stage
-def main() -> None:
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+def write_weak_slices() -> None:
     params, task = load_params(), load_task()
     folder = Path("models") / params.package.variant
     if not folder.exists():
-        raise UserError(f"{folder}: no model; run `make repro` first (or `make pull`)")
+        raise UserError(f"{folder}: no model; run `slm repro` first (or `slm pull`)")
     records = read_records(TASK / "validation.jsonl", answered=True)
     replies = ask_singly(folder, [r.prompt for r in records], params.evaluate.max_new_tokens)
     predictions = [
@@ -51,7 +46,3 @@ def main() -> None:
     for name, score in scores.items():
         print(f"{score:.3f}  {name}")
     print(f"{PARAMS}: synthesize.slice_scores holds these now; `git diff` shows what changed")
-
-
-if __name__ == "__main__":
-    main()

@@ -49,7 +49,7 @@ def copy(target: Path, overrides: dict[str, Any], without: Path | None = None) -
                 shutil.copyfile(name, folder / name)
         dvc("config", "--local", "core.no_scm", "true", folder=folder, remedy=RETRY)
         dvc("cache", "dir", "--local", os.path.abspath(where.stdout.strip()), folder=folder, remedy=RETRY)
-        lacking = "what the student is made from is not in DVC's cache: run `make pull` or `make repro`"
+        lacking = "what the student is made from is not in DVC's cache: run `slm pull` or `slm repro`"
         dvc("checkout", "--quiet", *GIVEN, folder=folder, remedy=lacking)
         rewrite(overrides, folder / "params.yaml")
     return target

@@ -6,6 +6,7 @@
 Foundry Local brings its own copy of the runtime, so it lives in a process of its own.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -42,7 +43,8 @@ def ask(folder: Path, messages: list[dict[str, str]], max_new_tokens: int) -> st
     return json.loads(done.stdout.splitlines()[-1])["answer"]
 
 
-def main() -> None:
+def ask_here(folder: Path, messages: list[dict[str, str]], max_new_tokens: int) -> str:
+    """The same in this process."""
     from foundry_local_sdk import (
         CatalogType,
         ChatSession,
@@ -56,7 +58,6 @@ def main() -> None:
         TextItem,
     )
 
-    folder, messages, max_new_tokens = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
     data = os.environ.get("SLM_FOUNDRY_DATA")
     config = Configuration(
         app_name="slm",
@@ -72,7 +73,7 @@ def main() -> None:
     with ModelInfoBuilder() as metadata:
         metadata.set_string_property("task", "chat-completion")
         model = catalog.register_model(
-            model_path=str(Path(folder).resolve()), model_id="slm-generic-cpu:1", metadata=metadata
+            model_path=str(folder.resolve()), model_id="slm-generic-cpu:1", metadata=metadata
         )
     model.load()
     with ChatSession(model) as session:
@@ -86,6 +87,18 @@ def main() -> None:
             parts = [part for item in response if isinstance(item, MessageItem) for part in item.parts]
             answer = "".join(part.text for part in parts if isinstance(part, TextItem))
     model.unload()
+    return answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("messages", type=json.loads)
+    parser.add_argument("max_new_tokens", type=int)
+    arguments = parser.parse_args()
+    answer = ask_here(arguments.folder, arguments.messages, arguments.max_new_tokens)
     print(json.dumps({"answer": answer}))
 
 

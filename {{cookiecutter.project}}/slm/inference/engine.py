@@ -84,8 +84,7 @@ def _on_ray(
         import ray.data
     except ImportError:
         raise UserError(
-            "params.yaml: compute.engine: ray needs Ray; run `make extra NAME=ray`, on each machine of the "
-            "cluster"
+            "params.yaml: compute.engine: ray needs Ray; run `slm extra ray`, on each machine of the cluster"
         ) from None
     _connect(ray)
     context = ray.data.DataContext.get_current()

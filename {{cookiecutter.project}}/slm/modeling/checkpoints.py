@@ -75,7 +75,7 @@ def adapt(folder: Path, settings: Adapted, params: Params) -> Any:
     options: dict[str, Any] = {}
     if settings.method == "qlora":
         if find_spec("bitsandbytes") is None:
-            raise UserError("params.yaml: method qlora needs bitsandbytes; run `make extra NAME=qlora`")
+            raise UserError("params.yaml: method qlora needs bitsandbytes; run `slm extra qlora`")
         options["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
     model = load_model(folder, params, **options)
     return model if settings.method == "full" else with_adapters(model, settings)

@@ -1,19 +1,18 @@
 """The report: what the facts of this checkout say, as one page that needs no network and no script.
 
-    python -m slm.report.page      writes reports/report.html
+    slm report      writes reports/report.html
 
 slm/report/sections.py turns facts into rows of text and numbers, slm/report/report.html.j2 lays them out.
 What was not run is left out.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from slm.config.params import load_params
-from slm.errors import UserError, stage
+from slm.errors import UserError
 from slm.evaluation.ladder import ladder_table
 from slm.files import Json, read_json, read_jsonl, sha256_file, write_text
 from slm.git import git_line
@@ -129,14 +128,6 @@ def render(page: Json) -> str:
     return environment.get_template("report.html.j2").render(page)
 
 
-@stage
-def main() -> None:
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+def write_report() -> None:
     write_text(REPORT, render(gather()))
     print(f"{REPORT}: open it in any browser")
-
-
-if __name__ == "__main__":
-    main()

@@ -334,7 +334,7 @@ def origins(ladder: Json, revision: str | None, params: Params) -> list[list[str
 
 
 def of_this_student(seeds: Json | None, ladder: Json, shipped: str) -> Json | None:
-    """What `make seeds` found, unless the student or the test set has changed since."""
+    """What `slm seeds` found, unless the student or the test set has changed since."""
     fits = (
         seeds
         and seeds["test_sha256"] == ladder["test_sha256"]

@@ -1,23 +1,19 @@
-"""Talk to the shipped model in the terminal.
-
-python -m slm.serving.chat       or: make chat
-"""
+"""Talk to the shipped model in the terminal."""
 
 from pathlib import Path
 
 from slm.config.params import load_params
-from slm.errors import UserError, stage
+from slm.errors import UserError
 from slm.inference.genai import GenAI
 from slm.task.definition import load_task
 from slm.task.records import TASK, read_records
 
 
-@stage
-def main() -> None:
+def chat() -> None:
     params, task = load_params(), load_task()
     folder = Path("dist") / params.package.name / "model"
     if not folder.exists():
-        raise UserError(f"{folder}: no package yet; run `make repro` first")
+        raise UserError(f"{folder}: no package yet; run `slm repro` first")
     model = GenAI(folder)
     # A model that was taught single requests knows nothing of earlier ones.
     converses = any(len(r.prompt) > 1 for r in read_records(TASK / "train.jsonl", answered=True))
@@ -37,7 +33,3 @@ def main() -> None:
             said = [*messages, {"role": "assistant", "content": reply.text}]
         cut = "" if not reply.cut else ", cut off"
         print(f"{reply.text}   [{reply.request_ms:.0f} ms, first token {reply.ttft_ms:.0f} ms{cut}]")
-
-
-if __name__ == "__main__":
-    main()

@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from slm.errors import UserError, stage
+from slm.errors import UserError, exit_on_user_error
 from slm.inference.genai import GenAI
 
 LONGEST_BODY = 1 << 20
@@ -124,11 +124,18 @@ async def _events(head: dict[str, Any], text: str, reason: str) -> AsyncIterator
 def packed() -> Path:
     found = sorted(Path("dist").glob("*/model"))
     if not found:
-        raise UserError("dist/ holds no package: run `make repro`, or name a folder with --model")
+        raise UserError("dist/ holds no package: run `slm repro`, or name a folder with --model")
     return found[0]
 
 
-@stage
+def serve(model: Path | None, host: str, port: int) -> None:
+    """Answer requests until stopped; without `model`, the package in dist/."""
+    folder = model or packed()
+    name = folder.resolve().parent.name if folder.name == "model" else folder.resolve().name
+    uvicorn.run(application(folder, name), host=host, port=port, log_level="warning")
+
+
+@exit_on_user_error()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -137,9 +144,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
-    folder = arguments.model or packed()
-    name = folder.resolve().parent.name if folder.name == "model" else folder.resolve().name
-    uvicorn.run(application(folder, name), host=arguments.host, port=arguments.port, log_level="warning")
+    serve(arguments.model, arguments.host, arguments.port)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def ask_missing(
     if waiting and not settings.endpoint.batch:
         raise UserError(
             "requests are under way in a batch and would be paid twice: set synthesize.endpoint.batch: true to wait for it, or give it up "
-            f"(`python -m slm.teacher.transfer forget {waiting}`)"
+            f"(`slm teacher forget {waiting}`)"
         )
     if not missing:
         return asyncio.run(ask_in_batches(settings, store, requests)) if waiting else {}

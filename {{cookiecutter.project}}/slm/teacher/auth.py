@@ -32,7 +32,7 @@ class Credential:
             from azure.identity.aio import DefaultAzureCredential, get_bearer_token_provider
         except ImportError:
             raise UserError(
-                "params.yaml: synthesize.endpoint.auth: entra needs azure-identity; run `make extra NAME=entra`"
+                "params.yaml: synthesize.endpoint.auth: entra needs azure-identity; run `slm extra entra`"
             ) from None
         self._faults = (AzureError, ValueError)
         self._azure = DefaultAzureCredential()

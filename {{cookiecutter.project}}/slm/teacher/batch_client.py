@@ -217,7 +217,7 @@ class BatchApi(Session):
 
 
 def gone(name: str) -> str:
-    return f"if it is gone for good, `python -m slm.teacher.transfer forget {name}` and run again"
+    return f"if it is gone for good, `slm teacher forget {name}` and run again"
 
 
 def read_batch_reply(form: type[Any], body: bytes) -> Any:

@@ -1,11 +1,7 @@
-"""What the teacher has cost, by day and run, from the response store.
-
-python -m slm.teacher.ledger        also: make teacher-ledger
-"""
+"""What the teacher has cost, by day and run, from the response store."""
 
 from typing import Any
 
-from slm.errors import stage
 from slm.teacher.store import STORE, Store
 
 HEAD = (
@@ -55,15 +51,10 @@ def ledger_table(rows: list[tuple[Any, ...]]) -> str:
     )
 
 
-@stage
-def main() -> None:
+def print_ledger() -> None:
     if not STORE.exists():
         print(f"{STORE}: no teacher was asked yet")
         return
     store = Store()
     print(ledger_table(store.ledger()))
     store.close()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,18 +1,17 @@
 """The teacher's paid answers from one machine to another, and what becomes of a batch that is gone.
 
-python -m slm.teacher.transfer export answers/teacher.jsonl.gz     all paid answers as one file, the same bytes for the same answers
-python -m slm.teacher.transfer import answers/teacher.jsonl.gz     adds them to this machine's store
-python -m slm.teacher.transfer forget batch_123                    waits no longer for a batch that is gone; it counts as paid
+slm teacher export       all paid answers as one file, the same bytes for the same answers
+slm teacher import       adds them to this machine's store
+slm teacher forget NAME  waits no longer for a batch that is gone; it counts as paid
 """
 
-import argparse
 import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slm.errors import UserError, stage
+from slm.errors import UserError
 from slm.files import replacing
 from slm.teacher.store import PAID, STORE, Store
 
@@ -41,32 +40,28 @@ def read_export(path: Path) -> Iterator[dict[str, Any]]:
                     or not isinstance(row["value"], dict)
                 ):
                     raise UserError(
-                        f"{path}:{number}: no answer as `python -m slm.teacher.transfer export` writes them; export again"
+                        f"{path}:{number}: no answer as `slm teacher export` writes them; export again"
                     )
                 yield row
     except (OSError, EOFError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); export it again, or `dvc pull` it") from None
 
 
-@stage
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Take the teacher's paid answers from one machine to another; give a batch up."
-    )
-    parser.add_argument("what", choices=("export", "import", "forget"))
-    parser.add_argument("path", type=Path, help="the file, or the name of the batch")
-    arguments = parser.parse_args()
+def export_answers(path: Path) -> None:
     store = Store()
-    if arguments.what == "export":
-        print(f"{arguments.path}: {export(store, arguments.path)} answers")
-    elif arguments.what == "forget":
-        print(
-            f"{STORE}: {store.forget_batch(str(arguments.path))} requests without an answer count as paid, and will be asked again"
-        )
-    else:
-        print(f"{STORE}: {store.add(read_export(arguments.path))} new answers of {arguments.path}")
+    print(f"{path}: {export(store, path)} answers")
     store.close()
 
 
-if __name__ == "__main__":
-    main()
+def import_answers(path: Path) -> None:
+    store = Store()
+    print(f"{STORE}: {store.add(read_export(path))} new answers of {path}")
+    store.close()
+
+
+def give_up_batch(name: str) -> None:
+    store = Store()
+    print(
+        f"{STORE}: {store.forget_batch(name)} requests without an answer count as paid, and will be asked again"
+    )
+    store.close()

@@ -1,4 +1,4 @@
-"""What a person acts on, for one gate of the verdict: `python -m slm.verdict.gate --explain NAME`.
+"""What a person acts on, for one gate of the verdict: `slm gate --explain NAME`.
 
 The row; its evidence (examples, slices or figures, whichever the gate is about); what changed since the
 released model; and the command that makes the figure again.

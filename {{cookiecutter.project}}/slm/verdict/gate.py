@@ -1,20 +1,14 @@
 """The verdict: one comparison of facts with the contract. It measures nothing and decides everything.
 
-python -m slm.verdict.gate                    prints a table, writes reports/verdict.json and verdict.md, exits 1 if a blocking gate fails
-python -m slm.verdict.gate --explain NAME     one gate: its evidence, what changed since the released model, how to make its figure again
-python -m slm.verdict.gate --json             prints the verdict's JSON (--markdown: its Markdown) in place of the table
-
 A failed gate that waivers.yaml names is shown as waived and refuses nothing. A waiver counts once it is on the default
 branch, so that no pull request waives its own gates: see `waivers_in_force`. (In pr.yml this code is the pull request's
 too: that verdict is feedback, and the judge, in the default branch's checkout, has the last word.)
 """
 
-import argparse
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Literal
 
-from slm.errors import stage
 from slm.evaluation.ladder import ladder_table
 from slm.files import read_json, write_json, write_text
 from slm.tables import plain
@@ -80,28 +74,15 @@ def reasons_for_absence(facts: Facts, made_from: dict[str, float]) -> dict[str, 
     return absent
 
 
-@stage
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    shown = parser.add_mutually_exclusive_group()
-    shown.add_argument(
-        "--explain", metavar="NAME", help="one gate: its evidence, what changed, how to make its figure again"
-    )
-    shown.add_argument("--json", action="store_true", help="print the verdict as JSON, and nothing else")
-    shown.add_argument("--markdown", action="store_true", help="print it as Markdown, and nothing else")
-    arguments = parser.parse_args()
+def run_gate(form: Literal["table", "json", "markdown"] = "table") -> bool:
+    """Judge, write reports/verdict.json and verdict.md, print the verdict; whether the model passed."""
     result = judge(collect_facts())
-    if arguments.explain is not None:
-        print(explain_gate(arguments.explain, result), end="")
-        return
     ladder = read_json(REPORTS / "ladder.json")
     write_json(REPORTS / "verdict.json", result.to_json())
     write_text(REPORTS / "verdict.md", as_markdown(result, ladder))
-    if arguments.json:
+    if form == "json":
         print((REPORTS / "verdict.json").read_text(encoding="utf-8"), end="")
-    elif arguments.markdown:
+    elif form == "markdown":
         print(as_markdown(result, ladder), end="")
     else:
         print(plain(ladder_table(ladder)))
@@ -109,9 +90,9 @@ def main() -> None:
         for line in result.weakened:
             print(f"loosened: {line}")
         print(f"\n{headline(result)}")
-    if not result.passed:
-        sys.exit(1)
+    return result.passed
 
 
-if __name__ == "__main__":
-    main()
+def explain_verdict(name: str) -> None:
+    """Judge, and print what one gate rests on; no file is written."""
+    print(explain_gate(name, judge(collect_facts())), end="")

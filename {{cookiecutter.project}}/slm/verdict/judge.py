@@ -1,20 +1,18 @@
 """The verdict on a package whose makers are not trusted: nothing of theirs is believed but the package's
 bytes.
 
-    python -m slm.verdict.judge candidate --base COMMIT --head COMMIT      what verdict.yml runs
-    python -m slm.verdict.judge dist/NAME/model                            the same at home, of the model in this checkout
+    slm judge candidate --base COMMIT --head COMMIT      what verdict.yml runs
+    slm judge                                            the same at home, of the package in dist/
 
 Code, contract, waivers, scorer and test set are those of this checkout (in the workflow, the default
 branch's). The package is looked at, asked the whole test set, and measured beside the released one. Of the
 change itself only file names and texts are read. Writes verdict/verdict.json, verdict/comment.md and
-verdict/predictions.jsonl; exits 1 if the candidate is refused. The variable PROBLEM may say why there is no
+verdict/predictions.jsonl; `slm judge` exits 1 if the candidate is refused. The variable PROBLEM may say why there is no
 package.
 """
 
-import argparse
 import os
 import re
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from slm.config.params import Params, load_params
-from slm.errors import UserError, stage
+from slm.errors import UserError
 from slm.evaluation.cost import CostFacts, machine, side_by_side
 from slm.files import (
     dvc_md5,
@@ -168,37 +166,38 @@ def unchanged() -> Verdict:
     return Verdict([MODEL.row(None, None, None, why)], {"weights_sha256": None})
 
 
-def commit(text: str) -> str:
+def check_commit(text: str) -> None:
     if not re.fullmatch("[0-9a-f]{40}", text):
-        raise argparse.ArgumentTypeError(f"{text[:60]!r} is no commit hash")
-    return text
+        raise UserError(f"{text[:60]!r} is no commit hash; give all 40 digits")
 
 
-@stage
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "package", type=Path, help="folder of a model; may be absent if the change touches no model"
-    )
-    parser.add_argument("--base", type=commit, help="commit of the default branch")
-    parser.add_argument("--head", type=commit, help="commit that is judged")
-    arguments = parser.parse_args()
+def judge_change(package: Path | None, base: str | None, head: str | None) -> bool:
+    """Judge, write the verdict's files, print the comment; whether the candidate passed.
 
+    Args:
+        package: folder of a model, which may be absent if the change touches no model; None: the one in dist/.
+        base: commit of the default branch.
+        head: commit that is judged.
+    """
+    for revision in filter(None, (base, head)):
+        check_commit(revision)
     params, task = load_params(), load_task()
-    changes = describe(arguments.base, arguments.head) if arguments.base and arguments.head else None
+    changes = describe(base, head) if base and head else None
+    if package is None:
+        package = Path("dist") / params.package.name / "model"
+        if not package.exists():
+            raise UserError(f"{package}: no package yet; run `slm repro` first, or name a folder")
     shown: Shown = {}
     if changes and not changes["model"]:
         result = unchanged()
-    elif not arguments.package.exists():
+    elif not package.exists():
         result = refused_verdict(
             os.environ.get("PROBLEM")
             or "this change touches the model, and its checks made no package: see their run"
         )
     else:
         try:
-            result, shown = judge_package(arguments.package, arguments.head, params, task)
+            result, shown = judge_package(package, head, params, task)
         except UserError as error:
             result = refused_verdict(str(error))
         except Exception as error:  # a package that breaks the runtime is a bad package, not a bad judge
@@ -207,16 +206,11 @@ def main() -> None:
             )
     result = replace(
         result,
-        candidate={"revision": arguments.head, **result.candidate},
+        candidate={"revision": head, **result.candidate},
         weakened=changes["weakened"] if changes else [],
     )
     write_json(JUDGED / "verdict.json", result.to_json())
     write_text(JUDGED / "comment.md", comment(task, result, changes, shown))
     print((JUDGED / "comment.md").read_text(encoding="utf-8"))
     print(headline(result))
-    if not result.passed:
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
+    return result.passed

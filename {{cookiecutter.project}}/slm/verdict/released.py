@@ -1,11 +1,7 @@
 """The released models that released.json names: their packages and predictions, fetched once and refused if
 changed. Standard library only.
 
-`python -m slm.verdict.released` with one of:
-
-(nothing)             fetch what is not here yet
-entry sealed v1       name what is sealed there as the release v1
-rollback v1           name the release v1 again
+    python3 -m slm.verdict.released      fetches what is not here yet; the same as `slm release fetch`
 
 An address is a path in this repository, or `release:TAG/NAME`: the asset NAME of a GitHub release.
 """
@@ -20,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from slm import github
-from slm.errors import UserError, stage
+from slm.errors import UserError, exit_on_user_error
 from slm.files import read_json, read_jsonl, replacing, sha256_file, write_json
 
 RELEASED = Path("released.json")
@@ -36,7 +32,7 @@ def fetch(entry: Entry, what: str) -> Path:
         address, sha256 = entry[what], entry[f"{what}_sha256"]
     except KeyError as error:
         raise UserError(
-            f"{RELEASED}: the entry of {entry.get('tag')} has no {error}; `make rollback TO=TAG` writes a whole one"
+            f"{RELEASED}: the entry of {entry.get('tag')} has no {error}; `slm release rollback TAG` writes a whole one"
         ) from None
     path = RELEASED_CACHE / sha256
     if not path.exists():
@@ -96,7 +92,7 @@ def read_seal(folder: Path) -> Entry:
                 else "is not the file that was sealed"
             )
             raise UserError(
-                f"{folder / name} {what}; take the sealed package again, or make it anew (`make repro seal`)"
+                f"{folder / name} {what}; take the sealed package again, or make it anew (`slm repro && slm release seal`)"
             )
     return seal
 
@@ -147,7 +143,7 @@ def name(folder: Path, tag: str) -> None:
     )
     if late:
         print(
-            f"{RELEASED}: {old['tag']} is of a later commit than {tag} and stays the released model; `make rollback TO={tag}` goes back"
+            f"{RELEASED}: {old['tag']} is of a later commit than {tag} and stays the released model; `slm release rollback {tag}` goes back"
         )
     write_json(RELEASED, {"released": old if late else new, "best": new if better else best})
     print(f"{RELEASED}: released is {old['tag'] if late else tag}, best is {tag if better else best['tag']}")
@@ -174,26 +170,20 @@ def rollback(tag: str) -> None:
     )
 
 
-@stage
+def fetch_released() -> None:
+    """Fetch the packages and predictions that released.json names, what is not here yet, and check them."""
+    for which, found in read_json(RELEASED).items():
+        if found:
+            test_set_of(found)
+            print(f"{which}: {found['tag']}, {model_of(found)}")
+
+
+@exit_on_user_error()
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command")
-    entering = commands.add_parser("entry")
-    entering.add_argument("folder", type=Path)
-    entering.add_argument("tag")
-    commands.add_parser("rollback").add_argument("tag")
-    arguments = parser.parse_args()
-    if arguments.command == "entry":
-        name(arguments.folder, arguments.tag)
-    elif arguments.command == "rollback":
-        rollback(arguments.tag)
-    else:
-        for which, found in read_json(RELEASED).items():
-            if found:
-                test_set_of(found)
-                print(f"{which}: {found['tag']}, {model_of(found)}")
+    ).parse_args()
+    fetch_released()
 
 
 if __name__ == "__main__":

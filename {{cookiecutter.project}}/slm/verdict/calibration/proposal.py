@@ -1,7 +1,7 @@
 """How often is the verdict wrong? The gate's comparisons, tried on candidates whose true quality is known.
 
-python -m slm.verdict.calibration.proposal                     from the models in predictions/ that answered the whole test set
-python -m slm.verdict.calibration.proposal FILE FILE ...       from these, for example the predictions of several seeds
+slm calibrate                     from the models in predictions/ that answered the whole test set
+slm calibrate FILE FILE ...       from these, for example the predictions of several seeds
 
 Equally good candidates that are refused are false alarms; candidates that are truly worse and pass are
 misses. How such candidates are made of your own models' answers says slm/verdict/calibration/simulation.py.
@@ -9,12 +9,11 @@ Prints what the limits in gates.yaml cost, and proposes limits and a size of the
 reports/calibration.json. A minute or two on one core; the same files give the same numbers.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
-from slm.errors import UserError, stage
+from slm.errors import UserError
 from slm.files import read_jsonl, write_json
 from slm.tables import plain
 from slm.task.definition import load_task
@@ -143,25 +142,21 @@ def complete_predictions(folder: Path, test: Path = TASK / "test.jsonl") -> list
     ]
     if len(found) < 2:
         raise UserError(
-            f"{folder}: fewer than two models answered the whole test set; run `make repro`, or name prediction files"
+            f"{folder}: fewer than two models answered the whole test set; run `slm repro`, or name prediction files"
         )
     return found
 
 
-@stage
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("files", nargs="*", type=Path, help="prediction files, at least two")
-    paths = parser.parse_args().files or complete_predictions(Path("predictions"))
+def propose_limits(files: list[Path]) -> None:
+    """Print and write what the limits cost, and limits to match.
+
+    Args:
+        files: predictions of at least two models; none: those of this checkout that answer the whole test set.
+    """
+    paths = files or complete_predictions(Path("predictions"))
     missing = [p for p in paths if not p.exists()]
     if missing:
         raise UserError(f"{missing[0]}: no such file; name prediction files that exist")
     result = calibrate(read_answers(load_task(), paths), load_contract().released)
     write_json(CALIBRATION, result)
     print(calibration_report(result))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,109 @@
+"""`slm ci` and `slm azureml`: the workflows' own steps. The jobs that install nothing call the same functions
+by `python3 -m slm.ci.steps` and `python3 -m slm.ci.azureml`.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slm.cli.root import Panel, Tag, group
+
+ci_commands = group("ci", Panel.AUTOMATION, "Steps of the GitHub workflows.")
+azureml_commands = group("azureml", Panel.AUTOMATION, "The training as a job on Azure ML.")
+
+
+@ci_commands.command("pending")
+def ci_pending() -> None:
+    """Set the status of a pull request's new commit: there is no verdict yet."""
+    from slm.ci import steps
+
+    steps.pending()
+
+
+@ci_commands.command("find")
+def ci_find() -> None:
+    """Find the open pull request whose checks have just run, and write it to verdict/pull.json."""
+    from slm.ci import steps
+
+    steps.find()
+
+
+@ci_commands.command("candidate")
+def ci_candidate() -> None:
+    """Download the package that the pull request's checks made, and unpack it into candidate/."""
+    from slm.ci import steps
+
+    steps.candidate()
+
+
+@ci_commands.command("report")
+def ci_report() -> None:
+    """Post the verdict in verdict/ as the commit's status and as a comment on the pull request."""
+    from slm.ci import steps
+
+    steps.report_verdict()
+
+
+@ci_commands.command("seal")
+def ci_seal() -> None:
+    """Set the status of a commit of main, and upload sealed/ as a draft release."""
+    from slm.ci import steps
+
+    steps.seal()
+
+
+@ci_commands.command("sealed")
+def ci_sealed() -> None:
+    """Download the sealed package of this commit into sealed/, if the commit's verdict is good."""
+    from slm.ci import steps
+
+    steps.sealed()
+
+
+@ci_commands.command("publish")
+def ci_publish(tag: Tag) -> None:
+    """Publish sealed/ and release/ as a GitHub release."""
+    from slm.ci import steps
+
+    steps.publish(tag)
+
+
+@ci_commands.command("announce")
+def ci_announce(tag: Tag) -> None:
+    """Name a release in released.json, by a pull request."""
+    from slm.ci import steps
+
+    steps.announce(tag)
+
+
+@ci_commands.command("propose")
+def ci_propose(
+    branch: Annotated[str, typer.Argument(help="Branch that the files are pushed to.")],
+    title: Annotated[str, typer.Argument(help="Title of commit and pull request.")],
+    body: Annotated[Path, typer.Argument(help="File with the pull request's text.")],
+    files: Annotated[list[str], typer.Argument(help="Files that are committed.")],
+) -> None:
+    """Push changed files to a branch, and open or update its pull request."""
+    from slm.ci import steps
+
+    steps.propose_files(branch, title, body, files)
+
+
+@azureml_commands.command("submit")
+def azureml_submit() -> None:
+    """Start the job of azureml/job.yml, follow it to its end and fetch what it proposes.
+
+    Needs the variables AZURE_CLIENT_ID and so on, and the Azure CLI. The compute costs money.
+    """
+    from slm.ci.azureml import submit
+
+    submit()
+
+
+@azureml_commands.command("cancel")
+def azureml_cancel() -> None:
+    """End the job of this workflow run, if it still runs."""
+    from slm.ci.azureml import cancel
+
+    cancel()
