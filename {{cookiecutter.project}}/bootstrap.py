@@ -55,7 +55,9 @@ class Problem(Exception):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Set the project up. What is done is not done twice.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description="Set the project up. What is done is not done twice.", allow_abbrev=False
+    )
     parser.add_argument(
         "--torch-index",
         metavar="URL",
@@ -63,7 +65,9 @@ def main() -> int:
         help="where torch comes from, remembered once given; for an NVIDIA GPU "
         f"https://download.pytorch.org/whl/cu130 (default: the variable TORCH_INDEX, else {TORCH_INDEX})",
     )
-    parser.add_argument("--quiet", action="store_true", help="say only what is done, and nothing where nothing is to be done")
+    parser.add_argument(
+        "--quiet", action="store_true", help="say only what is done, and nothing where nothing is to be done"
+    )
     options = parser.parse_args()
     try:
         worked = set_up(options.torch_index)
@@ -71,13 +75,20 @@ def main() -> int:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {error}: may this folder be written, and is there room on the disk? Then {AGAIN}", file=sys.stderr)
+        print(
+            f"error: {error}: may this folder be written, and is there room on the disk? Then {AGAIN}",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print(f"\nstopped; {AGAIN}", file=sys.stderr)
         return 130
     if not options.quiet:
-        print("Set-up is done." if worked else "Nothing to be done: the environment and the base model are up to date.")
+        print(
+            "Set-up is done."
+            if worked
+            else "Nothing to be done: the environment and the base model are up to date."
+        )
         print(next_steps())
     return 0
 
@@ -123,16 +134,24 @@ def make_environment() -> None:
     say(1, f"environment in .venv, and uv {UV_VERSION}")
     forget_damaged_packages()
     # `uv venv` leaves pip out, and so does a set-up that was stopped early.
-    find_pip = [PYTHON, "-c", "import importlib.metadata, pip; importlib.metadata.version('pip')"]
+    find_pip = [str(PYTHON), "-c", "import importlib.metadata, pip; importlib.metadata.version('pip')"]
     if not PYTHON.exists() or subprocess.run(find_pip, capture_output=True, check=False).returncode:
-        base = getattr(sys, "_base_executable", None) or sys.executable  # .venv's own Python may have just been deleted
-        run([base, "-m", "venv", VENV], f".venv could not be made; on Debian and Ubuntu run `apt install python3-venv`. Then {AGAIN}")
+        base = (
+            getattr(sys, "_base_executable", None) or sys.executable
+        )  # .venv's own Python may have just been deleted
+        run(
+            [base, "-m", "venv", VENV],
+            f".venv could not be made; on Debian and Ubuntu run `apt install python3-venv`. Then {AGAIN}",
+        )
     run(
         [PYTHON, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"],
         f".venv is of a Python older than 3.11: delete the folder .venv, then {AGAIN}",
     )
     remember(folder=str(VENV.resolve()))
-    run([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"uv=={UV_VERSION}"], f"uv {OFFLINE}")
+    run(
+        [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"uv=={UV_VERSION}"],
+        f"uv {OFFLINE}",
+    )
 
 
 def forget_moved_environment() -> None:
@@ -141,14 +160,20 @@ def forget_moved_environment() -> None:
     if not folder or (Path(folder).exists() and os.path.samefile(folder, VENV)):
         return
     if VENV.is_symlink():
-        raise Problem(f".venv is a link to an environment that has moved from {folder}: delete the link, then {AGAIN}")
+        raise Problem(
+            f".venv is a link to an environment that has moved from {folder}: delete the link, then {AGAIN}"
+        )
     print(f".venv was made in {folder}, and an environment cannot move: it is made again", flush=True)
     shutil.rmtree(VENV)
 
 
 def forget_damaged_packages() -> None:
     """A set-up that was killed may have left packages with files missing or cut short. They are installed again."""
-    folders = [VENV / "Lib" / "site-packages", *VENV.glob("lib/python3*/site-packages"), VENV / "olive-overlay"]
+    folders = [
+        VENV / "Lib" / "site-packages",
+        *VENV.glob("lib/python3*/site-packages"),
+        VENV / "olive-overlay",
+    ]
     for info in (info for folder in folders for info in folder.glob("*.dist-info")):
         try:
             with (info / "RECORD").open(encoding="utf-8", newline="") as stream:
@@ -169,10 +194,24 @@ def install_torch(index: str) -> None:
     say(2, f"{version} from {index}")
     pip = [PYTHON, "-m", "pip", "--disable-pip-version-check"]
     if how_made().get("torch_index", index) != index:  # pip takes the build of another index for the same
-        run([*pip, "uninstall", "--quiet", "--yes", "torch"], f"torch could not be removed: delete the folder .venv, then {AGAIN}")
+        run(
+            [*pip, "uninstall", "--quiet", "--yes", "torch"],
+            f"torch could not be removed: delete the folder .venv, then {AGAIN}",
+        )
     remember(torch_index=index)
     alone = ["--no-deps"] if "/cpu" in index else []
-    command = [*pip, "install", *QUIET, "--retries", "1", *alone, "--extra-index-url", index, "-r", REQUIREMENTS / "torch.txt"]
+    command = [
+        *pip,
+        "install",
+        *QUIET,
+        "--retries",
+        "1",
+        *alone,
+        "--extra-index-url",
+        index,
+        "-r",
+        REQUIREMENTS / "torch.txt",
+    ]
     run(command, f"torch {OFFLINE}")
 
 
@@ -183,7 +222,10 @@ def install_packages() -> None:
     files = [REQUIREMENTS / "locked.txt", *([REQUIREMENTS / "remotes.txt"] if has_remote() else [])]
     say(3, f"packages of {' and '.join(f'requirements/{f.name}' for f in files)}")
     install = [UV, "pip", "install", "--python", PYTHON, "--no-deps", "--require-hashes"]
-    run([*install, *QUIET, "--compile-bytecode", *(word for file in files for word in ("-r", file))], f"the packages {OFFLINE}")
+    run(
+        [*install, *QUIET, "--compile-bytecode", *(word for file in files for word in ("-r", file))],
+        f"the packages {OFFLINE}",
+    )
     say(4, "the builder of Olive")
     overlay = ["--target", VENV / "olive-overlay", "-r", REQUIREMENTS / "olive-overlay.txt"]
     run([*install, "--quiet", *overlay], f"the builder of Olive {OFFLINE}")
@@ -191,13 +233,18 @@ def install_packages() -> None:
 
 def has_remote() -> bool:
     config = ROOT / ".dvc" / "config"
-    return config.exists() and re.search(r"^\s*url\s*=", config.read_text(encoding="utf-8"), re.MULTILINE) is not None
+    return (
+        config.exists()
+        and re.search(r"^\s*url\s*=", config.read_text(encoding="utf-8"), re.MULTILINE) is not None
+    )
 
 
 def packages_key(index: str) -> str:
     """Of what the packages depend on: this file, where torch comes from, and the locks."""
     names = ["locked.txt", "torch.txt", "olive-overlay.txt", *(["remotes.txt"] if has_remote() else [])]
-    return hash_of(Path(__file__).read_bytes(), index.encode(), *((REQUIREMENTS / name).read_bytes() for name in names))
+    return hash_of(
+        Path(__file__).read_bytes(), index.encode(), *((REQUIREMENTS / name).read_bytes() for name in names)
+    )
 
 
 # Step 5: the build backend is in the lock, so nothing is downloaded.
@@ -205,8 +252,22 @@ def packages_key(index: str) -> str:
 
 def install_project() -> None:
     say(5, "the project itself, for the command `slm`")
-    install = [UV, "pip", "install", "--quiet", "--python", PYTHON, "--no-deps", "--no-build-isolation", "--editable", ROOT]
-    run(install, f"the project could not be installed; the lines above say why. Mend pyproject.toml, then {AGAIN}")
+    install = [
+        UV,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        PYTHON,
+        "--no-deps",
+        "--no-build-isolation",
+        "--editable",
+        ROOT,
+    ]
+    run(
+        install,
+        f"the project could not be installed; the lines above say why. Mend pyproject.toml, then {AGAIN}",
+    )
 
 
 def project_key() -> str:
@@ -227,7 +288,11 @@ def project_key() -> str:
 def fetch_base_model() -> None:
     say(6, "the base model that params.yaml names, into .cache")
     network = {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    run([PYTHON, "-m", "slm", "base-model"], f"the base model is not there; the line above says why. Then {AGAIN}", **network)
+    run(
+        [PYTHON, "-m", "slm", "base-model"],
+        f"the base model is not there; the line above says why. Then {AGAIN}",
+        **network,
+    )
 
 
 # What the steps share
@@ -278,7 +343,11 @@ def next_steps() -> str:
     else:
         ending = {"fish": ".fish", "csh": ".csh", "tcsh": ".csh"}.get(shell, "")
         activate = f"{'.' if shell in ('sh', 'dash') else 'source'} .venv/{BIN.name}/activate{ending}"
-    lines = [activate, "slm repro      # make the model: runs only what changed", "slm gate       # judge it by gates.yaml"]
+    lines = [
+        activate,
+        "slm repro      # make the model: runs only what changed",
+        "slm gate       # judge it by gates.yaml",
+    ]
     if Path.cwd() != ROOT:
         lines.insert(0, f"cd {ROOT}")
     return "\n".join(["Next:", *(f"  {line}" for line in lines)])

@@ -1,9 +1,8 @@
 """What a change touches, read from two commits as data: no file of either is imported or run.
 
-python -m slm.verdict.changes BASE HEAD      says whether the model must be judged anew, and which of the judge's files changed
+`slm changes BASE HEAD` says whether the model must be judged anew, and which of the judge's files changed.
 """
 
-import argparse
 import json
 import os
 from fnmatch import fnmatch
@@ -14,7 +13,6 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from slm.errors import stage
 from slm.git import changed_files, differing, file_at, git
 from slm.verdict.contract import CONTRACT, Contract, loosened
 from slm.verdict.waivers import WAIVERS, Waivers, waived_since
@@ -56,7 +54,9 @@ JUDGE = {
             "slm/files.py",
             "slm/git.py",
             "slm/github.py",
+            "slm/processes.py",
             "slm/progress.py",
+            "slm/stage.py",
             "slm/tables.py",
         ),
         *(
@@ -67,7 +67,7 @@ JUDGE = {
             "slm/evaluation/*",
             "slm/export/packaging.py",
         ),
-        *("slm/verdict/*", "slm/ci/*"),
+        *("slm/verdict/*", "slm/ci/*", "slm/cli/*", "slm/__main__.py"),
     ),
     "the judge's code",
 )
@@ -202,25 +202,16 @@ def describe(base: str, head: str) -> dict[str, Any]:
     }
 
 
-@stage
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("base")
-    parser.add_argument("head")
-    parser.add_argument(
-        "--steps",
-        action="store_true",
-        help="write `model=true` or `model=false` as output of a workflow's step",
-    )
-    arguments = parser.parse_args()
-    found = describe(arguments.base, arguments.head)
+def print_changes(base: str, head: str, steps: bool) -> None:
+    """Print what the change touches as JSON.
+
+    Args:
+        base: commit to which the change would be merged.
+        head: commit of the change.
+        steps: write `model=true` or `model=false` as output of a workflow's step, too.
+    """
+    found = describe(base, head)
     print(json.dumps(found, indent=2, ensure_ascii=False))
-    if arguments.steps:
+    if steps:
         with Path(os.environ["GITHUB_OUTPUT"]).open("a", encoding="utf-8") as stream:
             stream.write(f"model={'true' if found['model'] else 'false'}\n")
-
-
-if __name__ == "__main__":
-    main()
