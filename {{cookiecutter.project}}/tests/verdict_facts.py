@@ -3,12 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from slm.evaluation.ladder import COST, RUNGS, build_ladder
+from slm.evaluation.ladder import COST_FIGURES, RUNGS, build_ladder
 from slm.task.definition import Task
 from slm.task.metrics import summarise
 from slm.task.records import Record, prediction
 from slm.verdict.contract import Contract, Gate, Released
-from slm.verdict.facts import Facts, Package
+from slm.verdict.facts import Facts, PackageFacts
 
 RIGHT, WRONG = '{"name":"a","arguments":{}}', '{"name":"b","arguments":{}}'
 RECORDS = [
@@ -28,7 +28,11 @@ def honest_facts(task: Task, **changes: Any) -> Facts:
     rows = [prediction(r, RIGHT if i else WRONG, False) for i, r in enumerate(RECORDS)]
     hashes = {"weights_sha256": "w", "folder_sha256": "f", "test_sha256": "t"}
     quality = {name: {"rung": name, **hashes, **summarise(task, rows)} for name in RUNGS}
-    measured = {"folder_sha256": "f", "weights_mb": 1.0, "by_threads": {"1": dict.fromkeys(COST, 2.0)}}
+    measured = {
+        "folder_sha256": "f",
+        "weights_mb": 1.0,
+        "by_threads": {"1": dict.fromkeys(COST_FIGURES, 2.0)},
+    }
     cost = {"threads": 1, "machine": {}, "rungs": {"int4": measured}, "ratios": {"int4": [1.0]}}
     facts = Facts(
         contract=CONTRACT,
@@ -46,7 +50,7 @@ def honest_facts(task: Task, **changes: Any) -> Facts:
         test_ids=[r.id for r in RECORDS],
         test_sha256="t",
         records=RECORDS,
-        package=Package(folder_sha256="f", weights_sha256="w", mb=1.0, wrong_documents=None),
+        package=PackageFacts(folder_sha256="f", weights_sha256="w", mb=1.0, wrong_documents=None),
         data=None,
         synthetic=None,
         released=None,

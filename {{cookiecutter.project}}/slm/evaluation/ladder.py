@@ -18,7 +18,7 @@ QUALITY = (
 )
 # Beside the score, where the task's kind has them.
 BESIDE = ("macro_f1", "exact_match", "token_f1", "rouge_l", "chrf", "bleu")
-COST = ("ttft_ms_p50", "request_ms_p50", "request_ms_p95", "decode_tokens_per_s", "rss_mb")
+COST_FIGURES = ("ttft_ms_p50", "request_ms_p50", "request_ms_p95", "decode_tokens_per_s", "rss_mb")
 
 
 def read_quality(reports: Path) -> dict[str, dict[str, Any]]:
@@ -56,7 +56,7 @@ def build_ladder(
             | {"parameters_m": parameters.get(name)}
         )
         row["weights_mb"] = measured["weights_mb"] if measured else None
-        row |= {k: measured["by_threads"][threads][k] if measured else None for k in COST}
+        row |= {k: measured["by_threads"][threads][k] if measured else None for k in COST_FIGURES}
         rungs.append(row)
     return {
         "task": task,

@@ -23,7 +23,7 @@ from slm.modeling.generation import Answer, batches, generate
 from slm.modeling.memory import rows_to_answer
 
 # The package slm as a whole: what Ray's workers get.
-PACKAGE = Path(__file__).parents[1]
+SLM_FOLDER = Path(__file__).parents[1]
 
 
 def answer_all(
@@ -139,7 +139,7 @@ def _connect(ray: Any) -> None:
     if ray.is_initialized():
         return
     quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
-    runtime = {"py_modules": [str(PACKAGE)], "env_vars": quiet}
+    runtime = {"py_modules": [str(SLM_FOLDER)], "env_vars": quiet}
     try:
         ray.init(runtime_env=runtime, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError) as error:

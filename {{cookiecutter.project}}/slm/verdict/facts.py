@@ -27,7 +27,7 @@ Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Package:
+class PackageFacts:
     """What is in dist/; the hashes are None where there is no model.
 
     mb: size of all files, in 10^6 bytes.
@@ -72,7 +72,7 @@ class Facts:
     test_ids: list[Any]
     test_sha256: str
     records: list[Record]
-    package: Package
+    package: PackageFacts
     data: Report | None
     synthetic: Report | None
     released: Report | None
@@ -157,10 +157,10 @@ def _read_predictions() -> dict[str, list[Prediction]]:
     return {name: read_jsonl(path) for name, path in paths.items() if path.exists()}
 
 
-def _read_package(folder: Path) -> Package:
+def _read_package(folder: Path) -> PackageFacts:
     model = folder / "model"
     there = model.exists()
-    return Package(
+    return PackageFacts(
         folder_sha256=folder_sha256(model) if there else None,
         weights_sha256=weights_sha256(model) if there else None,
         mb=folder_mb(folder),

@@ -37,11 +37,11 @@ def catch(r: dict[str, float]) -> str:
     return f"{r['rate']:.3f} (>= {r['low']:.3f})"
 
 
-Result = dict[str, Any]  # of `calibrate`
+Rates = dict[str, Any]  # of `calibrate`
 EQUAL_REFUSED = "equal model refused"
 
 
-def calibration_report(result: Result) -> str:
+def calibration_report(result: Rates) -> str:
     names = ", ".join(result["models"])
     tables = (limits_table, shares_table, releases_table, errors_table, margins_table, sizes_table)
     parts = [f"{result['examples']} examples, answers of {names}; in brackets one-sided 95% bounds\n"]
@@ -57,7 +57,7 @@ def calibration_report(result: Result) -> str:
 
 
 # Each table: its title, its header, its rows.
-def limits_table(result: Result) -> list[Any]:
+def limits_table(result: Rates) -> list[Any]:
     rows = [
         [p["models"], f"{p['differ']:.0%}", alarm(p["false_alarm"]), catch(p["caught"])]
         for p in result["pairs"]
@@ -66,7 +66,7 @@ def limits_table(result: Result) -> list[Any]:
     return ["At the limits of gates.yaml", head, *rows]
 
 
-def shares_table(result: Result) -> list[Any]:
+def shares_table(result: Rates) -> list[Any]:
     head = ["answers differ", EQUAL_REFUSED, "equal model warned of"]
     head += [f"loss of {result['drop']:g} caught", "caught or warned of"]
     rows = [
@@ -80,7 +80,7 @@ def shares_table(result: Result) -> list[Any]:
     return ["The same by the share of answers that differ, all pairs together", head, *rows]
 
 
-def releases_table(result: Result) -> list[Any]:
+def releases_table(result: Rates) -> list[Any]:
     total, small = f"{result['sum_of_small_drops']:g}", result["small_drops"]
     rows = [
         [f"{n} equal releases before", alarm(r), "–"] for n, r in result["false_alarm_after_releases"].items()
@@ -95,7 +95,7 @@ def releases_table(result: Result) -> list[Any]:
     return [title, ["history", EQUAL_REFUSED, "caught"], *rows]
 
 
-def errors_table(result: Result) -> list[Any]:
+def errors_table(result: Rates) -> list[Any]:
     head = [*SPLIT, EQUAL_REFUSED, "after 2 releases"]
     head += [f"loss of {result['drop']:g} caught", f"{SMALL_LOSSES} losses caught"]
     rows = [
@@ -107,7 +107,7 @@ def errors_table(result: Result) -> list[Any]:
     return ["What other error rates cost", head, *rows]
 
 
-def margins_table(result: Result) -> list[Any]:
+def margins_table(result: Rates) -> list[Any]:
     head = ["loss", "caught", f"caught, over {SMALL_LOSSES} releases"]
     head += ["equal model warned of, as margin", "as best_margin"]
     rows = [
@@ -121,7 +121,7 @@ def margins_table(result: Result) -> list[Any]:
     return ["What this test set can guard, at the error rates proposed below", head, *rows]
 
 
-def sizes_table(result: Result) -> list[Any]:
+def sizes_table(result: Rates) -> list[Any]:
     shares = list(result["sizes"][0]["caught"])
     head = ["examples", EQUAL_REFUSED, *(shown(None if s == "None" else float(s)) for s in shares)]
     rows = [
