@@ -3,7 +3,7 @@
     PROJECT/.venv/bin/python benchmarks/comparisons.py PROJECT simulated     of known quality, made of the project's real answers
     PROJECT/.venv/bin/python benchmarks/comparisons.py PROJECT retrained     its student from several seeds, as `make seeds` left them
 
-Prints one JSON object. Method and assumptions: docs/verdict-method.md.
+Prints one JSON object. Method and assumptions: docs/verdict-method.md of a project.
 """
 
 import json

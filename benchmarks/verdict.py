@@ -3,7 +3,7 @@
     make bench-verdict    (after make demo, whose project and environment are used; an hour, most of it planted regressions that are trained)
 
 Writes build/bench/verdict.json and prints the same as a table. What was run before with the same template is not run again.
-`make calibrate` in a project says more of the first part, and proposes limits. Method and assumptions: docs/verdict-method.md.
+`make calibrate` in a project says more of the first part, and proposes limits. Method and assumptions: docs/verdict-method.md of a project.
 """
 
 import argparse

@@ -14,7 +14,7 @@ The project is in {folder}. Next:
   make repro gate # make the model, then judge it
   git add dvc.lock && git commit -m "First model"   # then push
 
-Another task than function calls? The template's examples/ has seven to copy over task/ (its docs/tasks.md).
+Another task than function calls? docs/your-own-task.md leads the way; the template's examples/ has seven.
 """
 
 # The project is installed into its environment under its own name: one that a package has would replace that package there.

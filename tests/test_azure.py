@@ -1,6 +1,6 @@
 """The training job on Azure ML: its files by Azure's own loader, what is uploaded by Azure's own list, and train.yml with a stand-in for `az`.
 
-Nothing here has an Azure account; docs/workflows.md says what that leaves unknown.
+Nothing here has an Azure account; docs/workflows.md of the project says what that leaves unknown.
 """
 
 import json

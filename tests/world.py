@@ -1,7 +1,7 @@
 """A repository on a small GitHub: pushes, pull requests, and its workflows run for real by act, on this host.
 
 One third-party action is one small stand-in below tests/actions; the workflow files, their shell and their Python are those of
-the project. What act cannot show is listed in docs/workflows.md.
+the project. What act cannot show is listed in docs/workflows.md of the project.
 """
 
 import contextlib

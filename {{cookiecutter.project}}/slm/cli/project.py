@@ -37,13 +37,16 @@ def docs_command(
 
 @app.command("schemas", rich_help_panel=Panel.PROJECT)
 def schemas_command() -> None:
-    """Write the JSON schemas of params.yaml, gates.yaml, task.yaml, waivers.yaml and search.yaml into schemas/.
+    """Write the JSON schemas of the files that you edit into schemas/, and the reference pages into docs/reference/.
 
-    Editors complete and check those files by them. Takes seconds.
+    Editors complete and check params.yaml, gates.yaml, task.yaml, waivers.yaml and search.yaml by these schemas.
+    Reads the types and the comments of those files. Takes seconds.
     """
+    from slm.cli.reference import write_reference
     from slm.cli.schemas import write_schemas
 
     write_schemas()
+    write_reference(app)
 
 
 @app.command("lock", rich_help_panel=Panel.PROJECT)

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from slm.cli.stages import exit_with
@@ -39,6 +40,8 @@ def lint_project() -> None:
 
 
 def build_docs(serve: bool) -> None:
+    if find_spec("mkdocs") is None:
+        raise UserError("the packages of the documentation are not installed: run `slm extra docs`")
     run_tool("mkdocs", *(["serve"] if serve else ["build"]), "--strict")
 
 

@@ -1,6 +1,4 @@
-"""Statistics of the verdict, by scipy and statsmodels. Why these and not others: docs/verdict-method.md of
-the template.
-"""
+"""Statistics of the verdict, by scipy and statsmodels. Why these and not others: docs/verdict-method.md."""
 
 from typing import Any
 
