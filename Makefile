@@ -33,13 +33,12 @@ demo: setup ## bake the default project into build/my-slm, make the model, judge
 	$(BIN)/python -m tests.bake $(DEMO)
 	$(MAKE) -C $(DEMO) setup
 	$(MAKE) -C $(DEMO) repro
-	$(MAKE) -C $(DEMO) report
-	$(MAKE) -C $(DEMO) gate
+	$(MAKE) -C $(DEMO) gate; judged=$$?; $(MAKE) -C $(DEMO) report && exit $$judged
 	@echo
-	@echo "Next, in $(DEMO):"
-	@echo "  make chat                          talk to the model"
-	@echo "  open reports/report.html           see where it is good and where not"
-	@echo "  edit task/, then make repro gate   make it yours"
+	@echo "Next, in $(DEMO), after source .venv/bin/activate:"
+	@echo "  slm chat                          talk to the model"
+	@echo "  open reports/report.html          see where it is good and where not"
+	@echo "  edit task/, slm repro, slm gate   make it yours"
 
 test: tools ## all but the long tests, under 20 minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests -m "not full"

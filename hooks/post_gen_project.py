@@ -10,8 +10,10 @@ NEXT = """
 The project is in {folder}. Next:
 
   cd {folder}
-  make setup      # environment and base model, once
-  make repro gate # make the model, then judge it
+  python bootstrap.py                               # environment and base model, once
+  source .venv/bin/activate                         # Windows: .venv\\Scripts\\activate
+  slm repro                                         # make the model
+  slm gate                                          # judge it
   git add dvc.lock && git commit -m "First model"   # then push
 
 Another task than function calls? docs/your-own-task.md leads the way; the template's examples/ has seven.
