@@ -31,15 +31,24 @@ EPILOG = (
 Tag = Annotated[str, typer.Argument(help="The release's tag, such as v1.")]
 
 
-class Slm(TyperGroup):
-    """Commands in the order of their panels; errors and Ctrl-C as one line."""
+class Group(TyperGroup):
+    """Commands under the titles of their panels, each with its whole first sentence."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        def place(name: str) -> int:
-            command: Any = self.commands[name]
-            return list(Panel).index(command.rich_help_panel)
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        titles: dict[str, list[tuple[str, str]]] = {panel.value: [] for panel in Panel}
+        commands: dict[str, Any] = dict(self.commands)
+        for name, command in commands.items():
+            panel = command.rich_help_panel
+            title = panel.value if isinstance(panel, Panel) else "Commands"
+            titles.setdefault(title, []).append((name, command.get_short_help_str(200)))
+        for title, rows in titles.items():
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
-        return sorted(self.commands, key=place)
+
+class Slm(Group):
+    """The root: errors and Ctrl-C become one line."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -56,12 +65,13 @@ app = typer.Typer(
     help="Make a small language model, judge it and release it.",
     epilog=EPILOG,
     no_args_is_help=True,
+    rich_markup_mode=None,  # to draw boxes takes longer than all the rest of `slm --help`
     pretty_exceptions_enable=False,
 )
 
 
 def group(name: str, panel: Panel, text: str) -> typer.Typer:
     """A command with commands of its own."""
-    commands = typer.Typer(help=text, no_args_is_help=True)
+    commands = typer.Typer(cls=Group, help=text, no_args_is_help=True)
     app.add_typer(commands, name=name, rich_help_panel=panel)
     return commands
