@@ -13,8 +13,10 @@ device_commands = group("device", Panel.DEVICE, "Try the sealed package on a dev
 @device_commands.command("test")
 def device_test(
     sealed: Annotated[Path, typer.Argument(help="Folder of a sealed package.")],
-    examples: Annotated[int, typer.Option(help="How many test examples are asked.", min=1)] = 100,
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.", min=1)] = 1,
+    examples: Annotated[
+        int, typer.Option(metavar="N", help="How many test examples are asked.", min=1)
+    ] = 100,
+    threads: Annotated[int, typer.Option(metavar="N", help="Threads of the runtime.", min=1)] = 1,
 ) -> None:
     """Check that the package answers here as it did where it was judged; exit with 1 if it does not.
 

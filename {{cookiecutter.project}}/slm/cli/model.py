@@ -82,7 +82,7 @@ def push_command() -> None:
 
 @app.command("stage", rich_help_panel=Panel.MODEL)
 def stage_command(
-    name: Annotated[Stage, typer.Argument(help="A file of pipeline/.")],
+    name: Annotated[Stage, typer.Argument(metavar="NAME", help="A file of pipeline/.")],
     arguments: Annotated[
         list[str] | None,
         typer.Argument(help="What dvc.yaml gives the stage, for example: evaluate int4 models/int4"),
@@ -115,7 +115,10 @@ def seeds_command(
 @app.command("search", rich_help_panel=Panel.MODEL)
 def search_command(
     trials: Annotated[
-        int, typer.Option(help="Trials in the study when this ends. 0: print what was found so far.", min=0)
+        int,
+        typer.Option(
+            metavar="N", help="Trials in the study when this ends. 0: print what was found so far.", min=0
+        ),
     ] = 0,
     storage: Annotated[
         str | None,
@@ -170,10 +173,10 @@ def serve_command(
     model: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of a model. Without it, the package in dist/.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is open to your network.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0 is open to your network.")
+    ] = ("127.0.0.1"),
+    port: Annotated[int, typer.Option(metavar="PORT", help="Port to listen on.")] = 8000,
 ) -> None:
     """Serve the model with OpenAI's interface, at http://HOST:PORT/v1, until you stop it.
 

@@ -35,15 +35,15 @@ class Group(TyperGroup):
     """Commands under the titles of their panels, each with its whole first sentence."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
+        titles: dict[str, list[tuple[str, str]]] = {panel.value: [] for panel in Panel}
         commands: dict[str, Any] = dict(self.commands)
-        for panel in (*Panel, None):
-            rows = [
-                (name, c.get_short_help_str(200))
-                for name, c in commands.items()
-                if c.rich_help_panel == panel
-            ]
+        for name, command in commands.items():
+            panel = command.rich_help_panel
+            title = panel.value if isinstance(panel, Panel) else "Commands"
+            titles.setdefault(title, []).append((name, command.get_short_help_str(200)))
+        for title, rows in titles.items():
             if rows:
-                with formatter.section(panel.value if panel else "Commands"):
+                with formatter.section(title):
                     formatter.write_dl(rows)
 
 
