@@ -163,9 +163,8 @@ def learn_phrases(tokenizer: PreTrainedTokenizerBase, records: Iterable[Record],
         for p in found
         if p in answered and p not in asked and not any(c.isalnum() or c.isspace() for c in (p[0], p[-1]))
     ]
-    said = Counter(
-        i for r in records for i in _with(tokenizer, phrases).encode(r.answer, add_special_tokens=False).ids
-    )
+    extended = _with(tokenizer, phrases)
+    said = Counter(i for r in records for i in extended.encode(r.answer, add_special_tokens=False).ids)
     ids = {p: len(tokenizer) + n for n, p in enumerate(phrases)}
     return sorted((p for p in phrases if said[ids[p]]), key=lambda p: (-said[ids[p]], p))
 
