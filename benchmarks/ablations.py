@@ -199,19 +199,21 @@ def student(way: Way, steps: int) -> dict[str, Any]:
         update={"rounding": rounding, "learning_rate": way.learning_rate, "epochs": 1.0, "save_steps": 10**6, "patience": None}
     )
     folder, labelled = Path("models/teacher"), read_records(TASK / "train.jsonl", answered=True)
-    validation = read_records(TASK / "validation.jsonl", answered=True)
+    validation, prompts = read_records(TASK / "validation.jsonl", answered=True), read_prompts()
     teacher = load_model(folder, params).eval()
     with tempfile.TemporaryDirectory() as scratch:
         named = {"vocabulary": way.vocabulary} | ({} if way.phrases else {"phrases": 0})
         cut = params.model_copy(update={"models": params.models.model_copy(update=named)})
-        start = folder if way.start == "teacher" else write_task_model(Path("models/base"), Path(scratch) / "base", cut)
+        start = folder
+        if way.start != "teacher":
+            start = write_task_model(Path("models/base"), Path(scratch) / "base", cut, labelled, others=[*validation, *prompts])
         tokenizer, model = load_tokenizer(start), load_model(start, params)
 
     def batch(records: list[Any]) -> dict[str, Any]:
         return collate([encode_example(tokenizer, r) for r in records], tokenizer.pad_token_id)
 
     synthetic = read_synthetic(Path("data/synthetic.jsonl"), Path("data/logprobs.npz"))
-    prompts, augment = read_prompts(), Augment(variations=3, by="name")
+    augment = Augment(variations=3, by="name")
     parts = {
         "labelled": [encode_example(tokenizer, r) for r in labelled],
         "synthetic": [by_place(encode_example(tokenizer, r), values) for r, _, values in synthetic]

@@ -13,6 +13,7 @@ from slm.modeling.encoding import collate, encode_example
 from slm.modeling.vocabulary import write_task_model
 from slm.progress import print_closing_line
 from slm.task.augmentation import vary
+from slm.task.definition import load_task
 from slm.task.records import TASK, fixed_sample, read_prompts, read_records
 from slm.training.distributed import launch_processes
 from slm.training.early_stopping import validation_scorer
@@ -40,6 +41,7 @@ def main() -> None:
     synthetic = read_synthetic(RECORDS, LOGPROBS)
     labelled = read_records(TASK / "train.jsonl", answered=True)
     validation = read_records(TASK / "validation.jsonl", answered=True)
+    prompts = read_prompts()
     files = (
         RECORDS,
         LOGPROBS,
@@ -54,8 +56,8 @@ def main() -> None:
         if start != TEACHER:
             # Its tokens are others than the teacher's, whose distribution says nothing about them.
             synthetic = [(record, ids[:0], values[:0]) for record, ids, values in synthetic]
-            said = [m["content"] for record, _, _ in synthetic for m in record.messages]
-            prepared = write_task_model(start, Path(scratch) / "base", params, said)
+            others = [*validation, *prompts, *(record for record, _, _ in synthetic)]
+            prepared = write_task_model(start, Path(scratch) / "base", params, labelled, others)
         inputs["start"] = folder_sha256(prepared)
         tokenizer, model = load_tokenizer(prepared), load_model(prepared, params)
     if settings.layers > model.config.num_hidden_layers:
@@ -80,7 +82,7 @@ def main() -> None:
     # Of the teacher's answers too: where it copied wrongly, the request does not hold the value, and nothing
     # is exchanged.
     varied = vary(
-        [*labelled, *(record for record, _, _ in synthetic)], read_prompts(), params.augment, params.seed
+        [*labelled, *(record for record, _, _ in synthetic)], prompts, params.augment, params.seed
     )
     examples += [encode_example(tokenizer, record) for record in (*labelled, *varied)]
     model, facts = train(
@@ -93,7 +95,7 @@ def main() -> None:
         inputs,
         CURVE,
         settings.kl_weight,
-        score=validation_scorer(tokenizer),
+        score=validation_scorer(tokenizer, load_task(), validation),
     )
 
     save_model(model, tokenizer, OUTPUT)

@@ -8,6 +8,7 @@ from slm.files import folder_sha256, read_json, replacing, sha256_file, write_js
 from slm.modeling.checkpoints import adapt, load_tokenizer, merged, parameters_m, save_model
 from slm.modeling.encoding import encode_example
 from slm.progress import print_closing_line
+from slm.task.definition import load_task
 from slm.task.records import TASK, read_records
 from slm.training.distributed import launch_processes
 from slm.training.early_stopping import validation_scorer
@@ -26,6 +27,7 @@ def main() -> None:
     if launch_processes("pipeline.finetune", params):
         return
     records = read_records(TASK / "train.jsonl", answered=True)
+    validation = read_records(TASK / "validation.jsonl", answered=True)
     inputs = {"student": folder_sha256(STUDENT)} | {
         name: sha256_file(TASK / name) for name in ("train.jsonl", "validation.jsonl", "task.yaml")
     }
@@ -43,7 +45,7 @@ def main() -> None:
         params,
         inputs,
         CURVE,
-        score=validation_scorer(tokenizer),
+        score=validation_scorer(tokenizer, load_task(), validation),
     )
     with replacing(ADAPTER) as temporary:
         temporary.mkdir()

@@ -11,6 +11,7 @@ from slm.modeling.encoding import encode_example
 from slm.modeling.vocabulary import write_task_model
 from slm.progress import print_closing_line
 from slm.task.augmentation import vary
+from slm.task.definition import load_task
 from slm.task.records import TASK, read_prompts, read_records
 from slm.training.distributed import launch_processes
 from slm.training.early_stopping import validation_scorer
@@ -40,18 +41,22 @@ def main() -> None:
     if params.synthesize.teacher == "endpoint":
         return note_endpoint(params)
 
-    records = read_records(TASK / "train.jsonl", answered=True)
+    labelled = read_records(TASK / "train.jsonl", answered=True)
+    validation = read_records(TASK / "validation.jsonl", answered=True)
+    prompts = read_prompts()
     inputs = {"augment": sha256_json(params.augment.model_dump())} | {
         name: sha256_file(TASK / name)
         for name in ("train.jsonl", "validation.jsonl", "prompts.jsonl", "task.yaml")
     }
 
     with tempfile.TemporaryDirectory() as scratch:
-        start = write_task_model(BASE, Path(scratch) / "base", params)
+        start = write_task_model(
+            BASE, Path(scratch) / "base", params, labelled, others=[*validation, *prompts]
+        )
         inputs["base"] = folder_sha256(start)
         tokenizer = load_tokenizer(start)
-        varied = vary(records, read_prompts(), params.augment, params.seed)
-        examples = [encode_example(tokenizer, record) for record in [*records, *varied]]
+        varied = vary(labelled, prompts, params.augment, params.seed)
+        examples = [encode_example(tokenizer, record) for record in [*labelled, *varied]]
 
         model = adapt(start, params.teach, params)
         model, facts = train(
@@ -63,7 +68,7 @@ def main() -> None:
             params,
             inputs,
             CURVE,
-            score=validation_scorer(tokenizer),
+            score=validation_scorer(tokenizer, load_task(), validation),
         )
         teacher = merged(model, start, params.teach, params)
 
