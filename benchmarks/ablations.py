@@ -178,7 +178,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.config.params import Augment, Rounding, load_params
     from slm.distillation.pruning import keep_layers, keep_neurons
     from slm.distillation.synthetic import encode_synthetic, read_synthetic
-    from slm.files import RESUME, sha256_json
+    from slm.files import sha256_json
     from slm.modeling.checkpoints import load_model, load_tokenizer, with_adapters
     from slm.modeling.encoding import collate, encode_example, encode_prompt
     from slm.modeling.generation import generate
@@ -189,7 +189,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.task.definition import load_task
     from slm.task.metrics import score_one
     from slm.task.records import TASK, fixed_sample, read_prompts, read_records
-    from slm.training.trainer import train
+    from slm.training.trainer import TrainingRun, train
     from torch import inference_mode
     from tried import by_place, keep_head_groups, layers_of, losses_of, with_teacher
 
@@ -239,17 +239,8 @@ def student(way: Way, steps: int) -> dict[str, Any]:
 
     def lesson(name: str, part: list[Any]) -> None:
         began = time.perf_counter()
-        train(
-            name,
-            model,
-            tokenizer,
-            part,
-            settings,
-            params,
-            {"way": sha256_json([str(way), name, time.time()])},
-            RESUME / "ablation.json",
-            way.kl_weight,
-        )
+        key = sha256_json([str(way), name, time.time()])  # training of a name that is new starts at its beginning
+        train(TrainingRun(name, key, settings, params, way.kl_weight), model, tokenizer, part)
         took.append(time.perf_counter() - began)
 
     first = int(way.healed * steps) * settings.batch_size

@@ -66,7 +66,7 @@ def compared(steps: int) -> dict[str, float]:
     from slm.task.definition import load_task
     from slm.task.metrics import score_one
     from slm.task.records import TASK, fixed_sample, read_prompts, read_records
-    from slm.training.trainer import train
+    from slm.training.trainer import TrainingRun, train
     from torch import inference_mode
 
     params, task = load_params(), load_task()
@@ -91,8 +91,8 @@ def compared(steps: int) -> dict[str, float]:
         for weight in [] if rows else [w for n, w in model.named_parameters() if "trainable_tokens" in n]:
             weight.requires_grad = False
         began = time.perf_counter()
-        model, _ = train("adapters", model, tokenizer, examples, settings, params, {"job": name}, Path("curve.json"))
-        return model, time.perf_counter() - began
+        trained = train(TrainingRun("adapters", name, settings, params), model, tokenizer, examples)
+        return trained.model, time.perf_counter() - began
 
     @inference_mode()
     def judged(model: Any, records: list[Any], start: Path = start) -> tuple[list[float], list[float]]:

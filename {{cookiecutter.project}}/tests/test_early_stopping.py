@@ -11,7 +11,7 @@ import torch
 
 from slm.config.params import load_params
 from slm.errors import UserError
-from slm.files import read_json
+from slm.files import read_json, write_json
 from slm.modeling.checkpoints import load_model, load_tokenizer
 from slm.modeling.encoding import encode_example
 from slm.task.definition import load_task
@@ -46,18 +46,10 @@ def lesson(
             return scores[len(seen) - 1]
 
         changed = settings.model_copy(update={"patience": patience})
-        made, facts = training.train(
-            "distill",
-            model,
-            tokenizer,
-            examples,
-            changed,
-            params,
-            {"run": name},
-            Path(f"{name}.json"),
-            score=score,
-        )
-        return facts, made, seen
+        chosen = training.TrainingRun("distill", name, changed, params, score=score)
+        trained = training.train(chosen, model, tokenizer, examples)
+        write_json(Path(f"{name}.json"), trained.curve)
+        return trained.facts, trained.model, seen
 
     yield run
 
