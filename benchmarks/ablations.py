@@ -178,7 +178,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.config.params import Augment, Rounding, load_params
     from slm.distillation.pruning import keep_layers, keep_neurons
     from slm.distillation.synthetic import encode_synthetic, read_synthetic
-    from slm.files import RESUME, sha256_json
+    from slm.files import sha256_json
     from slm.modeling.checkpoints import load_model, load_tokenizer, with_adapters
     from slm.modeling.encoding import collate, encode_example, encode_prompt
     from slm.modeling.generation import generate
@@ -189,7 +189,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     from slm.task.definition import load_task
     from slm.task.metrics import score_one
     from slm.task.records import TASK, fixed_sample, read_prompts, read_records
-    from slm.training.trainer import train
+    from slm.training.trainer import TrainingRun, train
     from torch import inference_mode
     from tried import by_place, keep_head_groups, layers_of, losses_of, with_teacher
 
@@ -199,19 +199,21 @@ def student(way: Way, steps: int) -> dict[str, Any]:
         update={"rounding": rounding, "learning_rate": way.learning_rate, "epochs": 1.0, "save_steps": 10**6, "patience": None}
     )
     folder, labelled = Path("models/teacher"), read_records(TASK / "train.jsonl", answered=True)
-    validation = read_records(TASK / "validation.jsonl", answered=True)
+    validation, prompts = read_records(TASK / "validation.jsonl", answered=True), read_prompts()
     teacher = load_model(folder, params).eval()
     with tempfile.TemporaryDirectory() as scratch:
         named = {"vocabulary": way.vocabulary} | ({} if way.phrases else {"phrases": 0})
         cut = params.model_copy(update={"models": params.models.model_copy(update=named)})
-        start = folder if way.start == "teacher" else write_task_model(Path("models/base"), Path(scratch) / "base", cut)
+        start = folder
+        if way.start != "teacher":
+            start = write_task_model(Path("models/base"), Path(scratch) / "base", cut, labelled, others=[*validation, *prompts])
         tokenizer, model = load_tokenizer(start), load_model(start, params)
 
     def batch(records: list[Any]) -> dict[str, Any]:
         return collate([encode_example(tokenizer, r) for r in records], tokenizer.pad_token_id)
 
     synthetic = read_synthetic(Path("data/synthetic.jsonl"), Path("data/logprobs.npz"))
-    prompts, augment = read_prompts(), Augment(variations=3, by="name")
+    augment = Augment(variations=3, by="name")
     parts = {
         "labelled": [encode_example(tokenizer, r) for r in labelled],
         "synthetic": [by_place(encode_example(tokenizer, r), values) for r, _, values in synthetic]
@@ -237,17 +239,8 @@ def student(way: Way, steps: int) -> dict[str, Any]:
 
     def lesson(name: str, part: list[Any]) -> None:
         began = time.perf_counter()
-        train(
-            name,
-            model,
-            tokenizer,
-            part,
-            settings,
-            params,
-            {"way": sha256_json([str(way), name, time.time()])},
-            RESUME / "ablation.json",
-            way.kl_weight,
-        )
+        key = sha256_json([str(way), name, time.time()])  # training of a name that is new starts at its beginning
+        train(TrainingRun(name, key, settings, params, way.kl_weight), model, tokenizer, part)
         took.append(time.perf_counter() - began)
 
     first = int(way.healed * steps) * settings.batch_size

@@ -65,8 +65,8 @@ def compared(steps: int) -> dict[str, float]:
     from slm.task.answers import class_of
     from slm.task.definition import load_task
     from slm.task.metrics import score_one
-    from slm.task.records import TASK, fixed_sample, read_records
-    from slm.training.trainer import train
+    from slm.task.records import TASK, fixed_sample, read_prompts, read_records
+    from slm.training.trainer import TrainingRun, train
     from torch import inference_mode
 
     params, task = load_params(), load_task()
@@ -78,9 +78,10 @@ def compared(steps: int) -> dict[str, float]:
     asked = {job: [r for r in validation if job_of[class_of(task, r.answer) or ""] == job] for job in JOBS}
     if any(len(records) < steps // len(JOBS) * whole.batch_size for records in jobs.values()):
         raise SystemExit(f"the smallest job has {min(map(len, jobs.values()))} labels: take fewer --steps")
-    phrased = write_task_model(Path("models/base"), Path("phrased").resolve(), params)
-    start = write_task_model(Path("models/base"), Path("base").resolve(),
-                    params.model_copy(update={"models": params.models.model_copy(update={"phrases": 0})}))  # fmt: skip
+    others = [*validation, *read_prompts()]
+    phrased = write_task_model(Path("models/base"), Path("phrased").resolve(), params, labelled, others)
+    without = params.model_copy(update={"models": params.models.model_copy(update={"phrases": 0})})
+    start = write_task_model(Path("models/base"), Path("base").resolve(), without, labelled, others)
 
     def lesson(name: str, start: Path, settings: Any, records: list[Any], count: int, rows: bool = True) -> tuple[Any, float]:
         """The taught model, and the seconds it took; rows: the phrases' rows are trained too."""
@@ -90,8 +91,8 @@ def compared(steps: int) -> dict[str, float]:
         for weight in [] if rows else [w for n, w in model.named_parameters() if "trainable_tokens" in n]:
             weight.requires_grad = False
         began = time.perf_counter()
-        model, _ = train("adapters", model, tokenizer, examples, settings, params, {"job": name}, Path("curve.json"))
-        return model, time.perf_counter() - began
+        trained = train(TrainingRun("adapters", name, settings, params), model, tokenizer, examples)
+        return trained.model, time.perf_counter() - began
 
     @inference_mode()
     def judged(model: Any, records: list[Any], start: Path = start) -> tuple[list[float], list[float]]:

@@ -57,7 +57,7 @@ def inside(steps: int) -> dict[str, float]:
     from slm.task.definition import load_task
     from slm.task.metrics import score_one
     from slm.task.records import TASK, fixed_sample, read_records
-    from slm.training.trainer import train
+    from slm.training.trainer import TrainingRun, train
     from trl import DistillationConfig, DistillationTrainer, SFTConfig, SFTTrainer
 
     params, task, teacher = load_params(), load_task(), Path("models/teacher")
@@ -87,9 +87,8 @@ def inside(steps: int) -> dict[str, float]:
 
     def ours(model: Any, examples: list[dict[str, Any]], kl_weight: float, rounded: bool) -> None:
         chosen = settings if rounded else settings.model_copy(update={"rounding": None})
-        with tempfile.TemporaryDirectory() as scratch:
-            name = Path(scratch).name  # training of a name that is new starts at its beginning
-            train(name, model, tokenizer, examples, chosen, params, {"peer": name}, Path(scratch) / "curve.json", kl_weight)
+        name = f"peer-{time.time_ns()}"  # training of a name that is new starts at its beginning
+        train(TrainingRun(name, name, chosen, params, kl_weight), model, tokenizer, examples)
 
     common = {
         "num_train_epochs": 1, "per_device_train_batch_size": settings.batch_size, "learning_rate": settings.learning_rate,

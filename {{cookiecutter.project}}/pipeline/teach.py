@@ -4,17 +4,19 @@ import tempfile
 from pathlib import Path
 
 from slm.config.params import Params, load_params
-from slm.files import folder_sha256, replacing, sha256_file, sha256_json, write_json
+from slm.files import replacing, write_json
 from slm.modeling.checkpoints import adapt, load_tokenizer, merged, parameters_m, save_model
 from slm.modeling.encoding import encode_example
 from slm.modeling.vocabulary import write_task_model
 from slm.progress import print_closing_line
 from slm.stage import stage
 from slm.task.augmentation import vary
+from slm.task.definition import load_task
 from slm.task.records import TASK, read_prompts, read_records
 from slm.training.distributed import launch_processes
 from slm.training.early_stopping import validation_scorer
-from slm.training.trainer import forget_checkpoints, train
+from slm.training.resume import forget_checkpoints, resume_key
+from slm.training.trainer import TrainingRun, train
 
 BASE = Path("models/base")
 OUTPUT = Path("models/teacher")
@@ -40,37 +42,35 @@ def main() -> None:
     if params.synthesize.teacher == "endpoint":
         return note_endpoint(params)
 
-    records = read_records(TASK / "train.jsonl", answered=True)
-    inputs = {"augment": sha256_json(params.augment.model_dump())} | {
-        name: sha256_file(TASK / name)
-        for name in ("train.jsonl", "validation.jsonl", "prompts.jsonl", "task.yaml")
-    }
+    # Read people's labels
+    labelled = read_records(TASK / "train.jsonl", answered=True)
+    validation = read_records(TASK / "validation.jsonl", answered=True)
+    prompts = read_prompts()
 
     with tempfile.TemporaryDirectory() as scratch:
-        start = write_task_model(BASE, Path(scratch) / "base", params)
-        inputs["base"] = folder_sha256(start)
-        tokenizer = load_tokenizer(start)
-        varied = vary(records, read_prompts(), params.augment, params.seed)
-        examples = [encode_example(tokenizer, record) for record in [*records, *varied]]
+        # Cut the base model's vocabulary down to the task
+        start = Path(scratch) / "base"
+        write_task_model(BASE, start, params, labelled, others=[*validation, *prompts])
+        key = resume_key("teach", params, start)
 
-        model = adapt(start, params.teach, params)
-        model, facts = train(
-            "teach",
-            model,
-            tokenizer,
-            examples,
-            params.teach,
-            params,
-            inputs,
-            CURVE,
-            score=validation_scorer(tokenizer),
-        )
+        # Encode the labels and their variations
+        tokenizer = load_tokenizer(start)
+        varied = vary(labelled, prompts, params.augment, params.seed)
+        examples = [encode_example(tokenizer, record) for record in [*labelled, *varied]]
+
+        # Train all weights, or adapters that are then merged
+        score = validation_scorer(tokenizer, load_task(), validation)
+        run = TrainingRun("teach", key, params.teach, params, score=score)
+        trained = train(run, adapt(start, params.teach, params), tokenizer, examples)
+        model = trained.model
         teacher = merged(model, start, params.teach, params)
 
+    # Save the teacher, its curve and its facts
+    write_json(CURVE, trained.curve)
     save_model(teacher, tokenizer, OUTPUT)
-    write_json(FACTS, facts | {"parameters_m": parameters_m(teacher)})
+    write_json(FACTS, trained.facts | {"parameters_m": parameters_m(teacher)})
     forget_checkpoints("teach")
-    print_closing_line("teach", facts)
+    print_closing_line("teach", trained.facts)
 
 
 if __name__ == "__main__":

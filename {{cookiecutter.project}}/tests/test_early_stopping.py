@@ -11,9 +11,10 @@ import torch
 
 from slm.config.params import load_params
 from slm.errors import UserError
-from slm.files import read_json
+from slm.files import read_json, write_json
 from slm.modeling.checkpoints import load_model, load_tokenizer
 from slm.modeling.encoding import encode_example
+from slm.task.definition import load_task
 from slm.task.records import TASK, read_records
 from slm.training import trainer as training
 from slm.training.early_stopping import validation_scorer
@@ -45,18 +46,10 @@ def lesson(
             return scores[len(seen) - 1]
 
         changed = settings.model_copy(update={"patience": patience})
-        made, facts = training.train(
-            "distill",
-            model,
-            tokenizer,
-            examples,
-            changed,
-            params,
-            {"run": name},
-            Path(f"{name}.json"),
-            score=score,
-        )
-        return facts, made, seen
+        chosen = training.TrainingRun("distill", name, changed, params, score=score)
+        trained = training.train(chosen, model, tokenizer, examples)
+        write_json(Path(f"{name}.json"), trained.curve)
+        return trained.facts, trained.model, seen
 
     yield run
 
@@ -133,11 +126,12 @@ def test_the_score_is_that_of_the_answers_to_the_validation_set(
         "slm.training.early_stopping.generate", lambda *_: [(i, Said(text)) for i, text in said.items()]
     )
     model = load_model(Path("models/teacher"), load_params())
-    assert validation_scorer(tokenizer)(model) == pytest.approx(1 - 1 / len(records))
+    scorer = validation_scorer(tokenizer, load_task(), records)
+    assert scorer(model) == pytest.approx(1 - 1 / len(records))
     # Where memory is short fewer are asked at once; here it is refused, since not even one fits.
     monkeypatch.setattr("slm.modeling.memory.free_bytes", lambda _: 0)
     with pytest.raises(UserError, match="an answer to a prompt of"):
-        validation_scorer(tokenizer)(model)
+        scorer(model)
 
 
 def test_the_stage_keeps_what_the_score_chose(project: Path, monkeypatch: pytest.MonkeyPatch):

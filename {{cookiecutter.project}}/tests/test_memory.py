@@ -11,7 +11,6 @@ import torch
 
 from slm.config.params import Rounding, load_params
 from slm.errors import UserError
-from slm.files import read_json
 from slm.inference.engine import answer_all
 from slm.modeling import memory
 from slm.modeling.checkpoints import load_model, load_tokenizer
@@ -19,7 +18,7 @@ from slm.modeling.encoding import collate, encode_example, encode_prompt
 from slm.modeling.generation import _generate_batch
 from slm.modeling.qat import round_in_training
 from slm.task.records import TASK, read_records
-from slm.training.trainer import train
+from slm.training.trainer import TrainingRun, train
 
 
 @pytest.fixture
@@ -36,8 +35,8 @@ def lesson(project: Path, monkeypatch: pytest.MonkeyPatch):
     def run(name: str) -> tuple[list[dict], Any]:
         """The training curve and the model."""
         model = load_model(Path("models/teacher"), params)
-        train("distill", model, tokenizer, examples, settings, params, {"run": name}, Path(f"{name}.json"))
-        return read_json(Path(f"{name}.json")), model
+        trained = train(TrainingRun("distill", name, settings, params), model, tokenizer, examples)
+        return trained.curve, model
 
     run.once, run.row, run.sparse_row = memory.needs(
         load_model(Path("models/teacher"), params), examples, tokenizer.pad_token_id

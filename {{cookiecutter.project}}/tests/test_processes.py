@@ -25,7 +25,7 @@ from slm.modeling.encoding import encode_example
 from slm.modeling.vocabulary import add_phrases
 from slm.task.records import TASK, read_records
 from slm.training.distributed import check_sharding, launch_processes
-from slm.training.trainer import _Sampler, train
+from slm.training.trainer import TrainingRun, _Sampler, train
 
 # As gradients are summed in another order, the last bits differ; a high learning rate would make more of
 # them.
@@ -275,7 +275,7 @@ def test_what_would_go_wrong_with_many_is_refused(project: Path, tiny, monkeypat
 
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(UserError, match=r"distill\.batch_size is 4, which 3 processes cannot divide"):
-        train("distill", model, tokenizer, examples, params.distill, params, {}, Path("curve.json"))
+        train(TrainingRun("distill", "three", params.distill, params), model, tokenizer, examples)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(UserError, match=r"set fsdp_version: 2 in the file that compute\.accelerate names"):
         check_sharding("distill", params.distill, "float32", model)

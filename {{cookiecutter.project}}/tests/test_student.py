@@ -32,7 +32,7 @@ from slm.modeling.loss import answer_loss
 from slm.modeling.qat import RoundedLinear, round_in_training
 from slm.modeling.vocabulary import add_phrases, learn_phrases, trim
 from slm.task.records import TASK, Record, read_records
-from slm.training.trainer import _Sampler, train
+from slm.training.trainer import TrainingRun, _Sampler, train
 from tests.conftest import TEXTS
 
 
@@ -274,14 +274,10 @@ def test_adapters_teach_phrases_too(
 
     adapted = adapt(start, settings, params)
     train(
-        "finetune",
+        TrainingRun("finetune", method, settings, params),
         adapted,
         tokenizer,
         [encode_example(tokenizer, r) for r in read_records(TASK / "train.jsonl", True)],
-        settings,
-        params,
-        {},
-        Path("curve.json"),
     )
     assert list(Path("logs/finetune").rglob("events.out.tfevents.*"))  # what TensorBoard shows
     batch = torch.tensor([[5, 6, new, 7]])
@@ -390,11 +386,9 @@ def test_in_bfloat16_the_lesson_is_the_same_but_for_its_rounding(project, monkey
         changed = params.model_copy(deep=True)
         changed.compute.precision = precision
         start = load_model(folder, params)
-        model, facts = train(
-            "distill", start, tokenizer, examples, settings, changed, {}, Path(f"{precision}.json")
-        )
-        losses.append(facts["loss"])
-        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        trained = train(TrainingRun("distill", precision, settings, changed), start, tokenizer, examples)
+        losses.append(trained.facts["loss"])
+        assert {p.dtype for p in trained.model.parameters()} == {torch.float32}
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.03)
 
 

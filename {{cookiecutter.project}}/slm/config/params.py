@@ -1,7 +1,7 @@
 """Every knob of `params.yaml`, typed once: name, unit and range are checked before anything runs."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from cyclonedx.spdx import is_expression
 from pydantic import AfterValidator, Field, model_validator
@@ -195,6 +195,13 @@ class Params(Strict):
         if self.models.student:
             found["student's base model"] = ("models.student.license", self.models.student.license)
         return found
+
+
+def value_of(tree: Any, name: str) -> Any:
+    """The value of a dotted name, such as "distill.layers", in parameters as nested dictionaries."""
+    for part in name.split("."):
+        tree = tree[part]
+    return tree
 
 
 def load_params(path: Path = PARAMS) -> Params:

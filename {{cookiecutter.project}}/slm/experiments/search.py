@@ -25,10 +25,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from slm.config.edit import merge, rewrite
 from slm.config.loader import load_yaml
-from slm.config.params import PARAMS, Params, load_params
+from slm.config.params import PARAMS, Params, load_params, value_of
 from slm.dvc_cli import dvc, dvc_status, out_of_lock
 from slm.errors import UserError
-from slm.experiments.search_space import STAGES, Space, nested, value_of
+from slm.experiments.search_space import STAGES, Space, nested
 from slm.experiments.workspace import GIVEN, RETRY, copy
 from slm.files import read_json, sha256_file, sha256_json, source_files
 from slm.tables import plain

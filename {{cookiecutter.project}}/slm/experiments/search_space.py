@@ -10,7 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from slm.config.edit import merge
 from slm.config.loader import Strict
-from slm.config.params import Params
+from slm.config.params import Params, value_of
 
 STAGES = ("distill", "finetune")  # what makes a student of the teacher's answers
 
@@ -24,12 +24,6 @@ def nested(knobs: dict[str, Any]) -> dict[str, Any]:
         for parent in parents:
             place = place.setdefault(parent, {})
         place[last] = value
-    return tree
-
-
-def value_of(tree: Any, name: str) -> Any:
-    for part in name.split("."):
-        tree = tree[part]
     return tree
 
 

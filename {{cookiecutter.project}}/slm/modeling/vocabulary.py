@@ -24,7 +24,7 @@ from slm.config.params import Params
 from slm.errors import UserError
 from slm.modeling.checkpoints import load_model, load_tokenizer, map_rows, save_model
 from slm.modeling.encoding import use_short_template
-from slm.task.records import TASK, Record, read_prompts, read_records
+from slm.task.records import Record
 
 # The commonest merges come first in a BPE vocabulary: they keep texts that the task never saw short.
 PREFIX = 1024
@@ -38,32 +38,27 @@ def used_ids(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> set[in
     return {i for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"] for i in ids}
 
 
-def task_texts() -> list[str]:
-    """All texts of the task that may be seen before release: the test set is not among them."""
-    records = [
-        r for name in ("train", "validation") for r in read_records(TASK / f"{name}.jsonl", answered=True)
-    ]
-    records += read_prompts()
+def texts_of(records: Iterable[Record]) -> list[str]:
+    """All that is said in the records, and the names of the roles, which a chat template writes."""
     return [m["content"] for r in records for m in r.messages] + ["system\n", "user\n", "assistant\n"]
 
 
-def write_task_model(base: Path, output: Path, params: Params, more: Iterable[str] = ()) -> Path:
+def write_task_model(
+    base: Path, output: Path, params: Params, labelled: list[Record], others: Iterable[Record]
+) -> Path:
     """Write the base model as it is taught: with the short chat template and, if params say so, the task's
     vocabulary and context.
 
-    more: texts beside the task's own whose tokens stay, such as an endpoint's answers and prompts.
+    Args:
+        labelled: the training examples, whose answers say what becomes a phrase.
+        others: records whose tokens stay too: validation data, prompts, an endpoint's answers. Never the test
+            set: nothing of it may be seen before release.
     """
     tokenizer, model = load_tokenizer(base), load_model(base, params)
     use_short_template(tokenizer)
     if params.models.vocabulary == "task":
-        trim(model, tokenizer, [*task_texts(), *more])
-        add_phrases(
-            model,
-            tokenizer,
-            learn_phrases(
-                tokenizer, read_records(TASK / "train.jsonl", answered=True), params.models.phrases
-            ),
-        )
+        trim(model, tokenizer, texts_of([*labelled, *others]))
+        add_phrases(model, tokenizer, learn_phrases(tokenizer, labelled, params.models.phrases))
     if params.models.context:
         model.config.max_position_embeddings = min(
             params.models.context, model.config.max_position_embeddings
@@ -83,44 +78,17 @@ def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iter
     Raises:
         UserError: for a tokenizer that is not byte-level BPE.
     """
-    spec: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
-    kind = spec["model"]["type"] + (" with byte fallback" if spec["model"].get("byte_fallback") else "")
-    if kind != "BPE" or '"ByteLevel"' not in json.dumps(spec["decoder"]):
-        raise UserError(
-            f"params.yaml: models.vocabulary is 'task', but this model's tokenizer is {kind}, not byte-level BPE; set it to 'full'"
-        )
+    spec = _byte_level_bpe(tokenizer)
     vocab: dict[str, int] = spec["model"]["vocab"]
-    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in spec["model"]["merges"]]
-    token_of = {i: t for t, i in vocab.items()}
-    parts: dict[str, tuple[str, ...]] = {}
-    for left, right in merges:
-        parts.setdefault(left + right, (left, right))
-
-    wanted = used_ids(tokenizer, texts) | {i for i in range(PREFIX) if i in token_of}
     bytes_there = [vocab[c] for c in ByteLevel.alphabet() if c in vocab]
+    wanted = used_ids(tokenizer, texts) | {*range(PREFIX)} & {*vocab.values()}
     wanted |= {*bytes_there} | {t["id"] for t in spec["added_tokens"]}
-    pending = list(wanted)
-    while pending:
-        for part in parts.get(token_of.get(pending.pop(), ""), ()):
-            if vocab[part] not in wanted:
-                wanted.add(vocab[part])
-                pending.append(vocab[part])
+    wanted |= _ancestors(spec, wanted)
 
     # Ascending old ids keep the merge ranks in order.
     new_id = {old: new for new, old in enumerate(sorted(wanted))}
     missing = sorted({*ByteLevel.alphabet()} - {*vocab})
-    spec["model"]["vocab"] = {t: new_id[i] for t, i in vocab.items() if i in new_id} | {
-        c: len(new_id) + n for n, c in enumerate(missing)
-    }
-    spec["model"]["merges"] = [
-        list(m) for m in merges if all(t in spec["model"]["vocab"] for t in (*m, m[0] + m[1]))
-    ]
-    for token in spec["added_tokens"]:
-        token["id"] = new_id[token["id"]]
-    processor = spec["post_processor"] or {}
-    for part in [processor, *processor.get("processors", [])]:
-        for token in part.get("special_tokens", {}).values():  # what some families put before every text
-            token["ids"] = [new_id[i] for i in token["ids"]]
+    _renumber(spec, new_id, missing)
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(spec))
 
     rows = torch.tensor(sorted(wanted))
@@ -134,6 +102,56 @@ def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iter
                 setattr(config, name, new_id.get(value))
             elif isinstance(value, list):
                 setattr(config, name, [new_id[v] for v in value if v in new_id])
+
+
+def _byte_level_bpe(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """The tokenizer as JSON, refused if it is of another kind; a merge is a pair of tokens."""
+    spec: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    kind = spec["model"]["type"] + (" with byte fallback" if spec["model"].get("byte_fallback") else "")
+    if kind != "BPE" or '"ByteLevel"' not in json.dumps(spec["decoder"]):
+        raise UserError(
+            f"params.yaml: models.vocabulary is 'task', but this model's tokenizer is {kind}, not byte-level BPE; set it to 'full'"
+        )
+    spec["model"]["merges"] = [
+        tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in spec["model"]["merges"]
+    ]
+    return spec
+
+
+def _ancestors(spec: dict[str, Any], ids: set[int]) -> set[int]:
+    """The tokens that these are merged from, and those that these are merged from."""
+    vocab: dict[str, int] = spec["model"]["vocab"]
+    token_of = {i: t for t, i in vocab.items()}
+    parts: dict[str, tuple[str, ...]] = {}
+    for left, right in spec["model"]["merges"]:
+        parts.setdefault(left + right, (left, right))
+    found: set[int] = set()
+    pending = list(ids)
+    while pending:
+        for part in parts.get(token_of.get(pending.pop(), ""), ()):
+            if vocab[part] not in found:
+                found.add(vocab[part])
+                pending.append(vocab[part])
+    return found
+
+
+def _renumber(spec: dict[str, Any], new_id: dict[int, int], added: list[str]) -> None:
+    """Leave only the tokens that have a new id, in place; `added` come after them."""
+    vocab: dict[str, int] = spec["model"]["vocab"]
+    spec["model"]["vocab"] = {t: new_id[i] for t, i in vocab.items() if i in new_id} | {
+        c: len(new_id) + n for n, c in enumerate(added)
+    }
+    spec["model"]["merges"] = [
+        list(m)
+        for m in spec["model"]["merges"]
+        if all(t in spec["model"]["vocab"] for t in (*m, m[0] + m[1]))
+    ]
+    for token in spec["added_tokens"]:
+        token["id"] = new_id[token["id"]]
+    processor = spec["post_processor"] or {}
+    for part in [processor, *processor.get("processors", [])]:
+        for token in part.get("special_tokens", {}).values():  # what some families put before every text
+            token["ids"] = [new_id[i] for i in token["ids"]]
 
 
 def learn_phrases(tokenizer: PreTrainedTokenizerBase, records: Iterable[Record], merges: int) -> list[str]:
@@ -163,9 +181,8 @@ def learn_phrases(tokenizer: PreTrainedTokenizerBase, records: Iterable[Record],
         for p in found
         if p in answered and p not in asked and not any(c.isalnum() or c.isspace() for c in (p[0], p[-1]))
     ]
-    said = Counter(
-        i for r in records for i in _with(tokenizer, phrases).encode(r.answer, add_special_tokens=False).ids
-    )
+    extended = _with(tokenizer, phrases)
+    said = Counter(i for r in records for i in extended.encode(r.answer, add_special_tokens=False).ids)
     ids = {p: len(tokenizer) + n for n, p in enumerate(phrases)}
     return sorted((p for p in phrases if said[ids[p]]), key=lambda p: (-said[ids[p]], p))
 

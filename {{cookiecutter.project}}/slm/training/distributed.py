@@ -61,6 +61,11 @@ def launch_processes(module: str, params: Params) -> bool:
     return True
 
 
+def processes() -> int:
+    """How many train together, this one among them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def sharding() -> str | None:
     """What Accelerate's launcher was asked for: FSDP, DEEPSPEED or neither."""
     return next(

@@ -10,9 +10,9 @@ from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase
 from slm.modeling.encoding import encode_answer, encode_prompt
 from slm.modeling.generation import generate
 from slm.modeling.memory import rows_to_answer
-from slm.task.definition import load_task
+from slm.task.definition import Task
 from slm.task.metrics import score_one
-from slm.task.records import TASK, read_records
+from slm.task.records import Record
 
 BATCH = 64
 # times the longest expected answer: what is longer is wrong anyway, and a model at its beginning does not
@@ -35,11 +35,13 @@ class EarlyStopping(EarlyStoppingCallback):
             control.should_log = control.should_evaluate = control.should_save = False
 
 
-def validation_scorer(tokenizer: PreTrainedTokenizerBase) -> Callable[[Any], float]:
-    """What scores a model while it is trained: the mean score of its answers to task/validation.jsonl, in [0,
-    1].
+def validation_scorer(
+    tokenizer: PreTrainedTokenizerBase, task: Task, records: list[Record]
+) -> Callable[[Any], float]:
+    """What scores a model while it is trained: the mean score of its answers to these records, in [0, 1].
+
+    records: validation data; never the test set.
     """
-    task, records = load_task(), read_records(TASK / "validation.jsonl", answered=True)
     prompts = [encode_prompt(tokenizer, r.prompt) for r in records]
     longest = TIMES_THE_LONGEST_ANSWER * max(len(encode_answer(tokenizer, r.answer)) for r in records)
 

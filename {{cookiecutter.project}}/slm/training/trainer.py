@@ -2,9 +2,9 @@
 
 import math
 import os
-import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 
 from slm.config.params import Params, Training
 from slm.errors import UserError
-from slm.files import RESUME, sha256_json, write_json
 from slm.modeling.checkpoints import device_of
 from slm.modeling.encoding import IGNORE, collate
 from slm.modeling.loss import answer_loss
 from slm.modeling.memory import fit
 from slm.modeling.qat import round_in_training
-from slm.training.distributed import check_sharding, checkpoint_form, filled, hollow, sharding
+from slm.training.distributed import check_sharding, filled, hollow, processes, sharding
 from slm.training.early_stopping import EarlyStopping
+from slm.training.resume import checkpoint_folder, last_checkpoint
 
 
 class Examples(Dataset[dict[str, Any]]):
@@ -39,9 +39,13 @@ class Examples(Dataset[dict[str, Any]]):
 class AnswerTrainer(Trainer):
     """A batch's loss is the mean over its answer tokens, however many processes and parts of it compute that."""
 
+    sampler: Any = None
     kl_weight = 0.0
     score: Callable[[Any], float] | None = None
     loss_is_scaled_for_ga = True
+
+    def _get_train_sampler(self, *_: Any) -> Any:
+        return self.sampler
 
     def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
         """The parts of a batch, and its answer tokens, those of all processes. (The library's own count
@@ -145,82 +149,121 @@ class _SetEpoch(TrainerCallback):
         self.sampler.set_epoch(state.global_step // self.steps)
 
 
+@dataclass(frozen=True)
+class TrainingRun:
+    """One training, but for its model and its examples.
+
+    key: names the checkpoints that it may go on from, see `slm.training.resume`.
+    kl_weight: weight of the teacher's distribution, where examples have it; the rest is cross-entropy.
+    score: the model's score on validation data, see `slm.training.early_stopping`; asked only with
+        `settings.patience`.
+    """
+
+    stage: str
+    key: str
+    settings: Training
+    params: Params
+    kl_weight: float = 0.0
+    score: Callable[[Any], float] | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """model: the one that was given, but where each process held a part of it.
+    facts: steps, tokens, final loss; with patience also validation_score, and the step from which the weights are.
+    curve: of the training, [{"step", "loss", ...}].
+    """
+
+    model: Any
+    facts: dict[str, Any]
+    curve: list[dict[str, float]]
+
+
 def train(
-    stage: str,
+    run: TrainingRun,
     model: PreTrainedModel | Any,
     tokenizer: PreTrainedTokenizerBase,
     examples: list[dict[str, Any]],
-    settings: Training,
-    params: Params,
-    inputs: dict[str, str],
-    curve: Path,
-    kl_weight: float = 0.0,
-    score: Callable[[Any], float] | None = None,
-) -> tuple[Any, dict[str, Any]]:
-    """Train `model`. Killed and started again with the same inputs, it goes on from the last checkpoint.
+) -> Trained:
+    """Train `model`. Killed and started again with the same key, it goes on from the last checkpoint.
 
-    Args:
-        examples: dicts of prompt_ids, answer_ids and perhaps the teacher's distribution.
-        inputs: hashes of all that the result depends on: they name the folder to resume from.
-        curve: a JSON file that gets the training curve, [{"step", "loss", ...}].
-        score: the model's score on validation data, see `slm.training.early_stopping`; asked only with
-            `settings.patience`.
-
-    Returns:
-        the trained model, `model` itself but where each process held a part of it; facts: steps, tokens,
-        final loss; with `settings.patience` also validation_score, and the step from which the weights are.
+    examples: dicts of prompt_ids, answer_ids and perhaps the teacher's distribution.
     """
-    key = sha256_json(
-        [
-            inputs,
-            settings.model_dump(),
-            params.seed,
-            params.compute.device,
-            params.compute.precision,
-            kl_weight,
-            checkpoint_form(),
-        ]
-    )
-    folder = RESUME / f"{stage}-{key[:16]}"
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if settings.batch_size % processes:
+    if run.settings.batch_size % processes():
         raise UserError(
-            f"params.yaml: {stage}.batch_size is {settings.batch_size}, which {processes} processes cannot divide; change one of them"
+            f"params.yaml: {run.stage}.batch_size is {run.settings.batch_size}, which {processes()} processes cannot divide; change one of them"
         )
-    check_sharding(stage, settings, params.compute.precision, model)
-    if settings.rounding:
-        round_in_training(model, settings.rounding)
-    rows, twice = settings.batch_size // processes, False
-    if processes == 1:
-        rows, twice = fit(stage, model, examples, tokenizer.pad_token_id, settings.batch_size)
-    if rows < settings.batch_size // processes or twice:
-        print(
-            f"{stage}: memory is short: {rows} of {settings.batch_size} examples at once{', activations computed twice' if twice else ''}"
+    check_sharding(run.stage, run.settings, run.params.compute.precision, model)
+    if run.settings.rounding:
+        round_in_training(model, run.settings.rounding)
+    folder = checkpoint_folder(run.stage, run.key)
+    trainer = _trainer(run, model, tokenizer, examples, folder)
+    if sharding() not in (None, trainer.accelerator.distributed_type.value):
+        raise UserError(
+            f"{run.stage}: {sharding()} divides weights among GPUs, and this training has none; take it out of the file that compute.accelerate names"
         )
-    lengths = [len(e["prompt_ids"]) + len(e["answer_ids"]) for e in examples]
-    sampler = _Sampler(
-        lengths, settings.batch_size, params.seed, fill=len(examples) if processes > 1 else None
-    )
+    whole = hollow(model) if sharding() else model
+    last = broadcast_object_list([last_checkpoint(folder)])[0]  # all of them from the same
+    if last:
+        print(f"{run.stage}: resuming from {last}")
+    result = trainer.train(resume_from_checkpoint=last)
+    return _trained(run, trainer, _gathered(trainer, whole), examples, result.training_loss)
+
+
+def _trainer(
+    run: TrainingRun,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: list[dict[str, Any]],
+    folder: Path,
+) -> AnswerTrainer:
+    rows, twice = _rows_at_once(run, model, tokenizer, examples)
+    fill = len(examples) if processes() > 1 else None
+    sampler = _Sampler(_lengths(examples), run.settings.batch_size, run.params.seed, fill)
     callbacks: list[TrainerCallback] = [_StopOnNaN(), _SetEpoch(sampler)]
-    stopping: dict[str, Any] = {}
-    if settings.patience:
-        # Scored whenever a checkpoint is written, and at the end.
-        stopping = {
-            "eval_strategy": "steps",
-            "eval_steps": settings.save_steps,
-            "load_best_model_at_end": True,
-        }
-        stopping |= {
-            "metric_for_best_model": "score",
-            "greater_is_better": True,
-            "restore_callback_states_from_checkpoint": True,
-        }
-        callbacks.append(EarlyStopping(settings.patience))
+    if run.settings.patience:
+        callbacks.append(EarlyStopping(run.settings.patience))
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path("logs") / run.stage)
+    trainer = AnswerTrainer(
+        model=model,
+        args=_arguments(run, folder, rows, twice),
+        # the last: what fills a batch
+        train_dataset=Examples([*examples, {"prompt_ids": [tokenizer.pad_token_id], "answer_ids": []}]),
+        data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
+        # the library insists on one; `score` has its own
+        eval_dataset=Examples([]) if run.settings.patience else None,
+        callbacks=callbacks,
+    )
+    trainer.sampler, trainer.kl_weight, trainer.score = sampler, run.kl_weight, run.score
+    return trainer
+
+
+def _lengths(examples: list[dict[str, Any]]) -> list[int]:
+    return [len(e["prompt_ids"]) + len(e["answer_ids"]) for e in examples]
+
+
+def _rows_at_once(
+    run: TrainingRun, model: Any, tokenizer: PreTrainedTokenizerBase, examples: list[dict[str, Any]]
+) -> tuple[int, bool]:
+    """Examples of a batch that one process holds at once, and whether activations are computed twice for it."""
+    batch_size = run.settings.batch_size
+    if processes() > 1:
+        return batch_size // processes(), False
+    rows, twice = fit(run.stage, model, examples, tokenizer.pad_token_id, batch_size)
+    if rows < batch_size or twice:
+        print(
+            f"{run.stage}: memory is short: {rows} of {batch_size} examples at once{', activations computed twice' if twice else ''}"
+        )
+    return rows, twice
+
+
+def _arguments(run: TrainingRun, folder: Path, rows: int, twice: bool) -> TrainingArguments:
+    settings, params = run.settings, run.params
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=rows,
-        gradient_accumulation_steps=settings.batch_size // processes // rows,
+        gradient_accumulation_steps=settings.batch_size // processes() // rows,
         activation_checkpointing=twice,
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_share,
@@ -239,71 +282,60 @@ def train(
         remove_unused_columns=False,
         use_cpu=device_of(params) == "cpu",
         ddp_find_unused_parameters=False,
-        **stopping,
+        **(_scored_at_checkpoints(settings) if settings.patience else {}),
     )
     # One process, one GPU: with several the library would take a batch for each, unasked. compute.processes
     # is for that.
     arguments._n_gpu = min(1, arguments.n_gpu)
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path("logs") / stage)
+    return arguments
 
-    class _Trainer(AnswerTrainer):
-        def _get_train_sampler(self, *_: Any) -> Any:
-            return sampler
 
-    trainer = _Trainer(
-        model=model,
-        args=arguments,
-        # the last: what fills a batch
-        train_dataset=Examples([*examples, {"prompt_ids": [tokenizer.pad_token_id], "answer_ids": []}]),
-        data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
-        # the library insists on one; `score` has its own
-        eval_dataset=Examples([]) if settings.patience else None,
-        callbacks=callbacks,
-    )
-    trainer.kl_weight, trainer.score = kl_weight, score
-    if sharding() not in (None, trainer.accelerator.distributed_type.value):
-        raise UserError(
-            f"{stage}: {sharding()} divides weights among GPUs, and this training has none; take it out of the file that compute.accelerate names"
-        )
-    whole = hollow(model) if sharding() else model
-    # The state is written last: a checkpoint that has it is whole.
-    checkpoints = sorted(
-        (p.parent for p in folder.glob("checkpoint-*/trainer_state.json")),
-        key=lambda p: int(p.name.partition("-")[2]),
-    )
-    # all of them from the same
-    last = broadcast_object_list([str(checkpoints[-1]) if checkpoints else None])[0]
-    if last:
-        print(f"{stage}: resuming from {last}")
-    result = trainer.train(resume_from_checkpoint=last)
+def _scored_at_checkpoints(settings: Training) -> dict[str, Any]:
+    """Options that score the model whenever a checkpoint is written, and at the end, and keep the best."""
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": settings.save_steps,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "score",
+        "greater_is_better": True,
+        "restore_callback_states_from_checkpoint": True,
+    }
+
+
+def _gathered(trainer: AnswerTrainer, whole: Any) -> Any:
+    """The trained model in the process that writes, out of the parts that all of them hold; the others end
+    here.
+
+    whole: the model itself, hollow where its weights are divided.
+    """
     parts = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharding() else {}
-    if processes > 1:  # they part together: one that leaves while another talks to it can abort
+    if processes() > 1:  # they part together: one that leaves while another talks to it can abort
         trainer.accelerator.wait_for_everyone()
         trainer.accelerator.end_training()
     if not trainer.is_world_process_zero():
         sys.exit()  # its part is done: one process writes
-    if parts:
-        whole = filled(whole, parts)
-    # Keys in one order: a resumed run reads the older rows back from its checkpoint, sorted.
-    figures = ("step", "epoch", "loss", "grad_norm", "learning_rate")
+    return filled(whole, parts) if parts else whole
+
+
+def _trained(
+    run: TrainingRun, trainer: AnswerTrainer, model: Any, examples: list[dict[str, Any]], mean_loss: float
+) -> Trained:
     # Resumed at its very end, a run takes one step more than it has, at a learning rate of zero.
     log, steps = trainer.state.log_history, min(trainer.state.global_step, trainer.state.max_steps)
-    facts: dict[str, float] = {}
-    if settings.patience:
+    chosen: dict[str, float] = {}
+    if run.settings.patience:
         scored = [row for row in log if "eval_score" in row]
         best = max(scored, key=lambda row: row["eval_score"])
-        steps, facts = scored[-1]["step"], {"validation_score": best["eval_score"], "best_step": best["step"]}
-    history = [{name: row[name] for name in figures} for row in log if "loss" in row and row["step"] <= steps]
-    write_json(curve, history)
-    return whole, {
+        steps = scored[-1]["step"]
+        chosen = {"validation_score": best["eval_score"], "best_step": best["step"]}
+    # Keys in one order: a resumed run reads the older rows back from its checkpoint, sorted.
+    figures = ("step", "epoch", "loss", "grad_norm", "learning_rate")
+    curve = [{name: row[name] for name in figures} for row in log if "loss" in row and row["step"] <= steps]
+    share = steps / trainer.state.max_steps
+    facts = {
         "examples": len(examples),
         "steps": steps,
-        "tokens": int(steps / trainer.state.max_steps * settings.epochs * sum(lengths)),
-        "loss": history[-1]["loss"] if history else result.training_loss,
-    } | facts
-
-
-def forget_checkpoints(stage: str) -> None:
-    """The stage's outputs are written: what it could have resumed from is no longer needed."""
-    for folder in RESUME.glob(f"{stage}-*"):
-        shutil.rmtree(folder)
+        "tokens": int(share * run.settings.epochs * sum(_lengths(examples))),
+        "loss": curve[-1]["loss"] if curve else mean_loss,
+    }
+    return Trained(model, facts | chosen, curve)
