@@ -155,7 +155,7 @@ def make_environment() -> None:
 
 
 def forget_moved_environment() -> None:
-    """The programs in an environment name its folder: one that was moved or copied is deleted and made again."""
+    """Programs in an environment name its folder: one that was moved or copied is deleted and made again."""
     folder = how_made().get("folder")
     if not folder or (Path(folder).exists() and os.path.samefile(folder, VENV)):
         return
@@ -168,7 +168,9 @@ def forget_moved_environment() -> None:
 
 
 def forget_damaged_packages() -> None:
-    """A set-up that was killed may have left packages with files missing or cut short. They are installed again."""
+    """A set-up that was killed may have left packages with files missing or cut short. They are installed
+    again.
+    """
     folders = [
         VENV / "Lib" / "site-packages",
         *VENV.glob("lib/python3*/site-packages"),

@@ -46,7 +46,8 @@ def main(name: Literal["onnx", "teacher-onnx"], checkpoint: str) -> None:
     for record, mine in zip(prompts, ids, strict=True):
         if mine != runtime.encode(record.prompt):
             raise UserError(
-                f"{output}: its tokenizer or chat template reads {record.text!r} as other tokens than {source}; rebuild both"
+                f"{output}: its tokenizer or chat template reads {record.text!r} as other tokens than "
+                f"{source}; rebuild both"
             )
     limit = params.evaluate.max_new_tokens
     expected = dict(generate(model, tokenizer, ids, params.evaluate.batch_size, limit))

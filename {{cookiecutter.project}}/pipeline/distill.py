@@ -53,11 +53,13 @@ def prune(
     settings = params.distill
     if settings.layers > model.config.num_hidden_layers:
         raise UserError(
-            f"params.yaml: distill.layers is {settings.layers}, but {start} has {model.config.num_hidden_layers} layers; lower it"
+            f"params.yaml: distill.layers is {settings.layers}, but {start} has "
+            f"{model.config.num_hidden_layers} layers; lower it"
         )
     if settings.neurons and settings.neurons > model.config.intermediate_size:
         raise UserError(
-            f"params.yaml: distill.neurons is {settings.neurons}, but a layer of {start} has {model.config.intermediate_size}; lower it"
+            f"params.yaml: distill.neurons is {settings.neurons}, but a layer of {start} has "
+            f"{model.config.intermediate_size}; lower it"
         )
     probe = fixed_sample(validation, settings.probe_examples, params.seed)
     batch = collate([encode_example(tokenizer, r) for r in probe], tokenizer.pad_token_id)

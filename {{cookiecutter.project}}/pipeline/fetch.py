@@ -53,7 +53,8 @@ def read_hub(hub: Hub, knob: str) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if tokenizer.chat_template is None:
         raise UserError(
-            f"{name}: it has no chat template, by which requests and answers are told apart; take a model that is tuned to instructions"
+            f"{name}: it has no chat template, by which requests and answers are told apart; take a model "
+            "that is tuned to instructions"
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -73,7 +74,8 @@ def main() -> None:
     if params.models.layers is not None:
         if params.models.layers > model.config.num_hidden_layers:
             raise UserError(
-                f"params.yaml: models.layers is {params.models.layers}, but the base model has {model.config.num_hidden_layers}; lower it"
+                f"params.yaml: models.layers is {params.models.layers}, but the base model has "
+                f"{model.config.num_hidden_layers}; lower it"
             )
         keep_layers(model, list(range(params.models.layers)))
     save_model(model, tokenizer, OUTPUT)

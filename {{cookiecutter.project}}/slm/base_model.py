@@ -53,7 +53,8 @@ def download_wheel(wheel: Wheel) -> None:
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [""])[-1]
             raise UserError(
-                f"cannot download {wheel.name}=={wheel.version}: {last}; are the network and room on the disk there? Then run `make setup` again"
+                f"cannot download {wheel.name}=={wheel.version}: {last}; are the network and room on the "
+                "disk there? Then run `make setup` again"
             )
         next(folder.glob("*.whl")).replace(wheel_path(wheel))
 

@@ -36,7 +36,7 @@ def repository() -> str:
 
 
 def open_url(method: str, path: str, body: Any = None, accept: str = "application/vnd.github+json") -> Any:
-    """The open response of one request. `path` is below the API's root, or a whole address that the API gave."""
+    """The open response of one request; `path` is below the API's root, or an address that the API gave."""
     root = os.environ.get("GITHUB_API_URL", "https://api.github.com")
     request = urllib.request.Request(path if "://" in path else f"{root}/{path}", method=method)
     request.add_header("Accept", accept)

@@ -46,10 +46,23 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings(url: str, **endpoint: Any) -> Synthesize:
     base = {
-        "base_url": f"{url}/v1", "model": "big", "api_key_env": "PLANTED_KEY", "concurrency": 4, "timeout_s": 2, "attempts": 3, "patience_s": 5,
-        "answers": 1, "rationale": False, "response_format": "auto", "top_logprobs": None, "model_change": "stop", "extra": {}, "price": {"input": 1.0, "output": 2.0},
-        "budget": {"usd": None, "tokens": None, "requests": None}, "ask_above_usd": None,
-    }  # fmt: skip
+        "base_url": f"{url}/v1",
+        "model": "big",
+        "api_key_env": "PLANTED_KEY",
+        "concurrency": 4,
+        "timeout_s": 2,
+        "attempts": 3,
+        "patience_s": 5,
+        "answers": 1,
+        "rationale": False,
+        "response_format": "auto",
+        "top_logprobs": None,
+        "model_change": "stop",
+        "extra": {},
+        "price": {"input": 1.0, "output": 2.0},
+        "budget": {"usd": None, "tokens": None, "requests": None},
+        "ask_above_usd": None,
+    }
     off = {"refusal": False, "secrets": False, "personal": False, "longest_answer": None, "agreement": None}
     off |= {"decontaminate": None, "near_duplicates": None, "verify": False}
     stage = {"teacher": "endpoint", "prompts": 9, "batch_size": 1, "max_new_tokens": 50, "top_k": 1}

@@ -15,7 +15,10 @@ from slm.ci import azureml as azure
 from slm.errors import UserError
 
 ROOT = Path(__file__).parent.parent
-REMOTE = "[core]\n    remote = storage\n['remote \"storage\"']\n    url = azure://models/dvc\n    account_name = acme\n"
+REMOTE = (
+    "[core]\n    remote = storage\n['remote \"storage\"']\n    url = azure://models/dvc\n    account_name "
+    "= acme\n"
+)
 
 
 class Azure:

@@ -16,10 +16,23 @@ REQUEST = {"model": "big", "messages": [{"role": "user", "content": "naïve"}], 
 
 def endpoint(**changes: Any) -> Endpoint:
     base = {
-        "base_url": "http://127.0.0.1/v1", "model": "big", "api_key_env": "KEY", "concurrency": 10, "timeout_s": 2, "attempts": 3, "patience_s": 5,
-        "answers": 1, "rationale": False, "response_format": "none", "top_logprobs": None, "model_change": "stop", "extra": {}, "price": {"input": 1.0, "output": 2.0},
-        "budget": {"usd": None, "tokens": None, "requests": None}, "ask_above_usd": 1.0,
-    }  # fmt: skip
+        "base_url": "http://127.0.0.1/v1",
+        "model": "big",
+        "api_key_env": "KEY",
+        "concurrency": 10,
+        "timeout_s": 2,
+        "attempts": 3,
+        "patience_s": 5,
+        "answers": 1,
+        "rationale": False,
+        "response_format": "none",
+        "top_logprobs": None,
+        "model_change": "stop",
+        "extra": {},
+        "price": {"input": 1.0, "output": 2.0},
+        "budget": {"usd": None, "tokens": None, "requests": None},
+        "ask_above_usd": 1.0,
+    }
     return Endpoint.model_validate(base | changes)
 
 

@@ -37,7 +37,7 @@ def test_a_user_cannot_say_a_system_message(tiny):
 
 
 def test_the_padding_token_of_a_package_stands_in_no_prompt(tmp_path: Path):
-    """GenAI hides padding wherever it stands, and here the end token, which ends the user's message, was it."""
+    """GenAI hides padding wherever it stands; here it was the end token, which ends the user's message."""
     special = [
         {"id": i, "content": c, "special": True}
         for i, c in enumerate(("<s>", "<|im_start|>", "<|im_end|>", "<unused>"))

@@ -193,7 +193,10 @@ def test_children_find_this_environments_programs_and_no_telemetry(monkeypatch: 
 
 @pytest.mark.skipif(os.name == "nt", reason="a group of processes is signalled")
 def test_a_child_that_is_interrupted_ends_in_its_own_way(tmp_path: Path):
-    child = "import time\ntry:\n    print('up', flush=True); time.sleep(60)\nexcept KeyboardInterrupt:\n    time.sleep(1); print('saved', flush=True)"
+    child = (
+        "import time\ntry:\n    print('up', flush=True); time.sleep(60)\nexcept KeyboardInterrupt:\n    "
+        "time.sleep(1); print('saved', flush=True)"
+    )
     parent = f"import sys\nfrom slm.processes import run_child\nrun_child(sys.executable, '-c', {child!r})"
     process = subprocess.Popen(
         [sys.executable, "-c", parent], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True

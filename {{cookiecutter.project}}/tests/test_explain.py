@@ -28,7 +28,8 @@ gates:
   - {name: valid answers, severity: block, metric: shipped.valid_rate, at_least: 0.99}
   - {name: kept, severity: block, metric: shipped.score, over: teacher.score, at_least: 0.99}
   - {name: time, severity: block, metric: shipped.request_ms_p50, over: teacher.request_ms_p50, at_most: 0.1}
-released: {margin: 0.03, best_margin: 0.04, time: 1.1, memory: 1.1, weights: 1.1, slice_size: 10, slice_alpha: 0.05}
+released: {margin: 0.03, best_margin: 0.04, time: 1.1, memory: 1.1, weights: 1.1,
+  slice_size: 10, slice_alpha: 0.05}
 """
 COUNT = 40
 
@@ -256,7 +257,10 @@ def test_a_lost_comparison_ends_with_what_was_turned(checkout: Path):
     git("commit", "--quiet", "--all", "--message", "turn")
     for head in (None, git("rev-parse", "HEAD")):
         rows = blame([Row(n, "block", ok, 0, 0, "w") for n, ok in WHO], parameters_diff(base, head))
-        said = "w; after distill.kl_weight changed from 0.7 to 0.1, recipes/int4.json: passes.round.bits changed from 4 to 3"
+        said = (
+            "w; after distill.kl_weight changed from 0.7 to 0.1, recipes/int4.json: passes.round.bits "
+            "changed from 4 to 3"
+        )
         assert [row.why for row in rows] == [said, said, "w", "w", "w"]
     assert parameters_diff("0" * 40, None) == []
 

@@ -28,7 +28,10 @@ ON = {
 OFF = {
     name: False if value is True else [] if isinstance(value, list) else None for name, value in ON.items()
 }
-LONG = "when the lorry with the new boiler comes on thursday open the side gate and then call my neighbour at once"
+LONG = (
+    "when the lorry with the new boiler comes on thursday open the side gate and then call my neighbour at "
+    "once"
+)
 HELD_OUT = [
     (
         f"task/test.jsonl:{line}",
@@ -103,10 +106,19 @@ def test_a_filter_drops_what_it_is_for(name: str, text: str, answer: dict[str, A
 @pytest.mark.parametrize(
     "text",
     [
-        "Sorry songs are the best", "I can open it", "5 > 3 and <b>", "task-list and risk-assessment-for-the-garden", "see http://host:80/a@b",
-        "at 4111 1111 1111 1112", "FR76 ABCD EFGH IJKL MNOP", "mail me @home", "order 000-12-3456", "damnation", " ".join(LONG.split()[:12]),
+        "Sorry songs are the best",
+        "I can open it",
+        "5 > 3 and <b>",
+        "task-list and risk-assessment-for-the-garden",
+        "see http://host:80/a@b",
+        "at 4111 1111 1111 1112",
+        "FR76 ABCD EFGH IJKL MNOP",
+        "mail me @home",
+        "order 000-12-3456",
+        "damnation",
+        " ".join(LONG.split()[:12]),
     ],
-)  # fmt: skip
+)
 def test_a_filter_leaves_its_neighbour_alone(text: str):
     assert reason(text) is None
 

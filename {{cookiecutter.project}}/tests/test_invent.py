@@ -41,7 +41,7 @@ def wanted(**numbers: int) -> Generate:
         ('["one", "two", "thr', True, ["one", "two"]),
         ('["one" "two"]', False, ["one", "two"]),
         ('["\\ud800", "fine"]', False, ["fine"]),
-        ("Sure, here they are:\n1. one\n2) \"two\"\n- three\n\n* four", False, ["one", "two", "three", "four"]),
+        ('Sure, here they are:\n1. one\n2) "two"\n- three\n\n* four', False, ["one", "two", "three", "four"]),
         ("one\ntwo\nthr", True, ["one", "two"]),
         ("20 minutes for the eggs", False, ["20 minutes for the eggs"]),
         ("I'm sorry, but I can't help with that.", False, []),
@@ -51,7 +51,7 @@ def wanted(**numbers: int) -> Generate:
         ('["' + "[" * 100_000, False, []),
         ("", False, []),
     ],
-)  # fmt: skip
+)
 def test_what_of_a_reply_is_a_request(text: str, cut: bool, found: list[str]):
     assert read_requests(text, cut) == found
 

@@ -173,7 +173,8 @@ def test_what_comes_out_counts_not_what_is_claimed(tmp_path: Path):
 # A change, between two commits
 DVC = "stages:\n  a:\n    cmd: x\n    deps: [slm/a.py, task/test.jsonl, 'recipes/${item}.json']\n"
 GATES = "gates: [{name: score, severity: block, metric: shipped.score, at_least: 0.5}]\n" + (
-    "released: {margin: 0.03, best_margin: 0.04, time: 1.1, memory: 1.1, weights: 1.1, slice_size: 30, slice_alpha: 0.05}\n"
+    "released: {margin: 0.03, best_margin: 0.04, time: 1.1, memory: 1.1, weights: 1.1, slice_size: 30, "
+    "slice_alpha: 0.05}\n"
 )
 
 
@@ -372,7 +373,9 @@ def test_cost_is_judged_as_share_of_the_released_model():
 
 
 def test_the_judges_code_is_known_by_name():
-    """All that the judge, its workers and the workflows' steps import of slm/, and what that imports, is in the list."""
+    """All that the judge, its workers and the workflows' steps import of slm/, and what that imports, is in
+    the list.
+    """
     root = Path(__file__).parents[1]
     starts = [*(root / "slm/verdict").rglob("*.py"), *(root / "slm/ci").glob("*.py")]
     starts.append(root / "slm/evaluation/cost_worker.py")

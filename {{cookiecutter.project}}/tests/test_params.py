@@ -75,7 +75,8 @@ gates:
   - {name: time, severity: block, metric: shipped.request_ms_p50, over: teacher.request_ms_p50, at_most: 0.40}
 allowed_licences: [Apache-2.0, MIT]
 required_expectations: [leak, schema_error]
-released: {margin: 0.03, best_margin: 0.04, time: 1.1, memory: 1.1, weights: 1.1, slice_size: 30, slice_alpha: 0.05}
+released: {margin: 0.03, best_margin: 0.04, time: 1.1, memory: 1.1, weights: 1.1,
+  slice_size: 30, slice_alpha: 0.05}
 """
 
 

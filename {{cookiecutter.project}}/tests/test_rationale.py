@@ -66,9 +66,15 @@ def test_a_label_in_a_field(task: Task):
 
 def test_the_schema_still_means_the_same():
     own = {
-        "type": "object", "required": ["room"], "properties": {"room": {"$ref": "#/$defs/room"}, "next": {"$ref": "#"}, "same": {"$ref": "#/properties/room"}},
+        "type": "object",
+        "required": ["room"],
+        "properties": {
+            "room": {"$ref": "#/$defs/room"},
+            "next": {"$ref": "#"},
+            "same": {"$ref": "#/properties/room"},
+        },
         "$defs": {"room": {"enum": ["attic"]}, "child": {"$ref": "#"}},
-    }  # fmt: skip
+    }
     whole = Draft202012Validator(with_rationale(own))
     for answer, fine in [
         ({"room": "attic"}, True),

@@ -30,7 +30,10 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     shutil.copyfile(ROOT / "params.yaml", "params.yaml")
     gate = "{name: score, severity: block, metric: shipped.score_low, at_least: 0.5}"
-    margins = "{margin: 0.03, best_margin: 0.04, time: 1.1, memory: 1.1, weights: 1.1, slice_size: 30, slice_alpha: 0.05}"
+    margins = (
+        "{margin: 0.03, best_margin: 0.04, time: 1.1, memory: 1.1, weights: 1.1, slice_size: 30, "
+        "slice_alpha: 0.05}"
+    )
     write_text(Path("gates.yaml"), f"gates: [{gate}]\nreleased: {margins}\n")
     write_json(Path("released.json"), {"released": None, "best": None})
     write_text(
@@ -187,10 +190,15 @@ def answered(classes: dict[str, int]) -> dict[str, object]:
 
 def test_synthetic_data_shows_before_and_after_the_filters(checkout: Path) -> None:
     facts = {
-        "asked": 40, "kept": 30, "with_provenance": 30, "suites": [],
-        "dropped_for": {"verify": 2, "schema": 8}, "dropped_samples": {"verify": ["p1: verify: no"], "schema": [f"p2: schema: not JSON: {EVIL}"]},
-        "summary_before": answered({EVIL: 8, "off": 12, "on": 20}), "summary": answered({"off": 12, "on": 18}),
-    }  # fmt: skip
+        "asked": 40,
+        "kept": 30,
+        "with_provenance": 30,
+        "suites": [],
+        "dropped_for": {"verify": 2, "schema": 8},
+        "dropped_samples": {"verify": ["p1: verify: no"], "schema": [f"p2: schema: not JSON: {EVIL}"]},
+        "summary_before": answered({EVIL: 8, "off": 12, "on": 20}),
+        "summary": answered({"off": 12, "on": 18}),
+    }
     write_json(Path("reports/synthetic.json"), facts)
     html = page()
     assert "wrote" not in html.split('id="data"')[1]
@@ -216,8 +224,16 @@ def test_synthetic_data_shows_before_and_after_the_filters(checkout: Path) -> No
 
 
 def test_prompts_of_the_teacher_are_shown_with_their_filters(checkout: Path) -> None:
-    invented = {"asked": 5, "kept": 3, "recipes": {"evolve": 3}, "dropped_for": {"unreadable": 1, "duplicate": 1},
-                "dropped_samples": {"unreadable": [f"evolve-0001: unreadable: {EVIL}"], "duplicate": ["evolve-0002-1: duplicate: x"]}}  # fmt: skip
+    invented = {
+        "asked": 5,
+        "kept": 3,
+        "recipes": {"evolve": 3},
+        "dropped_for": {"unreadable": 1, "duplicate": 1},
+        "dropped_samples": {
+            "unreadable": [f"evolve-0001: unreadable: {EVIL}"],
+            "duplicate": ["evolve-0002-1: duplicate: x"],
+        },
+    }
     facts = {
         "asked": 3,
         "kept": 3,

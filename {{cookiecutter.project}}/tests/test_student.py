@@ -194,8 +194,12 @@ def test_bytes_that_a_tokenizer_lacks_are_added_and_what_it_puts_before_a_text_s
         token["id"] = spec["model"]["vocab"][token["content"]]
     begin, id = "<|im_start|>", spec["model"]["vocab"]["<|im_start|>"]
     before_each = [{"SpecialToken": {"id": begin, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
-    spec["post_processor"] = {"type": "TemplateProcessing", "single": before_each, "pair": [*before_each, {"Sequence": {"id": "B", "type_id": 1}}],
-                              "special_tokens": {begin: {"id": begin, "ids": [id], "tokens": [begin]}}}  # fmt: skip
+    spec["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": before_each,
+        "pair": [*before_each, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {begin: {"id": begin, "ids": [id], "tokens": [begin]}},
+    }
     spec["model"]["merges"] = [m for m in spec["model"]["merges"] if {*m} <= {*spec["model"]["vocab"]}]
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(spec))
     assert tokenizer.decode(tokenizer("П", add_special_tokens=False)["input_ids"]) == ""

@@ -1,4 +1,6 @@
-"""Facts of a checkout whose seven rungs were made as the stages make them, for tests that plant a fault in one of them."""
+"""Facts of a checkout whose seven rungs were made as the stages make them, for tests that plant a fault in
+one of them.
+"""
 
 from dataclasses import replace
 from typing import Any

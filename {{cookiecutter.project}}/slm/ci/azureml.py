@@ -1,6 +1,6 @@
 """The training of train.yml on Azure ML. Standard library and the Azure CLI (`az`) alone.
 
-    python3 -m slm.ci.azureml submit     starts azureml/job.yml, follows it to its end, brings what it proposes
+    python3 -m slm.ci.azureml submit     starts azureml/job.yml, follows it, brings what it proposes
     python3 -m slm.ci.azureml cancel     ends the job of this run, where it still runs
 
 Needs the repository variables named in `VARIABLES`, and the right of a workflow's job to ask for an identity
@@ -48,7 +48,8 @@ def settings() -> dict[str, str]:
     missing = [name for name, value in values.items() if not value]
     if missing:
         raise UserError(
-            f"not set: {', '.join(missing)}; add it to the repository (Settings, Secrets and variables, Actions, Variables)"
+            f"not set: {', '.join(missing)}; add it to the repository (Settings, Secrets and variables, "
+            "Actions, Variables)"
         )
     return values
 
@@ -60,7 +61,10 @@ def check_remote(path: Path = DVC_CONFIG) -> None:
     config = configparser.RawConfigParser()
     config.read(path, encoding="utf-8")
     name = config.get("core", "remote", fallback="")
-    remedy = "`dvc remote add --force --default storage azure://CONTAINER/dvc && dvc remote modify storage account_name ACCOUNT`, and commit it"
+    remedy = (
+        "`dvc remote add --force --default storage azure://CONTAINER/dvc && dvc remote modify storage "
+        "account_name ACCOUNT`, and commit it"
+    )
     if not name:
         raise UserError(
             f"{path}: no DVC remote, through which an Azure ML job hands back data and model: {remedy}"
@@ -69,16 +73,18 @@ def check_remote(path: Path = DVC_CONFIG) -> None:
     url = config.get(section, "url", fallback="")
     if not url.startswith("azure://"):
         raise UserError(
-            f"{path}: remote {name!r} is {url or 'nowhere'}; the compute's identity opens Azure Blob Storage alone: {remedy}"
+            f"{path}: remote {name!r} is {url or 'nowhere'}; the compute's identity opens Azure Blob "
+            f"Storage alone: {remedy}"
         )
     if not config.get(section, "account_name", fallback=""):
         raise UserError(
-            f"{path}: remote {name!r} has no account_name: `dvc remote modify {name} account_name ACCOUNT`, and commit it"
+            f"{path}: remote {name!r} has no account_name: `dvc remote modify {name} account_name ACCOUNT`, "
+            "and commit it"
         )
 
 
 def az(*arguments: str, check: bool = True, show: bool = False) -> str:
-    """One call of the Azure CLI; its messages go to the log, its output too if `show`, else it is returned."""
+    """One call of the Azure CLI. Messages go to the log; the output too if `show`, else it is returned."""
     program = shutil.which("az")
     if program is None:
         raise UserError("the Azure CLI `az` is not on this machine; GitHub's own Linux runners have it")
@@ -88,7 +94,8 @@ def az(*arguments: str, check: bool = True, show: bool = False) -> str:
     )
     if done.returncode and check:
         raise UserError(
-            f"az {' '.join(a for a in arguments[:3] if a[0] != '-')} ended with exit code {done.returncode}; its output says why"
+            f"az {' '.join(a for a in arguments[:3] if a[0] != '-')} ended with exit code "
+            f"{done.returncode}; its output says why"
         )
     return (done.stdout or "").strip()
 

@@ -1,7 +1,8 @@
 """Does the sealed package say here what it said where it was judged? Needs the runtime, and nothing of the
 pipeline.
 
-    python -m slm.ci.device sealed            asks a fixed part of the test set, compares answer by answer; facts in device.json
+    python -m slm.ci.device sealed            asks a fixed part of the test set, compares answer by answer,
+                                              writes device.json
 
 Processors sum in different orders, so a few answers may differ; more than the tolerance is another model. The
 tolerance is that of devices.json, which the first run on devices proposes (slm/ci/device_tolerance.py).
@@ -96,8 +97,10 @@ def try_device(sealed: Path, examples: int = 100, threads: int = 1) -> None:
         allowed, why = read_json(TOLERANCE)["tolerance"], f"of {TOLERANCE}"
     if len(flipped) > allowed * len(rows):
         raise AnswersDiffer(
-            f"{len(flipped)} of {len(rows)} answers are not those of the machine that judged (tolerance {allowed:.0%}, {why}): "
-            f"{', '.join(flipped[:5])}; compare onnxruntime-genai's version and build here with requirements/serve.txt"
+            f"{len(flipped)} of {len(rows)} answers are not those of the machine that judged (tolerance "
+            f"{allowed:.0%}, {why}): "
+            f"{', '.join(flipped[:5])}; compare onnxruntime-genai's version and build here with "
+            "requirements/serve.txt"
         )
 
 

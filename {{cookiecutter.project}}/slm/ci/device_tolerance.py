@@ -31,7 +31,8 @@ def write_tolerance(facts_folder: Path) -> None:
         {"tolerance": max(tolerance(d["asked"], d["flipped"]) for d in devices), "devices": devices},
     )
     print(
-        f"The share of answers that may differ on a device, from {len(devices)} that were asked (upper 95% bound of the worst).\n"
+        f"The share of answers that may differ on a device, from {len(devices)} that were asked (upper 95% "
+        "bound of the worst).\n"
     )
     print("| device | asked | differ | may differ |\n| --- | ---: | ---: | ---: |")
     for d in devices:
@@ -39,5 +40,6 @@ def write_tolerance(facts_folder: Path) -> None:
             f"| {d['system']} | {d['asked']} | {d['flipped']} | {tolerance(d['asked'], d['flipped']):.2f} |"
         )
     print(
-        "\nRead it before you merge: a device where many answers differ has another model, not another arithmetic."
+        "\nRead it before you merge: a device where many answers differ has another model, not another "
+        "arithmetic."
     )

@@ -89,7 +89,8 @@ def push() -> None:
         why = "DVC's output in the log says why"
     if why:
         raise UserError(
-            f"data and models could not be pushed to the DVC remote: {why}; what has arrived there is whole, and `slm push` goes on from it"
+            f"data and models could not be pushed to the DVC remote: {why}; what has arrived there is "
+            "whole, and `slm push` goes on from it"
         )
 
 
@@ -100,7 +101,8 @@ def check_lock() -> None:
         print(f"{name}: {'; '.join(why)}")
     if stale:
         raise UserError(
-            "dvc.lock is not in sync with the files: run `slm repro` and commit dvc.lock (or take the one that this run made)"
+            "dvc.lock is not in sync with the files: run `slm repro` and commit dvc.lock (or take the one "
+            "that this run made)"
         )
     print("dvc.lock is in sync with the files")
 
@@ -128,20 +130,25 @@ def state_plan(budget: float | None = None, unread: str | None = None) -> tuple[
     total = sum(plan.values())
     for name, minutes in plan.items():
         print(
-            f"{name:24s}{minutes:6.1f} min  {'; '.join(stale.get(name, [])) or 'follows, or its output is not here'}"
+            f"{name:24s}{minutes:6.1f} min  "
+            f"{'; '.join(stale.get(name, [])) or 'follows, or its output is not here'}"
         )
     print(f"to run: {len(plan)} stages, about {total:.0f} minutes on two cores")
     forgotten = ""
     if unread == "" and missing - set(stale):
         where = ", ".join(sorted(missing - set(stale)))
-        forgotten = f"dvc.lock names what is neither in the cache nor in the DVC remote ({where}): run `slm push` where it was made"
+        forgotten = (
+            f"dvc.lock names what is neither in the cache nor in the DVC remote ({where}): run `slm push` "
+            "where it was made"
+        )
     if budget is not None and total > budget:
         need = f"about {total:.0f} minutes are needed, and this run has {budget:g}"
         if forgotten and not stale:
             raise UserError(f"{forgotten}; to make it again, {need}")
         unreadable = f"the DVC remote could not be read ({unread}); " if unread else ""
         raise UserError(
-            f"{need}: {unreadable}run `slm repro && slm push` at home and commit dvc.lock, or start the workflow `train` on this branch"
+            f"{need}: {unreadable}run `slm repro && slm push` at home and commit dvc.lock, or start the "
+            "workflow `train` on this branch"
         )
     if forgotten:
         print(forgotten)

@@ -59,7 +59,7 @@ def seal_key(lock: str) -> str:
 
 
 def seal_package() -> None:
-    """Put dist/, predictions/, reports/, dvc.lock and a rung to time beside, of this checkout, into sealed/."""
+    """Put dist/, predictions/, reports/, dvc.lock and a rung to time beside into sealed/."""
     params = load_params()
     name, shipped = params.package.name, params.package.variant
     ladder, verdict = read_json(Path("reports/ladder.json")), Path("reports/verdict.json")
@@ -98,7 +98,8 @@ def seal_package() -> None:
         )
     if subprocess.run(["git", "diff", "--quiet", "--", "dvc.lock"], check=False).returncode:
         print(
-            "dvc.lock of this commit names other bytes: these were made again here. They are sealed with the lock that made them"
+            "dvc.lock of this commit names other bytes: these were made again here. They are sealed with "
+            "the lock that made them"
         )
     print(f"{SEALED}: sealed {name} ({read_json(SEALED / SEAL)['folder_sha256'][:12]})")
 
@@ -132,7 +133,8 @@ def unseal(folder: Path) -> None:
 
 
 def write_card() -> None:
-    """Model card, bill of materials and checksums into release/: what a release shows beside the sealed files.
+    """Model card, bill of materials and checksums into release/: what a release shows beside the sealed
+    files.
 
     The card names the waivers that the verdict rests on.
     """

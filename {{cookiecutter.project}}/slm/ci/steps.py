@@ -1,15 +1,15 @@
 """The workflows' own steps, as commands. Standard library only: the jobs that may write install nothing.
 
     python3 -m slm.ci.steps pending       the status of a new head: no verdict yet
-    python3 -m slm.ci.steps find          the pull request of the run that verdict.yml follows, and its head commit
+    python3 -m slm.ci.steps find          the pull request that verdict.yml follows, and its head commit
     python3 -m slm.ci.steps candidate     the package that this run made, unpacked into candidate/
     python3 -m slm.ci.steps report        verdict/ as commit status and comment
     python3 -m slm.ci.steps seal          the status of a commit of main, and sealed/ as a draft release
-    python3 -m slm.ci.steps sealed        the sealed package of this commit into sealed/, if its verdict is good
+    python3 -m slm.ci.steps sealed        the sealed package of this commit, if its verdict is good
     python3 -m slm.ci.steps publish v1    sealed/ and release/ as the GitHub release v1
     python3 -m slm.ci.steps propose       a branch with the changed files as pull request
     python3 -m slm.ci.steps announce v1   the release v1 in released.json, as pull request
-    python3 -m slm.ci.steps summary       the verdict as Markdown, into the workflow's summary where there is one
+    python3 -m slm.ci.steps summary       the verdict as Markdown, into the workflow's summary
     python3 -m slm.ci.steps sign          sealed/ signed with the workflow's identity, into release/sealed.sig
 
 Names, titles and branches of strangers are read from the event's file, never from a command line.
@@ -52,7 +52,8 @@ def output(**values: str) -> None:
 
 def run_url() -> str:
     e = os.environ
-    return f"{e.get('GITHUB_SERVER_URL', 'https://github.com')}/{github.repository()}/actions/runs/{e.get('GITHUB_RUN_ID', '')}"
+    server = e.get("GITHUB_SERVER_URL", "https://github.com")
+    return f"{server}/{github.repository()}/actions/runs/{e.get('GITHUB_RUN_ID', '')}"
 
 
 def pending() -> None:
@@ -74,7 +75,8 @@ def find() -> None:
     VERDICT_FOLDER.mkdir(exist_ok=True)
     if pull is None:
         print(
-            "no open pull request has this commit as its head (it was pushed over, merged or closed): nothing to judge"
+            "no open pull request has this commit as its head (it was pushed over, merged or closed): "
+            "nothing to judge"
         )
         output(number="")
         return
@@ -156,7 +158,10 @@ def seal() -> None:
         return
     content = json.loads(seal_file.read_text(encoding="utf-8"))
     tag = f"sealed-{content['key']}"
-    text = f"The package of {sha}, as it was judged. `release.yml` takes it from here; it may be deleted once another is released."
+    text = (
+        f"The package of {sha}, as it was judged. `release.yml` takes it from here; it may be deleted once "
+        "another is released."
+    )
     github.create_release(tag, sha, tag, text, sorted(SEALED.iterdir()), draft=True)
     state, words = (
         ("success", "The model passes its gates")
@@ -172,7 +177,8 @@ def sealed() -> None:
     named = re.search(r"sealed-[0-9a-f]{16}", status["description"] or "")
     if status["state"] != "success" or not named:
         raise UserError(
-            f"commit {sha[:12]} has the verdict {status['state']}: only what main.yml has judged, found good and sealed is released; "
+            f"commit {sha[:12]} has the verdict {status['state']}: only what main.yml has judged, found "
+            "good and sealed is released; "
             "tag a commit of main whose status `model-verdict` is green"
         )
     tag = named[0]
@@ -214,7 +220,10 @@ def announce(tag: str) -> None:
         git("fetch", "--quiet", "--no-tags", "origin", f"refs/heads/{WAITING}")
         git("checkout", "--quiet", "FETCH_HEAD", "--", str(entry))
         waits = json.loads(entry.read_text(encoding="utf-8"))["released"]["tag"]
-        text = f"This pull request named {waits} until now, which was not merged. The entry here was made from that one.\n\n{text}"
+        text = (
+            f"This pull request named {waits} until now, which was not merged. The entry here was made from "
+            f"that one.\n\n{text}"
+        )
     before = entry.read_text(encoding="utf-8")
     released.name(SEALED, tag)
     if entry.read_text(encoding="utf-8") == before:
@@ -222,7 +231,10 @@ def announce(tag: str) -> None:
         return
     named, best = (json.loads(entry.read_text(encoding="utf-8"))[n]["tag"] for n in ("released", "best"))
     if named != tag:
-        text = f"{tag} was released after {named}, which is of a later commit and stays the released model. The best so far is {best}.\n"
+        text = (
+            f"{tag} was released after {named}, which is of a later commit and stays the released model. "
+            f"The best so far is {best}.\n"
+        )
     propose(WAITING, "Name the released model", text, [str(entry)], seen)
 
 
@@ -261,11 +273,15 @@ def propose(branch: str, title: str, text: str, files: list[str], seen: str) -> 
         )
     except UserError as error:
         raise UserError(
-            f"{error}; if another run moved the branch {branch} meanwhile, run this job again: it goes on from there"
+            f"{error}; if another run moved the branch {branch} meanwhile, run this job again: it goes on "
+            "from there"
         ) from None
     text += f"\n[The run that made it]({run_url()})\n"
     if not os.environ.get("HAS_BOT_TOKEN"):
-        text += "\nOpened with the workflow's own token: GitHub starts its checks once a person approves them here, or closes and reopens it.\n"
+        text += (
+            "\nOpened with the workflow's own token: GitHub starts its checks once a person approves them "
+            "here, or closes and reopens it.\n"
+        )
     number = github.open_pull(branch, base, title, text)
     output(number=str(number), head=git("rev-parse", "HEAD").strip())
     print(f"pull request #{number}")

@@ -13,9 +13,9 @@ from slm.cli.stages import Stage
 def repro_command() -> None:
     """Run the pipeline: only the stages whose inputs have changed.
 
-    Reads task/, params.yaml and dvc.yaml. Writes models/, predictions/, reports/, dist/ and dvc.lock. All of it
-    takes about 25 minutes on two cores. An endpoint teacher costs money: you are told how much before the first
-    request. Stopped with Ctrl-C, the same command goes on where it was.
+    Reads task/, params.yaml and dvc.yaml. Writes models/, predictions/, reports/, dist/ and dvc.lock. All of
+    it takes about 25 minutes on two cores. An endpoint teacher costs money: you are told how much before the
+    first request. Stopped with Ctrl-C, the same command goes on where it was.
     """
     from slm.dvc_cli import dvc
 
@@ -28,7 +28,8 @@ def restore_command(
 ) -> None:
     """Run the pipeline, but first take what others have made from the cache and the DVC remote.
 
-    What is left runs only if its stages take no longer than the budget. Minutes are those that dvc.yaml states
+    What is left runs only if its stages take no longer than the budget. Minutes are those that dvc.yaml
+    states
     for each stage: the default profile's on two cores.
     """
     from slm.ci.plan import restore
@@ -62,7 +63,8 @@ def locked_command() -> None:
 def pull_command() -> None:
     """Take data and models from the cache and, where there is one that can be read, from the DVC remote.
 
-    A remote that cannot be read is no error: what is missing can be made again. Takes as long as the download.
+    A remote that cannot be read is no error: what is missing can be made again. Takes as long as the
+    download.
     """
     from slm.ci.plan import pull
 
@@ -90,8 +92,8 @@ def stage_command(
 ) -> None:
     """Run one stage of the pipeline by itself, without DVC.
 
-    It reads and writes what dvc.yaml lists for the stage, whether or not anything has changed, and dvc.lock does
-    not know of it. `python -m pipeline.NAME --help` says which arguments a stage takes.
+    It reads and writes what dvc.yaml lists for the stage, whether or not anything has changed, and dvc.lock
+    does not know of it. `python -m pipeline.NAME --help` says which arguments a stage takes.
     """
     from slm.cli.stages import run_stage
 
@@ -104,8 +106,9 @@ def seeds_command(
 ) -> None:
     """Measure how much of a score is noise: train the student again from other seeds.
 
-    Needs a finished `slm repro`. Takes as long as the student's stages, times the number of seeds. A seed that is
-    done is not trained again. Writes predictions/seeds/ and reports/seeds.json; your models stay as they are.
+    Needs a finished `slm repro`. Takes as long as the student's stages, times the number of seeds. A seed
+    that is done is not trained again. Writes predictions/seeds/ and reports/seeds.json; your models stay as
+    they are.
     """
     from slm.experiments.seeds import train_seeds
 
@@ -137,9 +140,9 @@ def search_command(
 ) -> None:
     """Search better parameters for the student, on validation data.
 
-    Each trial trains a student with other parameters in a copy of this checkout. Needs a finished `slm repro`. A
-    trial takes about as long as the stages distill and finetune, less if it is ended early. Stopped, the same
-    command goes on.
+    Each trial trains a student with other parameters in a copy of this checkout. Needs a finished `slm
+    repro`. A trial takes about as long as the stages distill and finetune, less if it is ended early.
+    Stopped, the same command goes on.
     """
     from slm.experiments.search import SPACE, STORAGE, search
 

@@ -37,10 +37,11 @@ def docs_command(
 
 @app.command("schemas", rich_help_panel=Panel.PROJECT)
 def schemas_command() -> None:
-    """Write the JSON schemas of the files that you edit into schemas/, and the reference pages into docs/reference/.
+    """Write the JSON schemas of the files that you edit into schemas/, and the reference pages into
+    docs/reference/.
 
-    Editors complete and check params.yaml, gates.yaml, task.yaml, waivers.yaml and search.yaml by these schemas.
-    Reads the types and the comments of those files. Takes seconds.
+    Editors complete and check params.yaml, gates.yaml, task.yaml, waivers.yaml and search.yaml by these
+    schemas. Reads the types and the comments of those files. Takes seconds.
     """
     from slm.cli.reference import write_reference
     from slm.cli.schemas import write_schemas

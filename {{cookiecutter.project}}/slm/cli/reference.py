@@ -1,4 +1,6 @@
-"""The reference pages of the documentation, made from what they describe: parameters, gates, task and commands."""
+"""The reference pages of the documentation, made from what they describe: parameters, gates, task and
+commands.
+"""
 
 import re
 from collections.abc import Iterator
@@ -71,14 +73,14 @@ def sentence(text: str) -> str:
 # Types
 
 
-def leaves(schema: Schema, defs: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
+def schema_fields(schema: Schema, defs: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
     """Each field of a JSON schema with its own schema; a nested object gives its fields."""
     for name, field in schema.get("properties", {}).items():
         inner = resolved(field, defs)
         place = f"{path}{name}"
         yield place, inner
         if "properties" in inner:
-            yield from leaves(inner, defs, f"{place}.")
+            yield from schema_fields(inner, defs, f"{place}.")
 
 
 def resolved(field: Schema, defs: Schema) -> Schema:
@@ -112,7 +114,7 @@ def allowed(field: Schema, defs: Schema) -> str:
 def bullets(model_schema: Schema, comments: dict[str, str]) -> dict[str, list[str]]:
     """A line for each field, by the first part of its name."""
     defs, sections = model_schema.get("$defs", {}), dict[str, list[str]]()
-    for name, field in leaves(model_schema, defs):
+    for name, field in schema_fields(model_schema, defs):
         top = name.split(".")[0]
         said = comments.get(name) or sentence(field.get("description", ""))
         lines = sections.setdefault(top, [])

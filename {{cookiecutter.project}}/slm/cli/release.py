@@ -27,7 +27,8 @@ def release_unseal(
 ) -> None:
     """Put a sealed package back in place, if every byte is as it was sealed.
 
-    Overwrites dist/, predictions/, reports/ and dvc.lock. Fails if this commit's files did not make those bytes.
+    Overwrites dist/, predictions/, reports/ and dvc.lock. Fails if this commit's files did not make those
+    bytes.
     """
     from slm.ci.seal import unseal
 
@@ -49,8 +50,8 @@ def release_card() -> None:
 def release_verify(tag: Tag) -> None:
     """Download a release and check every byte against its seal and the tagged commit.
 
-    Writes released/TAG/. Takes as long as the download. Where GitHub's command `gh` is installed, it checks the
-    attestation too.
+    Writes released/TAG/. Takes as long as the download. Where GitHub's command `gh` is installed, it checks
+    the attestation too.
     """
     from slm.ci.seal import verify
 

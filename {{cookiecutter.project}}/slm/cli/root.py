@@ -1,4 +1,6 @@
-"""The root of the command `slm`: its panels, its errors and exit codes. The commands stand in the files beside."""
+"""The root of the command `slm`: its panels, its errors and exit codes. The commands stand in the files
+beside.
+"""
 
 import sys
 from enum import StrEnum
@@ -24,8 +26,10 @@ class Panel(StrEnum):
 
 
 EPILOG = (
-    "Exit codes: 0 done, and for `gate` and `judge` passed; 1 refused by the gates, by `device test`, by a unit "
-    "test or a linter; 2 something for you to mend, in one line that begins with `error:`; 130 interrupted by Ctrl-C."
+    "Exit codes: 0 done, and for `gate` and `judge` passed; 1 refused by the gates, by `device test`, by a "
+    "unit "
+    "test or a linter; 2 something for you to mend, in one line that begins with `error:`; 130 interrupted "
+    "by Ctrl-C."
 )
 
 Tag = Annotated[str, typer.Argument(help="The release's tag, such as v1.")]

@@ -28,8 +28,8 @@ def teacher_export(
 ) -> None:
     """Write all paid answers into one file, for another machine.
 
-    Reads the store of answers in .resume/. The same answers give the same bytes. `dvc add FILE` and `slm push` share
-    it.
+    Reads the store of answers in .resume/. The same answers give the same bytes. `dvc add FILE` and `slm
+    push` share it.
     """
     from slm.teacher.transfer import export_answers
 

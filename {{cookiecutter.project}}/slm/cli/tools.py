@@ -12,7 +12,10 @@ from slm.processes import run_child
 REQUIREMENTS = Path("requirements")
 # Name of a lock, and what uv is told beside what is told for all.
 LOCKS = {
-    "locked": ["--no-emit-package", "torch", "--overrides", "requirements/no-cuda.txt", "-c", "requirements/torch.txt"],
+    "locked": [
+        *("--no-emit-package", "torch", "--overrides", "requirements/no-cuda.txt"),
+        *("-c", "requirements/torch.txt"),
+    ],
     "olive-overlay": ["--no-deps"],
     "remotes": ["-c", "requirements/locked.txt"],
     "serve": ["-c", "requirements/locked.txt"],

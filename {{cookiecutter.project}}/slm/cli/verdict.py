@@ -53,8 +53,8 @@ def judge_command(
 ) -> None:
     """Judge a package alone, as a pull request is judged; exit with 1 if it is refused.
 
-    Asks the model the whole test set and times it beside the released one: some minutes. Believes nothing but the
-    package's bytes. Writes verdict/.
+    Asks the model the whole test set and times it beside the released one: some minutes. Believes nothing but
+    the package's bytes. Writes verdict/.
     """
     from slm.verdict.judge import judge_change
 
@@ -73,7 +73,8 @@ def calibrate_command(
 ) -> None:
     """Estimate how often the verdict is wrong with your models and test set, and propose limits.
 
-    Reads predictions/, task/test.jsonl and gates.yaml. Writes reports/calibration.json. Takes a minute or two.
+    Reads predictions/, task/test.jsonl and gates.yaml. Writes reports/calibration.json. Takes a minute or
+    two.
     """
     from slm.verdict.calibration.proposal import propose_limits
 

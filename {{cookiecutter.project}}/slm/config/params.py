@@ -188,7 +188,7 @@ class Params(Strict):
 
     @property
     def licences(self) -> dict[str, tuple[str, str]]:
-        """Of the models that the shipped one comes from, its own start last: the parameter, and what it says."""
+        """Licences of the models that the shipped one comes from, its own start last: parameter, licence."""
         found = {}
         if self.synthesize.teacher == "local" or not self.models.student:
             found["base model"] = ("models.license", self.models.license)

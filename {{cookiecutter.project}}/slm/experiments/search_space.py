@@ -41,7 +41,7 @@ class Knob(Strict):
         params: Params = (info.context or {})["params"]
         if self.name.split(".")[0] not in STAGES:
             raise ValueError(
-                f"only {' and '.join(STAGES)} are searched: all else would change what every trial starts from"
+                f"only {' and '.join(STAGES)} are searched: all else would change what trials start from"
             )
         try:
             now = value_of(params.model_dump(), self.name)

@@ -115,9 +115,12 @@ def seeds_report(facts: dict[str, Any]) -> str:
     rows = [["seed", "score"], *([str(s["seed"]), f"{s['score']:.3f}"] for s in facts["seeds"])]
     found = facts["luck"]
     return plain(rows) + (
-        f"\nluck of training     {found['of_training']:.4f}   standard deviation of the score over seeds, on these {facts['examples']} examples\n"
-        f"luck of the test set {found['of_the_test_set']:.4f}   the same over other test sets of this size, for one model\n"
-        f"{found['differ']:.0%} of the answers differ between two seeds: equally good students differ by up to {found['difference']:.3f} (95%) "
+        f"\nluck of training     {found['of_training']:.4f}   standard deviation of the score over seeds, "
+        f"on these {facts['examples']} examples\n"
+        f"luck of the test set {found['of_the_test_set']:.4f}   the same over other test sets of this size, "
+        "for one model\n"
+        f"{found['differ']:.0%} of the answers differ between two seeds: equally good students differ by up "
+        f"to {found['difference']:.3f} (95%) "
         "on this test set by luck alone\n"
     )
 
@@ -128,7 +131,8 @@ def train_seeds(number: int) -> None:
         raise UserError(f"{number} seeds have no spread; give at least 2")
     if not Path("dvc.lock").exists() or out_of_lock(dvc_status()):
         raise UserError(
-            "dvc.lock is not in sync with the files: run `slm repro` first; seeds are compared with the model that it makes"
+            "dvc.lock is not in sync with the files: run `slm repro` first; seeds are compared with the "
+            "model that it makes"
         )
     shipped, task = load_params().package.variant, load_task()
     key, paths = student_fingerprint(shipped), []

@@ -38,7 +38,8 @@ def ask(folder: Path, messages: list[dict[str, str]], max_new_tokens: int) -> st
         )
     if done.returncode or not done.stdout.strip():
         raise UserError(
-            f"{folder}: Foundry Local cannot use it: {' / '.join(done.stderr.strip().splitlines()[-2:]) or 'no answer'}"
+            f"{folder}: Foundry Local cannot use it: "
+            f"{' / '.join(done.stderr.strip().splitlines()[-2:]) or 'no answer'}"
         )
     return json.loads(done.stdout.splitlines()[-1])["answer"]
 

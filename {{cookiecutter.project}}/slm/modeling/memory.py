@@ -118,7 +118,9 @@ def rows_to_answer(model: Any, longest: int, limit: int, batch_size: int) -> int
     rows = most_rows(batch_size, each, SHARE * free)
     if not rows:
         raise UserError(
-            f"an answer to a prompt of {longest} tokens needs {each / GB:.1f} GB beside the model's weights, and {SHARE:.0%} of the free {free / GB:.1f} GB may be used; free memory, or take a smaller model, shorter prompts or fewer new tokens"
+            f"an answer to a prompt of {longest} tokens needs {each / GB:.1f} GB beside the model's "
+            f"weights, and {SHARE:.0%} of the free {free / GB:.1f} GB may be used; free memory, or take a "
+            "smaller model, shorter prompts or fewer new tokens"
         )
     if rows < batch_size:
         print(f"memory is short: {rows} of {batch_size} prompts at once")
@@ -140,6 +142,8 @@ def fit(
         if rows := most_rows(batch_size, each, room):
             return rows, twice
     raise UserError(
-        f"{stage}: training needs {(once + sparse_row) / GB:.1f} GB beside the model's weights, and {SHARE:.0%} of the free "
-        f"{free_bytes(model.device) / GB:.1f} GB may be used; free memory, take a smaller model or shorter examples, or train adapters (method: lora) where the stage has them and does not yet"
+        f"{stage}: training needs {(once + sparse_row) / GB:.1f} GB beside the model's weights, and "
+        f"{SHARE:.0%} of the free "
+        f"{free_bytes(model.device) / GB:.1f} GB may be used; free memory, take a smaller model or shorter "
+        "examples, or train adapters (method: lora) where the stage has them and does not yet"
     )

@@ -62,7 +62,8 @@ def round_in_training(model: nn.Module, rounding: Rounding) -> None:
             if isinstance(module, nn.Linear):
                 if module.in_features % rounding.group_size:
                     raise UserError(
-                        f"params.yaml: rounding.group_size is {rounding.group_size}, which the {module.in_features} inputs of a layer's {name} are no multiple of; "
+                        f"params.yaml: rounding.group_size is {rounding.group_size}, which the "
+                        f"{module.in_features} inputs of a layer's {name} are no multiple of; "
                         "take one that divides it, in the recipe too, or rounding: null"
                     )
                 parent, _, child = name.rpartition(".")

@@ -110,7 +110,8 @@ def _byte_level_bpe(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     kind = spec["model"]["type"] + (" with byte fallback" if spec["model"].get("byte_fallback") else "")
     if kind != "BPE" or '"ByteLevel"' not in json.dumps(spec["decoder"]):
         raise UserError(
-            f"params.yaml: models.vocabulary is 'task', but this model's tokenizer is {kind}, not byte-level BPE; set it to 'full'"
+            f"params.yaml: models.vocabulary is 'task', but this model's tokenizer is {kind}, not "
+            "byte-level BPE; set it to 'full'"
         )
     spec["model"]["merges"] = [
         tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in spec["model"]["merges"]

@@ -1,21 +1,22 @@
 """Scores: small pure functions. What an answer is worth is decided here and nowhere else.
 
-An answer has the figures of its kind, each in [0, 1]. `score` of task.yaml says which of them is the score, the
-first unless it names another. Beside them stand figures of all answers together.
+An answer has the figures of its kind, each in [0, 1]. `score` of task.yaml says which of them is the score,
+the first unless it names another. Beside them stand figures of all answers together.
 
 kind json
-    exact_match after canonicalisation; field_f1, F1 over fields. Beside them: micro F1 over the fields of all.
+    exact_match after canonicalisation; field_f1, F1 over fields. Beside them: micro F1 over the fields of
+    all.
 kind label
     exact_match of the label. Beside it: macro and per-class F1 (scikit-learn).
 kind text
-    rouge_l (rouge-score); chrf of letters (sacrebleu). Beside them: BLEU (sacrebleu); pipeline/evaluate.py asks
-    checkpoints for their perplexity.
+    rouge_l (rouge-score); chrf of letters (sacrebleu). Beside them: BLEU (sacrebleu); pipeline/evaluate.py
+    asks checkpoints for their perplexity.
 kind answer
     token_f1 and exact_match as SQuAD has them: without letter case, punctuation and articles (torchmetrics;
     arXiv 1606.05250).
 kind reasoning
-    exact_match of the final answer, which follows the last "Answer:"; numbers are compared as numbers, as GSM8K
-    does (arXiv 2110.14168).
+    exact_match of the final answer, which follows the last "Answer:"; numbers are compared as numbers, as
+    GSM8K does (arXiv 2110.14168).
 
 An answer is valid if its caller can read it: by the schema, one of the labels, some text, a final answer.
 """

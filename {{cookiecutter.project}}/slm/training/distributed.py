@@ -33,7 +33,8 @@ def launch_processes(module: str, params: Params) -> bool:
         return False
     if config is not None and not Path(config).is_file():
         raise UserError(
-            f"params.yaml: compute.accelerate is {config}, and there is no such file; `accelerate config --config_file {config}` makes one"
+            f"params.yaml: compute.accelerate is {config}, and there is no such file; `accelerate config "
+            f"--config_file {config}` makes one"
         )
     # `--cpu` would start one process alone unless there is MPI; `--multi_gpu` names the launcher, and without
     # a GPU they talk by gloo.
@@ -56,7 +57,8 @@ def launch_processes(module: str, params: Params) -> bool:
     ]
     if subprocess.run(command, env=threads | os.environ, check=False).returncode:
         raise UserError(
-            f"{module}: one of {count} processes failed and the others were stopped; the first error above says why"
+            f"{module}: one of {count} processes failed and the others were stopped; the first error above "
+            "says why"
         )
     return True
 
@@ -100,28 +102,34 @@ def check_sharding(stage: str, settings: Training, precision: str, model: Any) -
         os.environ["ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"] = "true"
     if kind == "DEEPSPEED" and precision != "float32":
         raise UserError(
-            f"params.yaml: compute.precision is {precision}, in which DeepSpeed would hold the weights too; take float32, or FSDP"
+            f"params.yaml: compute.precision is {precision}, in which DeepSpeed would hold the weights too; "
+            "take float32, or FSDP"
         )
     if kind == "DEEPSPEED" and os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE"):
         raise UserError(
-            "a file of DeepSpeed's own (deepspeed_config_file) is not supported: write zero_stage and the rest into the file that "
+            "a file of DeepSpeed's own (deepspeed_config_file) is not supported: write zero_stage and the "
+            "rest into the file that "
             "compute.accelerate names, under deepspeed_config"
         )
     if kind == "FSDP" and os.environ.get("FSDP_VERSION", "1") == "1":
         raise UserError(
-            "FSDP of version 1 is not supported: set fsdp_version: 2 in the file that compute.accelerate names"
+            "FSDP of version 1 is not supported: set fsdp_version: 2 in the file that compute.accelerate "
+            "names"
         )
     if kind and settings.patience:
         raise UserError(
-            f"params.yaml: {stage}.patience needs a whole model to ask, and {kind} leaves each process a part of it; set it to null"
+            f"params.yaml: {stage}.patience needs a whole model to ask, and {kind} leaves each process a "
+            "part of it; set it to null"
         )
     if kind and getattr(settings, "method", None) == "qlora":
         raise UserError(
-            f"params.yaml: {stage}.method is qlora, whose 4-bit weights {kind} does not divide here; take lora"
+            f"params.yaml: {stage}.method is qlora, whose 4-bit weights {kind} does not divide here; take "
+            "lora"
         )
     if kind == "FSDP" and any("trainable_tokens" in name for name, _ in model.named_parameters()):
         raise UserError(
-            f"params.yaml: {stage}.method is {getattr(settings, 'method', None)}, and FSDP does not divide an embedding of which only the "
+            f"params.yaml: {stage}.method is {getattr(settings, 'method', None)}, and FSDP does not divide "
+            "an embedding of which only the "
             "phrases' rows are trained; take method: full, DeepSpeed, or models.phrases: 0"
         )
 

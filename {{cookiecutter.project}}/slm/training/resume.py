@@ -1,4 +1,6 @@
-"""Where a killed training goes on from: its checkpoints lie in a folder whose name says what they were made of."""
+"""Where a killed training goes on from: its checkpoints lie in a folder whose name says what they were made
+of.
+"""
 
 import shutil
 from pathlib import Path
@@ -11,8 +13,8 @@ from slm.training.distributed import checkpoint_form
 
 PIPELINE = Path("dvc.yaml")
 # What dvc.yaml lists and no checkpoint is named by. Code: who mends what stopped a training goes on with it.
-# Reports: they stand there for the order of the stages. How many processes divide a batch among them: that may
-# change on the way, as far as `checkpoint_form` allows it.
+# Reports: they stand there for the order of the stages. How many processes divide a batch among them: that
+# may change on the way, as far as `checkpoint_form` allows it.
 UNNAMED_DEPS = ("pipeline/", "slm/", "reports/")
 UNNAMED_PARAMS = {"compute.processes", "compute.accelerate"}
 

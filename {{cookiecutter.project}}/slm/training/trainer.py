@@ -37,7 +37,7 @@ class Examples(Dataset[dict[str, Any]]):
 
 
 class AnswerTrainer(Trainer):
-    """A batch's loss is the mean over its answer tokens, however many processes and parts of it compute that."""
+    """A batch's loss is the mean over its answer tokens, however many processes and parts compute it."""
 
     sampler: Any = None
     kl_weight = 0.0
@@ -170,7 +170,8 @@ class TrainingRun:
 @dataclass(frozen=True)
 class Trained:
     """model: the one that was given, but where each process held a part of it.
-    facts: steps, tokens, final loss; with patience also validation_score, and the step from which the weights are.
+    facts: steps, tokens, final loss; with patience also validation_score, and the step from which the weights
+    are.
     curve: of the training, [{"step", "loss", ...}].
     """
 
@@ -191,7 +192,8 @@ def train(
     """
     if run.settings.batch_size % processes():
         raise UserError(
-            f"params.yaml: {run.stage}.batch_size is {run.settings.batch_size}, which {processes()} processes cannot divide; change one of them"
+            f"params.yaml: {run.stage}.batch_size is {run.settings.batch_size}, which {processes()} "
+            "processes cannot divide; change one of them"
         )
     check_sharding(run.stage, run.settings, run.params.compute.precision, model)
     if run.settings.rounding:
@@ -200,7 +202,8 @@ def train(
     trainer = _trainer(run, model, tokenizer, examples, folder)
     if sharding() not in (None, trainer.accelerator.distributed_type.value):
         raise UserError(
-            f"{run.stage}: {sharding()} divides weights among GPUs, and this training has none; take it out of the file that compute.accelerate names"
+            f"{run.stage}: {sharding()} divides weights among GPUs, and this training has none; take it out "
+            "of the file that compute.accelerate names"
         )
     whole = hollow(model) if sharding() else model
     last = broadcast_object_list([last_checkpoint(folder)])[0]  # all of them from the same
@@ -245,14 +248,15 @@ def _lengths(examples: list[dict[str, Any]]) -> list[int]:
 def _rows_at_once(
     run: TrainingRun, model: Any, tokenizer: PreTrainedTokenizerBase, examples: list[dict[str, Any]]
 ) -> tuple[int, bool]:
-    """Examples of a batch that one process holds at once, and whether activations are computed twice for it."""
+    """Examples that one process holds at once, and whether activations are computed twice for that."""
     batch_size = run.settings.batch_size
     if processes() > 1:
         return batch_size // processes(), False
     rows, twice = fit(run.stage, model, examples, tokenizer.pad_token_id, batch_size)
     if rows < batch_size or twice:
         print(
-            f"{run.stage}: memory is short: {rows} of {batch_size} examples at once{', activations computed twice' if twice else ''}"
+            f"{run.stage}: memory is short: {rows} of {batch_size} examples at "
+            f"once{', activations computed twice' if twice else ''}"
         )
     return rows, twice
 

@@ -22,8 +22,8 @@ def judge_baseline(
 ) -> list[Row]:
     """Paired comparisons with the released model and with the best release so far.
 
-    A loss that is shown blocks; one that is not shown but cannot be ruled out warns. docs/verdict-method.md says
-    why. `slm calibrate` says how often each is wrong; its simulation follows these rules.
+    A loss that is shown blocks; one that is not shown but cannot be ruled out warns. docs/verdict-method.md
+    says why. `slm calibrate` says how often each is wrong; its simulation follows these rules.
 
     Args:
         candidate: rows of a prediction file (id, expected, answer, tags).

@@ -1,7 +1,9 @@
 """The verdict: one comparison of facts with the contract. It measures nothing and decides everything.
 
-A failed gate that waivers.yaml names is shown as waived and refuses nothing. A waiver counts once it is on the default
-branch, so that no pull request waives its own gates: see `waivers_in_force`. (In pr.yml this code is the pull request's
+A failed gate that waivers.yaml names is shown as waived and refuses nothing. A waiver counts once it is on
+the default
+branch, so that no pull request waives its own gates: see `waivers_in_force`. (In pr.yml this code is the pull
+request's
 too: that verdict is feedback, and the judge, in the default branch's checkout, has the last word.)
 """
 
@@ -59,7 +61,9 @@ def judge_limits(facts: Facts) -> list[Row]:
 
 
 def reasons_for_absence(facts: Facts, made_from: dict[str, float]) -> dict[str, str]:
-    """Figures, or all of a rung's, that are lacking by nature, with the reason: a gate over one of them does not apply."""
+    """Figures, or all of a rung's, that are lacking by nature, with the reason: a gate over one of them does
+    not apply.
+    """
     absent, data = {}, facts.data
     if facts.endpoint_teacher:
         absent["teacher"] = "the teacher is an endpoint, without time, memory and weights of its own here"

@@ -7,8 +7,8 @@ bytes.
 Code, contract, waivers, scorer and test set are those of this checkout (in the workflow, the default
 branch's). The package is looked at, asked the whole test set, and measured beside the released one. Of the
 change itself only file names and texts are read. Writes verdict/verdict.json, verdict/comment.md and
-verdict/predictions.jsonl; `slm judge` exits 1 if the candidate is refused. The variable PROBLEM may say why there is no
-package.
+verdict/predictions.jsonl; `slm judge` exits 1 if the candidate is refused. The variable PROBLEM may say why
+there is no package.
 """
 
 import os
@@ -73,7 +73,7 @@ def ask_test_set(folder: Path, params: Params, what: str) -> list[Prediction]:
 
 
 def baselines(params: Params) -> dict[str, list[Prediction] | None]:
-    """Predictions of the released models on this test set; a model that was asked another one is asked again."""
+    """Predictions of the released models on this test set; one that was asked another set is asked again."""
     rows: dict[str, list[Prediction] | None] = {}
     for name, entry in ((n, read_json(RELEASED).get(n)) for n in ("released", "best")):
         if entry is None or test_set_of(entry) == sha256_file(TEST):
@@ -84,7 +84,7 @@ def baselines(params: Params) -> dict[str, list[Prediction] | None]:
 
 
 def costs(folder: Path, released: Path | None, params: Params) -> tuple[dict[str, CostFacts], Row]:
-    """Figures of the candidate and of the released model, and whether the rounds that they come from agree."""
+    """Figures of the candidate and of the released model, and whether their rounds agree."""
     prompts = [r.prompt for r in fixed_sample(read_records(TEST, True), params.measure.prompts, params.seed)]
     folders = {"candidate": folder} | ({"released": released} if released else {})
     measured = side_by_side(
@@ -175,7 +175,8 @@ def judge_change(package: Path | None, base: str | None, head: str | None) -> bo
     """Judge, write the verdict's files, print the comment; whether the candidate passed.
 
     Args:
-        package: folder of a model, which may be absent if the change touches no model; None: the one in dist/.
+        package: folder of a model, which may be absent if the change touches no model; None: the one in
+            dist/.
         base: commit of the default branch.
         head: commit that is judged.
     """

@@ -32,7 +32,8 @@ def fetch(entry: Entry, what: str) -> Path:
         address, sha256 = entry[what], entry[f"{what}_sha256"]
     except KeyError as error:
         raise UserError(
-            f"{RELEASED}: the entry of {entry.get('tag')} has no {error}; `slm release rollback TAG` writes a whole one"
+            f"{RELEASED}: the entry of {entry.get('tag')} has no {error}; `slm release rollback TAG` writes "
+            "a whole one"
         ) from None
     path = RELEASED_CACHE / sha256
     if not path.exists():
@@ -92,7 +93,8 @@ def read_seal(folder: Path) -> Entry:
                 else "is not the file that was sealed"
             )
             raise UserError(
-                f"{folder / name} {what}; take the sealed package again, or make it anew (`slm repro && slm release seal`)"
+                f"{folder / name} {what}; take the sealed package again, or make it anew (`slm repro && slm "
+                "release seal`)"
             )
     return seal
 
@@ -143,7 +145,8 @@ def name(folder: Path, tag: str) -> None:
     )
     if late:
         print(
-            f"{RELEASED}: {old['tag']} is of a later commit than {tag} and stays the released model; `slm release rollback {tag}` goes back"
+            f"{RELEASED}: {old['tag']} is of a later commit than {tag} and stays the released model; `slm "
+            f"release rollback {tag}` goes back"
         )
     write_json(RELEASED, {"released": old if late else new, "best": new if better else best})
     print(f"{RELEASED}: released is {old['tag'] if late else tag}, best is {tag if better else best['tag']}")
@@ -166,7 +169,8 @@ def rollback(tag: str) -> None:
         new = entry_of(seal, Path(scratch) / "predictions.jsonl", tag)
     write_json(RELEASED, read_json(RELEASED) | {"released": new})
     print(
-        f"{RELEASED}: released is {tag} again; commit it on a branch and open a pull request: that is the whole rollback"
+        f"{RELEASED}: released is {tag} again; commit it on a branch and open a pull request: that is the "
+        "whole rollback"
     )
 
 

@@ -142,7 +142,8 @@ def complete_predictions(folder: Path, test: Path = TASK / "test.jsonl") -> list
     ]
     if len(found) < 2:
         raise UserError(
-            f"{folder}: fewer than two models answered the whole test set; run `slm repro`, or name prediction files"
+            f"{folder}: fewer than two models answered the whole test set; run `slm repro`, or name "
+            "prediction files"
         )
     return found
 
@@ -151,7 +152,8 @@ def propose_limits(files: list[Path]) -> None:
     """Print and write what the limits cost, and limits to match.
 
     Args:
-        files: predictions of at least two models; none: those of this checkout that answer the whole test set.
+        files: predictions of at least two models; none: those of this checkout that answer the whole test
+            set.
     """
     paths = files or complete_predictions(Path("predictions"))
     missing = [p for p in paths if not p.exists()]
