@@ -293,7 +293,7 @@ def test_shared_environment_keeps_its_owner(made: Small):
     (copy / ".venv").symlink_to(small.folder / ".venv")
     owner, small.folder = small.folder, copy
     assert steps(small.set_up()) == []
-    small.edit("pyproject.toml", '\n[project.scripts]\nx = "slm:x"\n')
+    small.edit("pyproject.toml", '\n[project.urls]\nx = "https://example.org"\n')
     assert steps(small.set_up()) == []
     assert (small.site / "small.pth").read_text(encoding="utf-8") == str(owner)
     small.folder = owner

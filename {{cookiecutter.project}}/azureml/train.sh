@@ -9,14 +9,15 @@ git config --global --add safe.directory "$PWD"
 if test -n "${DEFAULT_IDENTITY_CLIENT_ID:-}"; then export AZURE_CLIENT_ID=$DEFAULT_IDENTITY_CLIENT_ID; fi
 
 python3 bootstrap.py
-if test "$PROFILE" != default; then make profile NAME="$PROFILE"; fi
-make restore BUDGET="$BUDGET"
+PATH=$PWD/.venv/bin:$PATH
+if test "$PROFILE" != default; then slm profile "$PROFILE"; fi
+slm restore --budget "$BUDGET"
 
 # A refused model is neither pushed nor proposed; its verdict is shown.
 mkdir -p "$proposal/reports"
 status=0
-make gate || status=$?
+slm gate || status=$?
 cp reports/verdict.md "$proposal/reports/"
 if test "$status" != 0; then exit "$status"; fi
-make push
+slm push
 cp dvc.lock params.yaml "$proposal/"

@@ -177,7 +177,7 @@ def test_the_token_is_asked_for_azure_and_masked(
     assert capsys.readouterr().out == "::add-mask::signed\n"
 
 
-MAKE = """#!/bin/sh
+COMMAND = """#!/bin/sh
 echo "$*" >> calls
 case "$1" in
   restore) mkdir -p reports && echo verdict > reports/verdict.md && echo lock > dvc.lock ;;
@@ -189,18 +189,22 @@ esac
 @pytest.mark.skipif(sys.platform == "win32", reason="Azure ML runs it on Linux")
 @pytest.mark.parametrize(
     ("refused", "calls"),
-    [(0, ["setup", "profile", "restore", "gate", "push"]), (1, ["setup", "profile", "restore", "gate"])],
+    [
+        (0, ["bootstrap.py", "profile", "restore", "gate", "push"]),
+        (1, ["bootstrap.py", "profile", "restore", "gate"]),
+    ],
 )
 def test_the_job_hands_back_what_passed_and_of_the_rest_the_verdict(
     refused: int, calls: list[str], tmp_path: Path
 ):
-    stub = tmp_path / "bin" / "make"
-    stub.parent.mkdir()
-    stub.write_text(MAKE, encoding="utf-8")
-    stub.chmod(0o755)
+    for name in ("python3", "slm"):
+        stub = tmp_path / "bin" / name
+        stub.parent.mkdir(exist_ok=True)
+        stub.write_text(COMMAND, encoding="utf-8")
+        stub.chmod(0o755)
     (tmp_path / "params.yaml").touch()
     variables = {
-        "PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(tmp_path),
         "REFUSED": str(refused),
     }
@@ -216,6 +220,6 @@ def test_the_job_hands_back_what_passed_and_of_the_rest_the_verdict(
     assert done.returncode == refused, done.stderr
     said = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
     assert [line.split()[0] for line in said] == calls
-    assert {"profile NAME=full", "restore BUDGET=330"} < set(said)
+    assert {"profile full", "restore --budget 330"} < set(said)
     found = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert found == ({azure.VERDICT_MARKDOWN} if refused else set(azure.PROPOSAL))
