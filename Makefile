@@ -11,7 +11,7 @@ DEMO := build/my-slm
 UV_VERSION := 0.13.9
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-find-links
 
-.PHONY: help setup tools demo test test-fast test-full lint lock bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict bench-synthesis bench-student bench-ablations bench-adapters bench-data
+.PHONY: help setup tools demo test test-fast test-full lint lock pictures bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict bench-synthesis bench-student bench-ablations bench-adapters bench-data
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ lint: tools ## style of template and body
 lock: tools ## renew requirements-test.txt, and requirements.txt with the same versions
 	$(COMPILE) requirements-test.in -o requirements-test.txt
 	$(COMPILE) -c requirements-test.txt requirements.in -o requirements.txt
+
+pictures: tools ## the README's pictures, docs/images/ (after make demo; needs Chromium, or CHROMIUM=/path/to/it)
+	CHROMIUM="$(CHROMIUM)" $(BIN)/python -m benchmarks.pictures
 
 bench-demo: tools ## a stranger's first half hour, timed
 	$(BIN)/python -m benchmarks.demo
