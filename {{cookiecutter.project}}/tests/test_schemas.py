@@ -8,9 +8,23 @@ import pytest
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
+from slm.cli.app import app
+from slm.cli.reference import REFERENCE, comments_of, reference_pages
 from slm.cli.schemas import FILES, SCHEMAS, schema_text
 
 ROOT = Path(__file__).parent.parent
+COMMENTED = """\
+# Of the file.
+
+# Above the key,
+# in two lines.
+a: 1            # and behind it
+b:              # an object
+  c: [1, 2]     # x | y
+  # Of d.
+  d: "text"
+e: 2
+"""
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -27,3 +41,19 @@ def test_a_schema_is_current_and_named_and_true(name: str):
     errors = [error.message for error in Draft202012Validator(schema).iter_errors(value)]
     assert not errors
     assert not Draft202012Validator(schema).is_valid({**value, "unheard_of": 1})
+
+
+def test_the_reference_pages_are_current(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    for name, text in reference_pages(app).items():
+        assert (REFERENCE / f"{name}.md").read_text(encoding="utf-8") == text, "run `slm schemas`"
+
+
+def test_comments_say_what_a_key_is():
+    assert comments_of(COMMENTED) == {
+        "a": "Above the key, in two lines. and behind it.",
+        "b": "An object.",
+        "b.c": "",
+        "b.d": "Of d.",
+        "e": "",
+    }

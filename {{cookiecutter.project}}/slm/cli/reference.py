@@ -25,14 +25,17 @@ Schema = dict[str, Any]
 CHOICES = re.compile(r"^[\w-]+( \| [\w-]+)+($|: |\. )")
 
 
-def write_reference(app: typer.Typer) -> None:
-    pages = {
+def reference_pages(app: typer.Typer) -> dict[str, str]:
+    return {
         "commands": commands_page(app),
         "parameters": parameters_page(PARAMS.read_text(encoding="utf-8")),
         "gates": gates_page(CONTRACT.read_text(encoding="utf-8")),
         "task": task_page(),
     }
-    for name, text in pages.items():
+
+
+def write_reference(app: typer.Typer) -> None:
+    for name, text in reference_pages(app).items():
         path = REFERENCE / f"{name}.md"
         write_text(path, text)
         print(path.as_posix())
