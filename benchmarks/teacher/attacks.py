@@ -13,7 +13,6 @@ from slm.errors import UserError
 from slm.task.answers import tidied
 from slm.task.definition import load_task
 from slm.task.records import Record
-from slm.teacher.ask import stored_answers
 from slm.teacher.filters import Sieve
 from slm.teacher.store import Store
 from teacher import PROJECT
@@ -92,7 +91,7 @@ def hostile(scratch: Path) -> Figures:
             rows = []
             try:
                 keys = [key for key, _ in File(prompts, chosen)]
-                for i, answer in enumerate(stored_answers(chosen, store, keys)):
+                for i, answer in enumerate(teacher_of(chosen, store).replies(keys)):
                     text = tidied(task, answer["text"]) if answer else ""
                     reason = sieve.reason(Record(str(i), [{"role": "user", "content": f"{fault} {i}"}]), answer, text)
                     rows.append({"text": text, "dropped": reason, "answer": answer})

@@ -13,7 +13,7 @@ from typing import Any
 from slm.config.params import load_params
 from slm.config.synthesis import Synthesize
 from slm.task.definition import load_task
-from slm.teacher.ask import ask_missing, requests_of
+from slm.teacher.endpoint import EndpointTeacher, requests_of
 from slm.teacher.store import Store
 from teacher import PROJECT
 
@@ -72,11 +72,15 @@ def write_prompts(path: Path, count: int) -> Path:
     return path
 
 
+def teacher_of(chosen: Synthesize, store: Store) -> EndpointTeacher:
+    return EndpointTeacher(chosen, load_task(PROJECT / "task" / "task.yaml"), store)
+
+
 def ask(folder: Path, prompts: Path, url: str, **endpoint: Any) -> tuple[float, dict[str, str]]:
     """When all was on disk (seconds of the clock that the server uses), and why there is no answer."""
     chosen, store = settings(url, **endpoint), Store(folder / "answers.sqlite")
     try:
-        failures = ask_missing(chosen, store, File(prompts, chosen))
+        failures = teacher_of(chosen, store).ask(File(prompts, chosen))
         return time.monotonic(), failures
     finally:
         store.close()

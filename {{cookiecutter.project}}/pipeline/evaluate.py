@@ -57,22 +57,22 @@ def by_endpoint(
     task: Task, prompts: list[list[dict[str, str]]], params: Params
 ) -> Iterator[tuple[int, str, bool]]:
     from slm.task.answers import tidied
-    from slm.teacher.ask import ask_missing, requests_of, stored_answers
-    from slm.teacher.rationale import apart
+    from slm.teacher.endpoint import EndpointTeacher
     from slm.teacher.store import Store
 
     store = Store()
-    requests = requests_of(params.synthesize, task, prompts)
-    failures = ask_missing(params.synthesize, store, requests)
-    for why in failures.values():  # a score over the rest would flatter
-        raise UserError(
-            f"{len(failures)} of {len(prompts)} test examples got no answer, one because: {why}; run again, answers are kept"
-        )
-    for i, answer in enumerate(stored_answers(params.synthesize, store, [key for key, _ in requests])):
-        assert answer is not None
-        _, text = apart(params.synthesize.endpoint, task, answer["text"])
-        yield i, tidied(task, answer["text"] if text is None else text), answer["cut"]
+    answers = list(EndpointTeacher(params.synthesize, task, store).answers(prompts))
     store.close()
+    failures = [why for answer, why in answers if answer is None]
+    if failures:  # a score over the rest would flatter
+        raise UserError(
+            f"{len(failures)} of {len(prompts)} test examples got no answer, one because: {failures[0]}; "
+            "run again, answers are kept"
+        )
+    for i, (answer, _) in enumerate(answers):
+        assert answer is not None
+        # where the teacher did not keep its reasoning apart, all of what it said is judged
+        yield i, tidied(task, answer["text"]) if answer.get("no_answer") else answer["text"], answer["cut"]
 
 
 def perplexity_of(folder: Path, records: list[Record], params: Params) -> float:

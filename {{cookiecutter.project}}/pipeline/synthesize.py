@@ -13,7 +13,7 @@ from slm.config.params import Params, load_params
 from slm.files import folder_sha256, replacing, sha256_json, write_jsonl
 from slm.progress import print_closing_line, track
 from slm.stage import stage
-from slm.task.definition import load_task
+from slm.task.definition import Task, load_task
 from slm.task.records import TASK, Record, read_records
 from slm.teacher.filters import Sieve
 from slm.teacher.store import Store
@@ -64,80 +64,67 @@ def tags_of(invented: dict[str, Any]) -> list[str]:
     return [name] if kind == "tag" else []
 
 
-@stage
-def main() -> None:
-    params, task = load_params(), load_task()
-    settings = params.synthesize
-    prompts = read_records(TASK / "prompts.jsonl", answered=False)[: settings.prompts]
-    held_out = [
-        (f"{TASK}/{s}.jsonl:{r.line}", r)
-        for s in ("validation", "test")
-        for r in read_records(TASK / f"{s}.jsonl", answered=True)
-    ]
-    invented: list[dict[str, Any]] = []
-    answers: Iterable[tuple[dict[str, Any] | None, str]]
-    license_name: str | None
-    store = Store()
-    if settings.teacher == "local":
-        license_name = params.models.license
-        provenance = {
-            "teacher": "local",
-            "folder_sha256": folder_sha256(TEACHER),
-            "max_new_tokens": settings.max_new_tokens,
-        }
-        answers = zip(ask_local(prompts, provenance, params, store), itertools.repeat(""), strict=False)
-    else:
-        from slm.teacher.synthesis import Rounds  # again an import of seconds
+class Source:
+    """Who answers, and where the answers come from.
 
-        license_name = settings.endpoint.license
-        provenance = {
-            "teacher": "endpoint",
-            "base_url": settings.endpoint.base_url,
-            "model": settings.endpoint.model,
-        }
-        rounds = Rounds(task, settings, store)
-        if any(settings.generate.model_dump().values()):
-            judge = Sieve(task, settings.filters, settings.max_new_tokens, held_out)
-            invented = rounds.invent(read_records(TASK / "train.jsonl", answered=True), prompts, judge)
-            prompts += [
-                Record(row["id"], row["messages"], tags_of(row)) for row in invented if row["dropped"] is None
-            ]
-        answers = rounds.answer(prompts)
+    prompts: those that are to be answered; invented: what the teacher wrote itself, kept or not.
+    provenance: what all records have in common.
+    """
 
-    sieve = Sieve(task, settings.filters, settings.max_new_tokens, held_out)
-    provenance |= {"recipe": "answer", "license": license_name}
-    origins = {row["id"]: {"invented": row["provenance"]} for row in invented}
-    rows: list[dict[str, Any]] = []
-    ids, logprobs, lengths = [], [], []
-    for prompt, (answer, why) in zip(prompts, answers, strict=True):
-        known = answer or {}
-        text = known.get("text", "")
-        dropped = sieve.reason(prompt, answer, text, why)
-        said = {name: known[name] for name in KNOWN if name in known} | origins.get(prompt.id, {})
-        rows.append(
-            {
-                "id": f"synthetic-{prompt.id}",
-                "messages": [*prompt.prompt, {"role": "assistant", "content": text}],
-                "tags": prompt.tags,
-                "dropped": dropped,
-                "provenance": provenance | {"prompt": prompt.id, "request_id": None, "usage": None} | said,
-            }
-        )
-        ids += known.get("topk_ids", [])
-        logprobs += known.get("topk_logprobs", [])
-        lengths.append(len(known.get("topk_ids", [])))
-    if settings.filters.verify:
+    def __init__(self, params: Params, task: Task, store: Store, held_out: list[tuple[str, Record]]) -> None:
+        settings = params.synthesize
+        self.prompts = read_records(TASK / "prompts.jsonl", answered=False)[: settings.prompts]
+        self.invented: list[dict[str, Any]] = []
+        self._rounds: Any = None
+        self.answers: Iterable[tuple[dict[str, Any] | None, str]]
+        if settings.teacher == "local":
+            facts = {"folder_sha256": folder_sha256(TEACHER), "max_new_tokens": settings.max_new_tokens}
+            asked = {"teacher": "local"} | facts
+            given = ask_local(self.prompts, asked, params, store)
+            self.answers = zip(given, itertools.repeat(""), strict=False)
+            licence: str | None = params.models.license
+        else:
+            from slm.teacher.synthesis import Rounds  # again an import of seconds
+
+            endpoint = settings.endpoint
+            asked = {"teacher": "endpoint", "base_url": endpoint.base_url, "model": endpoint.model}
+            self._rounds = Rounds(task, settings, store)
+            if any(settings.generate.model_dump().values()):
+                judge = Sieve(task, settings.filters, settings.max_new_tokens, held_out)
+                labelled = read_records(TASK / "train.jsonl", answered=True)
+                self.invented = self._rounds.invent(labelled, self.prompts, judge)
+                new = [row for row in self.invented if row["dropped"] is None]
+                self.prompts += [Record(row["id"], row["messages"], tags_of(row)) for row in new]
+            self.answers = self._rounds.answer(self.prompts)
+            licence = endpoint.license
+        self.provenance = asked | {"recipe": "answer", "license": licence}
+
+    def verify(self, rows: list[dict[str, Any]]) -> None:
+        """Ask an endpoint teacher whether its answers are right; what it calls wrong is dropped, in place."""
         left = [row for row in rows if row["dropped"] is None]
-        for row, (doubt, verdict) in zip(
-            left, rounds.verify([Record(row["id"], row["messages"]) for row in left]), strict=True
-        ):
+        verdicts = self._rounds.verify([Record(row["id"], row["messages"]) for row in left])
+        for row, (doubt, verdict) in zip(left, verdicts, strict=True):
             row["dropped"] = doubt
             row["provenance"]["verdict"] = verdict
-    store.close()
 
-    write_jsonl(RECORDS, rows)
-    write_jsonl(INVENTED, invented)
-    k = settings.top_k
+
+def record_of(prompt: Record, answer: dict[str, Any], dropped: str | None, provenance: dict[str, Any]) -> Any:
+    """A row of data/synthetic.jsonl."""
+    known = {name: answer[name] for name in KNOWN if name in answer}
+    return {
+        "id": f"synthetic-{prompt.id}",
+        "messages": [*prompt.prompt, {"role": "assistant", "content": answer.get("text", "")}],
+        "tags": prompt.tags,
+        "dropped": dropped,
+        "provenance": provenance | {"prompt": prompt.id, "request_id": None, "usage": None} | known,
+    }
+
+
+def write_logprobs(answers: list[dict[str, Any]], k: int) -> None:
+    """The teacher's k likeliest tokens at each step, all answers in a row, and how many steps each has."""
+    ids = [step for answer in answers for step in answer.get("topk_ids", [])]
+    logprobs = [step for answer in answers for step in answer.get("topk_logprobs", [])]
+    lengths = [len(answer.get("topk_ids", [])) for answer in answers]
     with replacing(LOGPROBS.with_suffix(".npz")) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(
             stream,
@@ -145,9 +132,44 @@ def main() -> None:
             logprobs=np.array(logprobs, dtype=np.float16).reshape(-1, k),
             lengths=np.array(lengths, dtype=np.int32),
         )
-    print_closing_line(
-        "synthesize", {"records": len(rows), "dropped": sum(row["dropped"] is not None for row in rows)}
-    )
+
+
+@stage
+def main() -> None:
+    params, task = load_params(), load_task()
+    settings = params.synthesize
+    held_out = [
+        (f"{TASK}/{s}.jsonl:{r.line}", r)
+        for s in ("validation", "test")
+        for r in read_records(TASK / f"{s}.jsonl", answered=True)
+    ]
+
+    # Ask the teacher; what it has answered before comes from the store.
+    store = Store()
+    source = Source(params, task, store, held_out)
+
+    # Filter the answers, each with its reason.
+    sieve = Sieve(task, settings.filters, settings.max_new_tokens, held_out)
+    origins = {row["id"]: {"invented": row["provenance"]} for row in source.invented}
+    rows: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
+    for prompt, (given, why) in zip(source.prompts, source.answers, strict=True):
+        answer = given or {}
+        dropped = sieve.reason(prompt, given, answer.get("text", ""), why)
+        row = record_of(prompt, answer, dropped, source.provenance)
+        row["provenance"] |= origins.get(prompt.id, {})
+        rows.append(row)
+        answers.append({name: answer[name] for name in ("topk_ids", "topk_logprobs") if name in answer})
+    if settings.filters.verify:
+        source.verify(rows)
+    store.close()
+
+    # Write records, invented prompts and log-probabilities.
+    write_jsonl(RECORDS, rows)
+    write_jsonl(INVENTED, source.invented)
+    write_logprobs(answers, settings.top_k)
+    kept = sum(row["dropped"] is None for row in rows)
+    print_closing_line("synthesize", {"records": len(rows), "dropped": len(rows) - kept})
 
 
 if __name__ == "__main__":

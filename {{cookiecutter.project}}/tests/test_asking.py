@@ -21,8 +21,8 @@ from slm.config.synthesis import Synthesize
 from slm.errors import UserError
 from slm.task.definition import Task
 from slm.teacher import concurrency as pace
-from slm.teacher.ask import ask_missing, requests_of, stored_answers
 from slm.teacher.concurrency import retry_after
+from slm.teacher.endpoint import EndpointTeacher, requests_of
 from slm.teacher.prompt_generation import RECIPES
 from slm.teacher.store import Store
 
@@ -87,9 +87,9 @@ def ask(
     chosen = settings(url, **endpoint)
     store = Store(tmp_path / "answers.sqlite")
     try:
-        requests = requests_of(chosen, TASK, prompts(count))
-        failures = ask_missing(chosen, store, requests)
-        return list(stored_answers(chosen, store, (key for key, _ in requests))), failures
+        requests, teacher = requests_of(chosen, TASK, prompts(count)), EndpointTeacher(chosen, TASK, store)
+        failures = teacher.ask(requests)
+        return list(teacher.replies(key for key, _ in requests)), failures
     finally:
         store.close()
 
@@ -281,7 +281,7 @@ def test_what_an_earlier_round_of_a_run_lost_still_counts(tmp_path: Path, serve)
     server = serve(faults=["ok", "empty_choices", "empty_choices", "empty_choices", "ok", "ok"])
     chosen = settings(server.url, concurrency=1)
     for count in (2, 3):
-        ask_missing(chosen, store, requests_of(chosen, TASK, prompts(count)))
+        EndpointTeacher(chosen, TASK, store).ask(requests_of(chosen, TASK, prompts(count)))
         assert store.unanswered().requests == 3
     assert store.spent().requests == 3 + 3
     store.close()

@@ -16,8 +16,8 @@ from teacher_server import REFUSAL
 from test_asking import KEY, SERVER, TASK, ask, prompts, settings, written
 
 from slm.errors import UserError
-from slm.teacher.ask import requests_of
 from slm.teacher.budget import worst_case
+from slm.teacher.endpoint import requests_of
 from slm.teacher.ledger import ledger_table
 from slm.teacher.store import Spent, Store
 

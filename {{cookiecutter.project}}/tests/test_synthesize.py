@@ -19,7 +19,7 @@ from slm.config.params import load_params
 from slm.errors import UserError
 from slm.files import read_jsonl, write_jsonl, write_text
 from slm.task.definition import load_task
-from slm.teacher.ask import requests_of
+from slm.teacher.endpoint import requests_of
 from slm.teacher.store import Store
 from slm.teacher.verification import question_of
 from tests.conftest import Server

@@ -1,7 +1,7 @@
 """Better parameters for the student, searched by Optuna and chosen on validation data: the test set is in no
 trial's copy.
 
-    slm search --trials 20     goes on until the study has 20 trials; stopped or killed, the same command goes on
+    slm search --trials 20     goes on until the study has 20 trials; after a stop, the same command goes on
     slm search                 what has been found so far
     slm search --apply         writes the best trial's parameters into params.yaml; `git diff` shows them
 
@@ -133,7 +133,8 @@ class Search:
         if search_fingerprint(folder, self.space) != self.key:
             shutil.rmtree(folder)
             raise UserError(
-                "the project's files have changed since this search began: start it again, as a search of its own"
+                "the project's files have changed since this search began: start it again, as a search of "
+                "its own"
             )
         stale = sorted(set(out_of_lock(dvc_status(folder))) & set(GIVEN))
         if stale:
@@ -165,7 +166,8 @@ class Search:
                 self.failed_in_a_row += 1
                 if self.failed_in_a_row >= FAILURES_IN_A_ROW:
                     raise UserError(
-                        f"{error}; {FAILURES_IN_A_ROW} trials in a row have failed: mend that, or narrow the space"
+                        f"{error}; {FAILURES_IN_A_ROW} trials in a row have failed: mend that, or narrow "
+                        "the space"
                     ) from None
                 trial.set_user_attr("failed", str(error))
                 shutil.rmtree(folder)
@@ -198,11 +200,13 @@ def open_study(address: str, key: str) -> Study:
         )
     except ImportError as error:
         raise UserError(
-            f"--storage {shown}: the database's driver is not installed ({error.__cause__ or error}); `uv pip install` it"
+            f"--storage {shown}: the database's driver is not installed ({error.__cause__ or error}); `uv "
+            "pip install` it"
         ) from None
     except (SQLAlchemyError, ValueError) as error:
         raise UserError(
-            f"--storage {shown}: cannot be opened ({str(error.__cause__ or error).splitlines()[0]}); correct the address"
+            f"--storage {shown}: cannot be opened ({str(error.__cause__ or error).splitlines()[0]}); "
+            "correct the address"
         ) from None
     pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP)
     return optuna.create_study(
@@ -242,7 +246,7 @@ def trials_table(study: Study, space: Space, teacher_m: float | None) -> str:
 
 
 def search(trials: int, storage: str, space_file: Path, apply: bool) -> None:
-    """Run trials until the study has so many, those of earlier runs and other machines included; print the best.
+    """Run trials until the study has so many, those of earlier runs and other machines too; print the best.
 
     Args:
         trials: in the study when this ends; 0: only say what has been found so far.
@@ -255,7 +259,8 @@ def search(trials: int, storage: str, space_file: Path, apply: bool) -> None:
     space = load_yaml(space_file, Space, {"params": params})
     if not Path("dvc.lock").exists():
         raise UserError(
-            "there is no dvc.lock: run `slm repro` first; trials start from its teacher and the teacher's answers"
+            "there is no dvc.lock: run `slm repro` first; trials start from its teacher and the teacher's "
+            "answers"
         )
     key = search_fingerprint(Path(), space)
     WORK.mkdir(parents=True, exist_ok=True)
@@ -265,9 +270,8 @@ def search(trials: int, storage: str, space_file: Path, apply: bool) -> None:
     done = sum(t.state in DONE for t in known)
     print(f"search {key}: {done} trials so far", flush=True)
     if done < trials:
-        if all(
-            t.state == TrialState.FAIL for t in known
-        ):  # what params.yaml says is the first trial, as far as the space has it: the others are held against it
+        # What params.yaml says is the first trial, as far as the space has it: others are held against it.
+        if all(t.state == TrialState.FAIL for t in known):
             now = {name: value_of(params.model_dump(), name) for name in space.parameters}
             study.enqueue_trial(
                 {name: value for name, value in now.items() if space.parameters[name].allows(value)},
@@ -288,9 +292,11 @@ def search(trials: int, storage: str, space_file: Path, apply: bool) -> None:
     if apply:
         rewrite(nested(knobs))
         print(
-            f"params.yaml now holds trial {best[0].number}: {said(knobs)}\n`git diff params.yaml` shows it, `slm repro && slm gate` makes and judges its model"
+            f"params.yaml now holds trial {best[0].number}: {said(knobs)}\n`git diff params.yaml` shows it, "
+            "`slm repro && slm gate` makes and judges its model"
         )
     else:
         print(
-            f"best: trial {best[0].number}; `slm search --apply` (with the same --space and --storage) writes it into params.yaml"
+            f"best: trial {best[0].number}; `slm search --apply` (with the same --space and --storage) "
+            "writes it into params.yaml"
         )

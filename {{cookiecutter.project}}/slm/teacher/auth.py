@@ -55,7 +55,8 @@ class Credential:
         except self._faults as error:
             said = "; ".join(line.strip() for line in self.redacted(str(error)).splitlines() if line.strip())
             raise UserError(
-                f"Entra ID gives no token: {said[:800]}; sign in (`az login`, a managed identity, or AZURE_CLIENT_ID, AZURE_TENANT_ID and "
+                f"Entra ID gives no token: {said[:800]}; sign in (`az login`, a managed identity, or "
+                "AZURE_CLIENT_ID, AZURE_TENANT_ID and "
                 "AZURE_CLIENT_SECRET), or use a key (synthesize.endpoint.auth: key); answers so far are kept"
             ) from None
         if token not in self._secrets:
@@ -88,6 +89,7 @@ def secret_of(settings: Endpoint) -> str:
         )
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise UserError(
-            f"{name} holds a blank, a line break or another character that no key has; export it again, without"
+            f"{name} holds a blank, a line break or another character that no key has; export it again, "
+            "without"
         )
     return key

@@ -110,7 +110,8 @@ async def _batch_of(store: Store, api: BatchApi, file: str) -> str:
             raise
         store.name_batch(file, known)
         print(
-            f"{api.settings.base_url}: batch {known} is under way; it goes on without us, and the next run waits for it",
+            f"{api.settings.base_url}: batch {known} is under way; it goes on without us, and the next run "
+            "waits for it",
             file=sys.stderr,
             flush=True,
         )
@@ -125,7 +126,8 @@ async def _receive(settings: Synthesize, store: Store, api: BatchApi, file: str)
         store.end_batch(file, ((key, None) for key in worst))
         said = api.credential.redacted("; ".join(map(str, (batch.errors or Faults()).data[:3])))[:300]
         raise UserError(
-            f"{where}: did not begin batch {name} ({said or 'no reason given'}); nothing of it was paid: mend that and run again"
+            f"{where}: did not begin batch {name} ({said or 'no reason given'}); nothing of it was paid: "
+            "mend that and run again"
         )
     files = Files(settings, api, worst)
     with tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as faults:
@@ -141,13 +143,15 @@ async def _receive(settings: Synthesize, store: Store, api: BatchApi, file: str)
         else ""
     )
     print(
-        f"{where}: batch {name} is {batch.status}: {len(worst) - len(failures)} of {len(worst)} have an answer{odd}",
+        f"{where}: batch {name} is {batch.status}: {len(worst) - len(failures)} of {len(worst)} have an "
+        f"answer{odd}",
         file=sys.stderr,
     )
     # one request may be refused for what it says; all of them, for how we ask
     if failures and len(failures) == len(worst):
         raise UserError(
-            f"{where}: no request of batch {name} has an answer, the first because: {next(iter(failures.values()))}; mend that and run again "
+            f"{where}: no request of batch {name} has an answer, the first because: "
+            f"{next(iter(failures.values()))}; mend that and run again "
             "(where the server does not take JSON schemas: response_format: none)"
         )
     return failures

@@ -34,7 +34,8 @@ class Fault(BaseModel):
     line: int | None = None
 
     def __str__(self) -> str:
-        return f"{f'line {self.line}: ' if self.line is not None else ''}{self.message or self.code or 'no reason given'}"
+        place = f"line {self.line}: " if self.line is not None else ""
+        return f"{place}{self.message or self.code or 'no reason given'}"
 
 
 class Faults(BaseModel):
@@ -93,7 +94,8 @@ class BatchApi(Session):
             file = await self._get(f"/files/{file.id}", File)
         if file.status in ("error", "failed"):
             raise UserError(
-                f"{self.settings.base_url}: cannot read the uploaded requests ({file.id}); nothing was asked or paid: run again"
+                f"{self.settings.base_url}: cannot read the uploaded requests ({file.id}); nothing was "
+                "asked or paid: run again"
             )
         return file.id
 
@@ -156,7 +158,8 @@ class BatchApi(Session):
 
     def stopped(self) -> UserError:
         return UserError(
-            f"stopped; batches that are under way at {self.settings.base_url} go on and are billed: run again to take their answers"
+            f"stopped; batches that are under way at {self.settings.base_url} go on and are billed: run "
+            "again to take their answers"
         )
 
     async def _get(self, path: str, form: type[Any]) -> Any:
@@ -200,7 +203,8 @@ class BatchApi(Session):
             )
         except Again as error:
             raise UserError(
-                f"{self.settings.base_url}: {error}; batches that are under way go on: run again to wait for them"
+                f"{self.settings.base_url}: {error}; batches that are under way go on: run again to wait "
+                "for them"
             ) from None
 
     def _refused(self, error: openai.APIStatusError, remedy: str) -> Exception:

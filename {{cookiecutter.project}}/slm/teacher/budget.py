@@ -107,8 +107,10 @@ class Budget:
         unit = {"usd": "USD", "tokens": "tokens", "requests": "requests"}[field]
         form = ",.4f" if field == "usd" else ",.0f"
         return (
-            f"the budget is used up: {used:{form}} of {limit:{form}} {unit}, and the next request may cost {getattr(cost.spent(), field):{form}}; "
-            f"all answers so far are kept: raise synthesize.endpoint.budget.{field} in params.yaml and run again"
+            f"the budget is used up: {used:{form}} of {limit:{form}} {unit}, and the next request may cost "
+            f"{getattr(cost.spent(), field):{form}}; "
+            f"all answers so far are kept: raise synthesize.endpoint.budget.{field} in params.yaml and run "
+            "again"
         )
 
     def answered(self, cost: Cost, billed: Cost) -> None:
@@ -238,5 +240,6 @@ def approve(settings: Endpoint, planned: Estimate) -> None:
         else f"raise ask_above_usd (now {limit:g}) in params.yaml"
     )
     raise UserError(
-        f"asking the endpoint may cost {cost}, and nobody is at the terminal to ask; {remedy}, or export {APPROVAL}={math.ceil((most or 1) * 100) / 100:.2f} for this run"
+        f"asking the endpoint may cost {cost}, and nobody is at the terminal to ask; {remedy}, or export "
+        f"{APPROVAL}={math.ceil((most or 1) * 100) / 100:.2f} for this run"
     )

@@ -183,11 +183,13 @@ def hopeless(
         return UserError(f"{where}: {fault} ({status}); answers so far are kept: {remedy}")
     if status == 402 or "insufficient_quota" in (error.code or "", error.type or ""):
         return UserError(
-            f"{where}: the account has no credit ({status}: {said}); answers so far are kept: top it up and run again"
+            f"{where}: the account has no credit ({status}: {said}); answers so far are kept: top it up and "
+            "run again"
         )
     if status < 400:
         return UserError(
-            f"{where}: redirects elsewhere ({status}), where your key is not sent; write the final address into base_url"
+            f"{where}: redirects elsewhere ({status}), where your key is not sent; write the final address "
+            "into base_url"
         )
     return None
 
@@ -195,7 +197,7 @@ def hopeless(
 def as_stored(
     settings: Endpoint, credential: Credential, reply: dict[str, Any], cost: Cost, **more: Any
 ) -> dict[str, Any]:
-    """A reply without our key in it, and with what it cost: by its own usage, or at worst where it says none."""
+    """A reply without our key in it, with what it cost: by its own usage, or at worst where it says none."""
     answer = credential.redacted(reply)
     usage = answer["usage"] or {
         "prompt_tokens": cost.tokens_in,
@@ -322,7 +324,8 @@ class Teacher(Session):
             return stops
         if status == 404:
             return UserError(
-                f"{where}: knows no such address or model {self._settings.model!r} ({said}); correct synthesize.endpoint"
+                f"{where}: knows no such address or model {self._settings.model!r} ({said}); correct "
+                "synthesize.endpoint"
             )
         if status in (429, 503, 529):
             wait = retry_after(error.response.headers)

@@ -77,8 +77,10 @@ class Pace:
         self._until = max(self._until, now + (wait or 0))
         if max(now, self._until) - self._answered_at > self._patience:
             raise UserError(
-                f"{self._where}: keeps all requests waiting (429, 503 or too late), has not answered for {now - self._answered_at:.0f} s and wants "
-                f"{max(0.0, self._until - now):.0f} s more; answers so far are kept: run again later, or raise synthesize.endpoint.patience_s"
+                f"{self._where}: keeps all requests waiting (429, 503 or too late), has not answered for "
+                f"{now - self._answered_at:.0f} s and wants "
+                f"{max(0.0, self._until - now):.0f} s more; answers so far are kept: run again later, or "
+                "raise synthesize.endpoint.patience_s"
             )
 
     def gave_up(self, why: str) -> None:
@@ -90,7 +92,8 @@ class Pace:
         self._failures += 1
         if self._failures >= BREAKER:
             raise UserError(
-                f"{self._where}: {BREAKER} requests in a row got no answer, the last: {why}; answers so far are kept, run again"
+                f"{self._where}: {BREAKER} requests in a row got no answer, the last: {why}; answers so far "
+                "are kept, run again"
             )
 
 

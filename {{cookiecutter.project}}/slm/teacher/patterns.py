@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable
 
 REFUSALS = re.compile(
-    r"^\W*((i'?m|i am) (very |really |truly )?(sorry|afraid)|sorry,|i (can'?t|cannot|can not|won'?t|am unable|am not able)\b"
-    r"|as an ai\b|unfortunately,? i\b|es tut mir leid|ich kann (das|dabei|ihnen|dir) (leider )?nicht|je suis désolé|lo siento)",
+    r"^\W*((i'?m|i am) (very |really |truly )?(sorry|afraid)|sorry,"
+    r"|i (can'?t|cannot|can not|won'?t|am unable|am not able)\b|as an ai\b|unfortunately,? i\b"
+    r"|es tut mir leid|ich kann (das|dabei|ihnen|dir) (leider )?nicht|je suis désolé|lo siento)",
     re.IGNORECASE,
 )
 CONTROL = re.compile(

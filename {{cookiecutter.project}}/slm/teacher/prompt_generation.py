@@ -29,11 +29,23 @@ from slm.teacher.client import Request, parameters_of, text_request
 from slm.teacher.patterns import REFUSALS
 
 PERSONAS = (
-    "a child of eight", "a teenager in a hurry", "a retired teacher who writes in whole sentences", "a nurse after a night shift",
-    "an engineer who is terse and exact", "somebody who is still learning the language", "a polite shop assistant", "a parent with a baby on one arm",
-    "a farmer who speaks a dialect", "a lawyer who leaves nothing open", "somebody who dictates and corrects themselves", "a student who types in lower case without punctuation",
-    "a grandmother who tells a story around it", "a cook with wet hands and few words", "somebody who is annoyed", "a visitor who does not know how things are called here",
-)  # fmt: skip
+    "a child of eight",
+    "a teenager in a hurry",
+    "a retired teacher who writes in whole sentences",
+    "a nurse after a night shift",
+    "an engineer who is terse and exact",
+    "somebody who is still learning the language",
+    "a polite shop assistant",
+    "a parent with a baby on one arm",
+    "a farmer who speaks a dialect",
+    "a lawyer who leaves nothing open",
+    "somebody who dictates and corrects themselves",
+    "a student who types in lower case without punctuation",
+    "a grandmother who tells a story around it",
+    "a cook with wet hands and few words",
+    "somebody who is annoyed",
+    "a visitor who does not know how things are called here",
+)
 MOST_REPLY_TOKENS = 4096  # of a reply
 
 
@@ -47,13 +59,41 @@ class Recipe:
 
 
 RECIPES = {
-    "self_instruct": Recipe(8, 10, "Write {asked} new requests for this job. Each differs from the examples, and from the others, in what it asks for and in how it is said."),
-    "evolve": Recipe(1, 3, "Make the request of the example harder, in {asked} ways: one with a further detail or condition, one about a rarer case of the same kind, one said less directly. Each stays one request that the job covers."),
-    "persona": Recipe(4, 4, "Write {asked} new requests, one for the same purpose as each example, in the words of {persona}."),
-    "out_of_scope": Recipe(6, 10, "The examples are requests that the job covers. Write {asked} that sound as if they were for the same assistant, and that the job does not cover: near misses, no nonsense."),
-    "weak_slices": Recipe(5, 10, "The assistant often errs at requests such as the examples. Write {asked} new ones of the same kind, and of the same difficulty, that differ from the examples and from each other."),
-}  # fmt: skip
-FORM = "Reply with a JSON list of {asked} texts alone: the requests, word for word as a person would say them, without their answers."
+    "self_instruct": Recipe(
+        8,
+        10,
+        "Write {asked} new requests for this job. Each differs from the examples, and from the "
+        "others, in what it asks for and in how it is said.",
+    ),
+    "evolve": Recipe(
+        1,
+        3,
+        "Make the request of the example harder, in {asked} ways: one with a further detail or "
+        "condition, one about a rarer case of the same kind, one said less directly. Each stays one "
+        "request that the job covers.",
+    ),
+    "persona": Recipe(
+        4,
+        4,
+        "Write {asked} new requests, one for the same purpose as each example, in the words of {persona}.",
+    ),
+    "out_of_scope": Recipe(
+        6,
+        10,
+        "The examples are requests that the job covers. Write {asked} that sound as if they were "
+        "for the same assistant, and that the job does not cover: near misses, no nonsense.",
+    ),
+    "weak_slices": Recipe(
+        5,
+        10,
+        "The assistant often errs at requests such as the examples. Write {asked} new ones of the "
+        "same kind, and of the same difficulty, that differ from the examples and from each other.",
+    ),
+}
+FORM = (
+    "Reply with a JSON list of {asked} texts alone: the requests, word for word as a person would say "
+    "them, without their answers."
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +112,10 @@ class Call:
     def request(self, settings: Endpoint, task: Task) -> Request:
         recipe = RECIPES[self.recipe]
         what = f"{recipe.what} {FORM}".format(asked=recipe.asked, **self.detail)
-        system = f"You write requests that an assistant is trained with. What the assistant is told:\n\n{task.instruction.strip()}\n\n{what}"
+        system = (
+            "You write requests that an assistant is trained with. What the assistant is "
+            f"told:\n\n{task.instruction.strip()}\n\n{what}"
+        )
         examples = [{"request": r.text, "answer": r.answer} for r in self.parents]
         longest = max(len(r.text.encode()) for r in self.parents)
         messages = [
@@ -138,7 +181,8 @@ def weak_slice(
         lost = {name: 1 / len(found[name]) for name in classes or found}
     if not lost:
         raise UserError(
-            f"{TASK}/train.jsonl has neither classes nor tags, so no slice is weak; set synthesize.generate.weak_slices to 0"
+            f"{TASK}/train.jsonl has neither classes nor tags, so no slice is weak; set "
+            "synthesize.generate.weak_slices to 0"
         )
     worst = sorted(lost, key=lambda name: (-lost[name], name))[:WORST]
     (chosen,) = random.Random(f"weak_slices {number}").choices(worst, [lost[name] for name in worst])

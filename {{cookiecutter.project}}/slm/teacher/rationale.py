@@ -14,8 +14,15 @@ from slm.task.answers import strict, unfenced
 from slm.task.definition import Task
 
 TOKENS = 512  # for the reasoning, beside those of the answer
-FIELD = 'Reason first. Reply with one JSON object, {"rationale": "your reasoning in a few sentences", "answer": …}, whose second field is the answer.'
-SECTION = "Reason first: write your reasoning in a few sentences, then a line that begins with ANSWER: and after it the answer alone."
+FIELD = (
+    'Reason first. Reply with one JSON object, {"rationale": "your reasoning in a few sentences", '
+    '"answer": …}, '
+    "whose second field is the answer."
+)
+SECTION = (
+    "Reason first: write your reasoning in a few sentences, then a line that begins with ANSWER: and after "
+    "it the answer alone."
+)
 MARK = re.compile(r"^[*#\s]*ANSWER:[*\s]*", re.MULTILINE)
 
 

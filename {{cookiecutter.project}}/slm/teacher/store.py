@@ -23,14 +23,16 @@ from slm.files import RESUME
 STORE = RESUME / "answers.sqlite"
 PAID = ("time", "run", "model", "tokens_in", "tokens_out", "usd", "seconds")
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value BLOB NOT NULL, time TEXT, run TEXT, model TEXT,
-    tokens_in INTEGER, tokens_out INTEGER, usd REAL, seconds REAL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value BLOB NOT NULL, time TEXT, run TEXT,
+    model TEXT, tokens_in INTEGER, tokens_out INTEGER, usd REAL, seconds REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, started TEXT NOT NULL, hits INTEGER NOT NULL DEFAULT 0,
-    unanswered INTEGER NOT NULL DEFAULT 0, unanswered_tokens INTEGER NOT NULL DEFAULT 0, unanswered_usd REAL NOT NULL DEFAULT 0);
-CREATE TABLE IF NOT EXISTS batches (file TEXT PRIMARY KEY, batch TEXT, run TEXT NOT NULL, started TEXT NOT NULL, ended TEXT,
-    unanswered INTEGER NOT NULL, unanswered_tokens INTEGER NOT NULL, unanswered_usd REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS batched (key TEXT PRIMARY KEY, file TEXT NOT NULL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, usd REAL NOT NULL)
-    WITHOUT ROWID;
+    unanswered INTEGER NOT NULL DEFAULT 0, unanswered_tokens INTEGER NOT NULL DEFAULT 0,
+    unanswered_usd REAL NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS batches (file TEXT PRIMARY KEY, batch TEXT, run TEXT NOT NULL,
+    started TEXT NOT NULL, ended TEXT, unanswered INTEGER NOT NULL, unanswered_tokens INTEGER NOT NULL,
+    unanswered_usd REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS batched (key TEXT PRIMARY KEY, file TEXT NOT NULL, tokens_in INTEGER NOT NULL,
+    tokens_out INTEGER NOT NULL, usd REAL NOT NULL) WITHOUT ROWID;
 """
 INSERT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
@@ -177,11 +179,15 @@ class Store:
                 new = writer.execute("DELETE FROM batched WHERE key = ? AND file = ?", (key, file)).rowcount
                 if new and answer is not None:
                     writer.execute(INSERT, self._row(key, answer))
-            left = "SELECT count(*), coalesce(sum(tokens_in + tokens_out), 0), coalesce(sum(usd), 0) FROM batched WHERE file = ?"
+            left = (
+                "SELECT count(*), coalesce(sum(tokens_in + tokens_out), 0), coalesce(sum(usd), 0) FROM "
+                "batched WHERE file = ?"
+            )
             lost = writer.execute(left, (file,)).fetchone()
             writer.execute("DELETE FROM batched WHERE file = ?", (file,))
             writer.execute(
-                "UPDATE batches SET ended = ?, unanswered = ?, unanswered_tokens = ?, unanswered_usd = ? WHERE file = ?",
+                "UPDATE batches SET ended = ?, unanswered = ?, unanswered_tokens = ?, unanswered_usd = ? "
+                "WHERE file = ?",
                 (now(), *lost, file),
             )
 
@@ -194,15 +200,22 @@ class Store:
         ).fetchone()
         if row is None:
             raise UserError(
-                f"{STORE}: no batch {name[:200]!r} is under way; copy its name from the message that led you here"
+                f"{STORE}: no batch {name[:200]!r} is under way; copy its name from the message that led "
+                "you here"
             )
         self.end_batch(row[0], ())
         return self._reader.execute("SELECT unanswered FROM batches WHERE file = ?", row).fetchone()[0]
 
     def spent(self) -> Spent:
         """Over all runs: answers, and what was asked and has none."""
-        paid = "SELECT count(*), coalesce(sum(tokens_in + tokens_out), 0), coalesce(sum(usd), 0) FROM answers WHERE model IS NOT NULL"
-        lost = "SELECT coalesce(sum(unanswered), 0), coalesce(sum(unanswered_tokens), 0), coalesce(sum(unanswered_usd), 0) FROM "
+        paid = (
+            "SELECT count(*), coalesce(sum(tokens_in + tokens_out), 0), coalesce(sum(usd), 0) FROM answers "
+            "WHERE model IS NOT NULL"
+        )
+        lost = (
+            "SELECT coalesce(sum(unanswered), 0), coalesce(sum(unanswered_tokens), 0), "
+            "coalesce(sum(unanswered_usd), 0) FROM "
+        )
         parts = [
             self._reader.execute(query).fetchone() for query in (paid, f"{lost} runs", f"{lost} batches")
         ]
@@ -212,7 +225,10 @@ class Store:
         """Mean tokens and seconds of an answer so far, for an estimate; None if no answer of this model has
         any (in batches: no seconds).
         """
-        query = "SELECT avg(tokens_out), avg(seconds) FROM (SELECT tokens_out, seconds FROM answers WHERE model = ? LIMIT 1000)"
+        query = (
+            "SELECT avg(tokens_out), avg(seconds) FROM (SELECT tokens_out, seconds FROM answers WHERE "
+            "model = ? LIMIT 1000)"
+        )
         return self._reader.execute(query, (model,)).fetchone()
 
     def ledger(self) -> list[tuple[Any, ...]]:
@@ -221,15 +237,25 @@ class Store:
         """
         return self._reader.execute(
             """
-            WITH a AS (SELECT run, min(time) AS first, group_concat(DISTINCT model) AS models, count(*) AS n, sum(tokens_in) AS t_in,
-                              sum(tokens_out) AS t_out, sum(usd) AS usd,
-                              (julianday(max(time)) - julianday(min(time))) * 86400 + coalesce(max(seconds), 0) AS span
-                       FROM answers WHERE model IS NOT NULL GROUP BY run),
-                 b AS (SELECT run, min(started) AS started, sum(unanswered) AS lost FROM batches GROUP BY run),
-                 every AS (SELECT run FROM a UNION SELECT run FROM runs UNION SELECT run FROM b)
-            SELECT substr(coalesce(a.first, r.started, b.started), 1, 10), every.run, coalesce(a.models, ''), coalesce(a.n, 0), coalesce(a.t_in, 0),
-                   coalesce(a.t_out, 0), a.usd, coalesce(a.span, 0), coalesce(r.hits, 0), coalesce(r.unanswered, 0) + coalesce(b.lost, 0)
-            FROM every LEFT JOIN a ON a.run = every.run LEFT JOIN runs AS r ON r.run = every.run LEFT JOIN b ON b.run = every.run ORDER BY 1, 2
+            WITH a AS (
+                SELECT run, min(time) AS first, group_concat(DISTINCT model) AS models, count(*) AS n,
+                    sum(tokens_in) AS t_in, sum(tokens_out) AS t_out, sum(usd) AS usd,
+                    (julianday(max(time)) - julianday(min(time))) * 86400 + coalesce(max(seconds), 0) AS span
+                FROM answers WHERE model IS NOT NULL GROUP BY run
+            ),
+            b AS (
+                SELECT run, min(started) AS started, sum(unanswered) AS lost FROM batches GROUP BY run
+            ),
+            every AS (SELECT run FROM a UNION SELECT run FROM runs UNION SELECT run FROM b)
+            SELECT substr(coalesce(a.first, r.started, b.started), 1, 10), every.run,
+                coalesce(a.models, ''), coalesce(a.n, 0), coalesce(a.t_in, 0), coalesce(a.t_out, 0), a.usd,
+                coalesce(a.span, 0), coalesce(r.hits, 0),
+                coalesce(r.unanswered, 0) + coalesce(b.lost, 0)
+            FROM every
+            LEFT JOIN a ON a.run = every.run
+            LEFT JOIN runs AS r ON r.run = every.run
+            LEFT JOIN b ON b.run = every.run
+            ORDER BY 1, 2
             """
         ).fetchall()
 

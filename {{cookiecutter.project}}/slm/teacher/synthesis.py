@@ -1,5 +1,4 @@
-"""What an endpoint teacher is asked in one run, round after round, through the store: nothing that it has
-answered is asked again.
+"""What an endpoint teacher is asked in one run, round after round: new prompts, answers, verdicts.
 
 What all rounds may cost is said, and agreed to, before the first request of the first of them.
 """
@@ -9,43 +8,25 @@ from itertools import islice
 from typing import Any
 
 from slm.config.synthesis import Synthesize
-from slm.task.answers import normal, tidied
+from slm.task.answers import normal
 from slm.task.definition import Task
 from slm.task.records import Record
-from slm.teacher.ask import ask_missing, one_model, requests_of, stored_answers
-from slm.teacher.budget import NOTHING_SPENT, dollars, worst_case
-from slm.teacher.client import Request, key_of, parameters_of
+from slm.teacher.budget import dollars, worst_case
+from slm.teacher.client import Request, key_of
+from slm.teacher.endpoint import AnswerOrWhy, EndpointTeacher, requests_of
 from slm.teacher.filters import Sieve
 from slm.teacher.prompt_generation import calls_of, provenance_of, read_requests
-from slm.teacher.rationale import apart
 from slm.teacher.self_consistency import agreed
 from slm.teacher.store import Spent, Store
 from slm.teacher.verification import question_of, said_wrong
 
-# Of each prompt: the answer to keep with what is known of it, None if there is none; and then why.
-AnswersOrWhys = Iterator[tuple[dict[str, Any] | None, str]]
 Keyed = list[tuple[str, Request]]
 
 
 class Rounds:
     def __init__(self, task: Task, settings: Synthesize, store: Store) -> None:
         self._task, self._settings, self._store = task, settings, store
-        self._agreed = False
-        self._model: str | None = None  # that answered first
-
-    def _ask(self, requests: Keyed, later: Spent = NOTHING_SPENT) -> dict[str, str]:
-        missing = any(not self._store.has(key) for key, _ in requests)
-        failures = ask_missing(self._settings, self._store, requests, later, self._agreed)
-        self._agreed |= missing
-        return failures
-
-    def _replies(self, keys: list[str]) -> Iterator[dict[str, Any] | None]:
-        """In the order of the keys; of one model over all rounds, unless params.yaml accepts several."""
-        for reply in stored_answers(self._settings, self._store, keys):
-            if reply:
-                self._model = self._model or reply["model"]
-                one_model(self._settings, self._model, reply["model"])
-            yield reply
+        self._teacher = EndpointTeacher(settings, task, store)
 
     def invent(self, labelled: list[Record], prompts: list[Record], sieve: Sieve) -> list[dict[str, Any]]:
         """New prompts as the recipes want them: rows with id, messages, dropped (why it must not be asked, or
@@ -63,14 +44,14 @@ class Rounds:
             (key_of(settings, request, call.number), request)
             for call, request in zip(calls, requests, strict=True)
         ]
-        failures = self._ask(keyed, self._after_inventing(prompts, requests))
+        failures = self._teacher.ask(keyed, self._after_inventing(prompts, requests))
         known = [*labelled, *prompts]
         for record in known:
             sieve.remember(record)
         there, names = {normal(r.text) for r in known}, {r.id for r in prompts}
         left = wanted.model_dump()
         rows: list[dict[str, Any]] = []
-        replies = self._replies([key for key, _ in keyed])
+        replies = self._teacher.replies(key for key, _ in keyed)
         for call, request, (key, _), reply in zip(calls, requests, keyed, replies, strict=True):
             provenance = provenance_of(call, request, reply or {})
             found = read_requests(reply["text"], reply["cut"]) if reply else []
@@ -150,45 +131,29 @@ class Rounds:
             self._settings, self._task, (p.prompt for p in prompts), self._settings.endpoint.answers
         )
 
-    def answer(self, prompts: list[Record]) -> AnswersOrWhys:
-        """The teacher's answers, in the form that the labelled ones have. Of several to one prompt: the one
-        that most agree on.
-        """
+    def answer(self, prompts: list[Record]) -> Iterator[AnswerOrWhy]:
+        """The answer to each prompt; of several the one that most agree on."""
         wanted = self._settings.endpoint.answers
-        requests = self._requests(prompts)
-        failures = self._ask(requests, self._at_worst(self._questions(prompts), 0, len(prompts)))
-        keys = [key for key, _ in requests]
-        given = self._replies(keys)
-        for start in range(0, len(keys), wanted):
-            answers = [a and self._read(a) for a in islice(given, wanted)]
-            best, share = (
-                agreed(self._task, [a["text"] if a and not a.get("no_answer") else None for a in answers])
-                if wanted > 1
-                else (0, 1.0)
+        later = self._at_worst(self._questions(prompts), 0, len(prompts))
+        given = self._teacher.answers((p.prompt for p in prompts), wanted, later)
+        for _ in prompts:
+            several = list(islice(given, wanted))
+            if wanted == 1:
+                yield several[0]
+                continue
+            best, share = agreed(
+                self._task, [a["text"] if a and not a.get("no_answer") else None for a, _ in several]
             )
-            answer = answers[best]
-            if answer:
-                answer |= {"parameters": parameters_of(requests[start + best][1])}
-            if answer and wanted > 1:
-                answer |= {"answers": wanted, "agreement": round(share, 4)}
-            yield answer, failures.get(keys[start + best], "")
-
-    def _read(self, reply: dict[str, Any]) -> dict[str, Any]:
-        rationale, answer = apart(self._settings.endpoint, self._task, reply["text"])
-        if answer is None:
-            return reply | {"no_answer": True}
-        return (
-            reply
-            | {"text": tidied(self._task, answer)}
-            | ({"rationale": rationale} if rationale is not None else {})
-        )
+            answer, why = several[best]
+            yield answer and answer | {"answers": wanted, "agreement": round(share, 4)}, why
 
     def verify(self, records: list[Record]) -> Iterator[tuple[str | None, dict[str, Any]]]:
-        """Of each answered record: why it must not be learnt from, or None, and what is known of the verdict."""
+        """Of each answered record: why nobody must learn from it, or None; what is known of the verdict."""
         settings = self._settings.endpoint
         requests = [question_of(settings, self._task, r.prompt, r.answer) for r in records]
         keyed = [(key_of(settings, request), request) for request in requests]
-        failures = self._ask(keyed)
-        for (key, _), verdict in zip(keyed, self._replies([key for key, _ in keyed]), strict=True):
+        failures = self._teacher.ask(keyed)
+        verdicts = self._teacher.replies(key for key, _ in keyed)
+        for (key, _), verdict in zip(keyed, verdicts, strict=True):
             known = {name: (verdict or {}).get(name) for name in ("text", "request_id", "usage", "usd")}
             yield said_wrong(verdict, failures.get(key, "")), known

@@ -62,6 +62,7 @@ def import_answers(path: Path) -> None:
 def give_up_batch(name: str) -> None:
     store = Store()
     print(
-        f"{STORE}: {store.forget_batch(name)} requests without an answer count as paid, and will be asked again"
+        f"{STORE}: {store.forget_batch(name)} requests without an answer count as paid, and will be asked "
+        "again"
     )
     store.close()
