@@ -165,8 +165,8 @@ elif match := taken(f"ml job download {{name}} PLACE --output-name proposal --do
 else:
     sys.exit(f"ERROR: unrecognized arguments: {{said}}")
 """
-# The job's `make`, whose targets other tests run: a model that changes the lock, or one that the gate refuses.
-MAKE = """#!/bin/sh
+# The job's `slm`, whose commands other tests run: a model that changes the lock, or one that the gate refuses.
+COMMAND = """#!/bin/sh
 case "$1" in
   restore) mkdir -p reports && printf '| rung |\\n' > reports/verdict.md && echo '# made on Azure' >> dvc.lock ;;
   gate) exit {code} ;;
@@ -181,7 +181,8 @@ def azure(world: World, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(world.folder / "tools"), prepend=":")
     programs = {
         "tools/az": AZ.format(python=sys.executable, home=str(world.folder / "azure")),
-        "azure/bin/make": MAKE.format(code=0),
+        "azure/bin/python3": "#!/bin/sh\n",  # set-up, which other tests run
+        "azure/bin/slm": COMMAND.format(code=0),
     }
     for name, text in programs.items():
         write(name, text)(world.folder)
@@ -220,7 +221,7 @@ def test_a_model_made_on_azure_is_proposed(world: World, azure):
 @linux
 @pytest.mark.slow
 def test_a_model_that_is_refused_on_azure_is_not_proposed(world: World, azure):
-    write("azure/bin/make", MAKE.format(code=1))(world.folder)
+    write("azure/bin/slm", COMMAND.format(code=1))(world.folder)
     run = azure()
     assert run.jobs == {"Azure ML": False}, run.log[-4000:]
     assert "ended as Failed" in run.log and not world.forge.pulls

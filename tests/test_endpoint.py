@@ -180,7 +180,7 @@ def test_a_real_small_model_behind_an_endpoint_says_what_it_says_as_the_local_te
         try:
             assert server.stdout
             point_to(copy, int(server.stdout.readline()), response_format="none", price={"input": 0, "output": 0}, timeout_s=600)
-            python(copy, "-c", "from slm.config.params import rewrite; rewrite({'synthesize': {'generate': {'self_instruct': 10}}})")
+            python(copy, "-c", "from slm.config.edit import rewrite; rewrite({'synthesize': {'generate': {'self_instruct': 10}}})")
             done = synthesize(copy)
         finally:
             server.kill()

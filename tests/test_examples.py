@@ -62,7 +62,7 @@ def test_an_example_is_whole_and_its_records_are_its_own(kind: str):
     assert {split: len(rows) for split, rows in splits.items()} == SPLITS
     asked = [json.dumps(r["messages"][: -1 if name != "prompts" else None]) for name, rows in splits.items() for r in rows]
     assert len(set(asked)) == len(asked)
-    text = (TEMPLATE / "docs" / "tasks.md").read_text(encoding="utf-8")
+    text = (TEMPLATE / "{{cookiecutter.project}}" / "docs" / "your-own-task.md").read_text(encoding="utf-8")
     assert f"`examples/{kind}`" in text
     assert YAML(typ="safe").load((EXAMPLES / kind / "task.yaml").read_text(encoding="utf-8"))["license"] == "CC0-1.0"
 

