@@ -16,7 +16,7 @@ from slm.task.records import Record
 from slm.teacher.filters import Sieve
 from slm.teacher.store import Store
 from teacher import PROJECT
-from teacher.common import KEY, Figures, File, Server, ask, child, settings, write_prompts, teacher_of
+from teacher.common import KEY, Figures, File, Server, ask, child, settings, teacher_of, write_prompts
 from teacher_server import BAD, HARMLESS, name_of
 
 ACKNOWLEDGE = """
