@@ -178,7 +178,9 @@ def make_rules(makefile: str) -> dict[str, set[str]]:
             target = f"make {rule[1]}"
             rules.setdefault(target, set()).update(f"make {name}" for name in rule[2].split())
         elif line.startswith("\t") and target:
-            recipe = re.sub(r"\$\((?:BIN|DEMO)\)/|^\t[@-]*", "", line).replace("$(PYTHON)", "python").replace("$(MAKE)", "make")
+            recipe = re.sub(r"\$\((?:BIN|DEMO)\)/|^\t[@-]*", "", line)
+            for name, program in {"$(PYTHON)": "python", "$(MAKE)": "make", "$(SLM)": "slm"}.items():
+                recipe = recipe.replace(name, program)
             rules[target] |= {c for part in lines_of(recipe) for c in commands_of(words_of(part))}
         elif line.strip() and not line.startswith("#"):
             target = None

@@ -177,11 +177,11 @@ def test_isolation_isolates(project: Path):
 
 @pytest.fixture(scope="session")
 def server(chain: Path) -> Iterator[str]:
-    """The address of `make serve`, in the chain's project."""
+    """The address of `slm serve`, in the chain's project."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [str(chain / ".venv" / "bin" / "python"), "-m", "slm.serving.server", "--port", str(port)]
+    command = [str(chain / ".venv" / "bin" / "python"), "-m", "slm", "serve", "--port", str(port)]
     process = subprocess.Popen(command, cwd=chain, env=environment())
     address = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 60

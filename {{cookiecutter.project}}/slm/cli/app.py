@@ -6,7 +6,7 @@ that help and completion are quick.
 
 import os
 
-from slm.cli import automation, data, device, model, project, release, teacher, verdict  # noqa: F401 - commands
+from slm.cli import automation, data, device, model, project, release, teacher, verdict  # noqa: F401
 from slm.cli.root import app
 from slm.processes import environment
 

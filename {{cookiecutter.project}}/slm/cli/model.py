@@ -93,7 +93,7 @@ def stage_command(
     """Run one stage of the pipeline by itself, without DVC.
 
     It reads and writes what dvc.yaml lists for the stage, whether or not anything has changed, and dvc.lock
-    does not know of it. `python -m pipeline.NAME --help` says which arguments a stage takes.
+    does not know of it.
     """
     from slm.cli.stages import run_stage
 

@@ -8,7 +8,7 @@ import typer
 from slm.cli.root import Panel, group
 
 teacher_commands = group("teacher", Panel.TEACHER, "Costs and paid answers of an endpoint teacher.")
-ANSWERS = Path("answers/teacher.jsonl.gz")
+PAID_ANSWERS = Path("answers/teacher.jsonl.gz")
 
 
 @teacher_commands.command("ledger")
@@ -24,7 +24,7 @@ def teacher_ledger() -> None:
 
 @teacher_commands.command("export")
 def teacher_export(
-    file: Annotated[Path, typer.Argument(help="File to write.")] = ANSWERS,
+    file: Annotated[Path, typer.Argument(help="File to write.")] = PAID_ANSWERS,
 ) -> None:
     """Write all paid answers into one file, for another machine.
 
@@ -38,7 +38,7 @@ def teacher_export(
 
 @teacher_commands.command("import")
 def teacher_import(
-    file: Annotated[Path, typer.Argument(help="File that `slm teacher export` wrote.")] = ANSWERS,
+    file: Annotated[Path, typer.Argument(help="File that `slm teacher export` wrote.")] = PAID_ANSWERS,
 ) -> None:
     """Add answers that were paid on another machine to the store in .resume/.
 
