@@ -11,7 +11,7 @@ DEMO := build/my-slm
 UV_VERSION := 0.13.9
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-find-links
 
-.PHONY: help setup tools demo test test-fast test-full lint lock pictures bench-house bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict bench-synthesis bench-student bench-ablations bench-adapters bench-data
+.PHONY: help setup tools demo test test-fast test-full update-test lint lock pictures bench-house bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict bench-synthesis bench-student bench-ablations bench-adapters bench-data
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ test-fast: tools ## the inner loop, under 3 minutes
 
 test-full: tools ## nightly: every kill point, every scenario
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+
+update-test: tools ## nightly: a project of the previous version takes this one; ten minutes
+	$(BIN)/python -m pytest -q tests/test_update.py
 
 lint: tools ## style of template and body
 	$(BIN)/ruff check --no-cache . && $(BIN)/ruff format --no-cache --check .
