@@ -16,10 +16,10 @@ PROJECT = Path(sys.argv[1])
 sys.path.insert(0, str(PROJECT))
 
 from slm.modeling.checkpoints import load_tokenizer  # noqa: E402
-from slm.quality.similarity import NEAR, Index
-from slm.task.answers import canonical, normal, parse
+from slm.quality.similarity import NEAR, Index  # noqa: E402
+from slm.task.answers import canonical, normal, parse  # noqa: E402
 from slm.task.definition import load_task  # noqa: E402
-from slm.task.metrics import score_one
+from slm.task.metrics import score_one  # noqa: E402
 from slm.task.records import Record, read_records  # noqa: E402
 
 SECOND = Path(__file__).parent / "second_labels"
