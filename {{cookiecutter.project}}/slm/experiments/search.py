@@ -35,14 +35,14 @@ from slm.files import read_json, sha256_file, sha256_json
 from slm.tables import plain
 from slm.task.records import TASK, prediction, read_records
 
-WORK, SPACE, TEST = Path(".cache/search"), Path("search.yaml"), TASK / "test.jsonl"
+WORK, SPACE, HELD_OUT = Path(".cache/search"), Path("search.yaml"), TASK / "test.jsonl"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 # A machine whose trial has shown no life for this long is taken for dead, and its trial begins again
 # elsewhere.
 HEARTBEAT_S, DEAD_S = 20, 120
 # Whole trials before the median says anything; trials that fail in a row before it is the project that is
 # broken.
-STARTUP, BREAKER = 3, 3
+STARTUP, FAILURES_IN_A_ROW = 3, 3
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # heartbeats, since 2021
 AGAIN = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
 
@@ -124,7 +124,7 @@ class Search:
         epochs = knobs.get(
             "distill.epochs", YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))["distill"]["epochs"]
         )
-        copy(folder, nested(knobs), without=TEST)
+        copy(folder, nested(knobs), without=HELD_OUT)
         rewrite(nested({**knobs, "distill.epochs": epochs}), folder / "params.yaml")
         if search_fingerprint(folder, self.space) != self.key:
             shutil.rmtree(folder)
@@ -159,9 +159,9 @@ class Search:
                     )
             except UserError as error:
                 self.failed_in_a_row += 1
-                if self.failed_in_a_row >= BREAKER:
+                if self.failed_in_a_row >= FAILURES_IN_A_ROW:
                     raise UserError(
-                        f"{error}; {BREAKER} trials in a row have failed: mend that, or narrow the space"
+                        f"{error}; {FAILURES_IN_A_ROW} trials in a row have failed: mend that, or narrow the space"
                     ) from None
                 trial.set_user_attr("failed", str(error))
                 shutil.rmtree(folder)

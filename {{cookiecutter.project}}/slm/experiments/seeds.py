@@ -28,7 +28,7 @@ from slm.tables import plain
 from slm.task.definition import load_task
 from slm.task.metrics import score_one
 
-WORK, ANSWERS, OUTPUT = Path(".cache/seeds"), Path("predictions/seeds"), Path("reports/seeds.json")
+SEED_RUNS, ANSWERS, OUTPUT = Path(".cache/seeds"), Path("predictions/seeds"), Path("reports/seeds.json")
 
 
 def stages(shipped: str) -> list[str]:
@@ -56,12 +56,12 @@ def forget_others(key: str) -> None:
     for path in ANSWERS.glob("*.jsonl"):
         if read_jsonl(path)[0].get("made_from") != key:
             path.unlink()
-    note = WORK / "made_from"
+    note = SEED_RUNS / "made_from"
     if note.exists() and note.read_text(encoding="utf-8") != key:
-        shutil.rmtree(WORK)
-    WORK.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(SEED_RUNS)
+    SEED_RUNS.mkdir(parents=True, exist_ok=True)
     note.write_text(key, encoding="utf-8")
-    for path in WORK.glob(".*.part"):
+    for path in SEED_RUNS.glob(".*.part"):
         shutil.rmtree(path)
 
 
@@ -69,10 +69,10 @@ def answers(seed: int, shipped: str, key: str) -> Path:
     """The answers of the student of one seed, trained now if they are not here."""
     path = ANSWERS / f"{seed}.jsonl"
     if path.exists():
-        shutil.rmtree(WORK / str(seed), ignore_errors=True)  # left by a kill
+        shutil.rmtree(SEED_RUNS / str(seed), ignore_errors=True)  # left by a kill
         return path
     # All test examples: a sample would be another one for each seed.
-    folder = copy(WORK / str(seed), {"seed": seed, "evaluate": {"sample": {shipped: None}}})
+    folder = copy(SEED_RUNS / str(seed), {"seed": seed, "evaluate": {"sample": {shipped: None}}})
     for name in stages(shipped):
         dvc("repro", "--single-item", name, folder=folder, remedy=RETRY)
     header, *rows = read_jsonl(folder / "predictions" / f"{shipped}.jsonl")
