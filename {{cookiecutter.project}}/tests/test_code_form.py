@@ -65,6 +65,14 @@ def read_all() -> dict[str, str]:
     return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sources()}
 
 
+def test_functions_are_read_on_one_screen():
+    assert long_functions(read_all()) == []
+
+
+def test_public_names_have_one_meaning():
+    assert shared_names(read_all()) == {}
+
+
 def test_a_long_function_is_found():
     def of(lines: int) -> str:
         return "class A:\n    @property\n    async def f(self):\n" + "        pass\n" * (lines - 1)
