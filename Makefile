@@ -11,7 +11,7 @@ DEMO := build/my-slm
 UV_VERSION := 0.13.9
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-find-links
 
-.PHONY: help setup tools demo test test-fast test-full update-test lint lock pictures bench-house bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict bench-synthesis bench-student bench-ablations bench-adapters bench-data
+.PHONY: help setup tools demo test test-fast test-full update-test lint lock pictures bench-house bench-proof bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict bench-synthesis bench-student bench-ablations bench-adapters bench-data
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -62,9 +62,6 @@ lock: tools ## renew requirements-test.txt, and requirements.txt with the same v
 pictures: tools ## the README's pictures, docs/images/ (after make demo; needs Chromium, or CHROMIUM=/path/to/it)
 	CHROMIUM="$(CHROMIUM)" $(BIN)/python -m benchmarks.pictures
 
-bench-house: ## layers, lengths, names, prose, commands without a test (after make demo)
-	$(DEMO)/$(BIN)/python -m benchmarks.house $(DEMO)
-
 bench-demo: tools ## a stranger's first half hour, timed
 	$(BIN)/python -m benchmarks.demo
 
@@ -104,3 +101,12 @@ bench-student: tools ## what the full profile makes of the default task, beside 
 
 bench-verdict: tools ## how often the verdict is wrong, and what it catches (after make demo)
 	$(BIN)/python -m benchmarks.verdict $(DEMO)
+
+bench-house: ## can an adopter find the way, and read what is said of it? (after make demo)
+	$(DEMO)/$(BIN)/python -m benchmarks.house $(DEMO)
+
+BEFORE := 43d9da1
+AFTER := HEAD
+
+bench-proof: tools ## did moving code change what it makes? two commits, baked and run (an hour and a half, goes on where it was)
+	$(BIN)/python -m benchmarks.proof $(BEFORE) $(AFTER)

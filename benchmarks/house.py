@@ -11,7 +11,7 @@ public_names_shared  functions, classes and constants that two modules of slm de
 help_ratio           median time of `python -m slm --help` over that of `python -c "import typer"`, RUNS of each in turn
 docs_commands        commands that README and docs name; benchmarks/commands.py says what is one and what tests it
 sentences_… cells_…  README and docs by the rules of benchmarks/prose.py
-hashes_changed       of the proof, from build/bench/proof.json; without it null: `python -m benchmarks.proof BEFORE AFTER` makes it
+hashes_changed       of the proof, from build/bench/proof.json; without it null: `make bench-proof` makes it
 """
 
 import json
@@ -41,12 +41,12 @@ Figures = dict[str, float | None]
 
 
 def layers() -> tuple[int, list[str]]:
-    """Broken contracts by import-linter's own words, and their names."""
+    """Broken contracts, by what `lint-imports` prints, and their names."""
     command = [sys.executable, "-c", "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"]
-    done = subprocess.run(command, cwd=BODY, capture_output=True, text=True, check=False)
-    counts = re.search(r"Contracts: (\d+) kept, (\d+) broken", done.stdout)
-    assert counts and int(counts[1]), f"import-linter could not read a contract: {done.stdout}{done.stderr}"
-    return int(counts[2]), re.findall(r"^(.+) BROKEN$", done.stdout, re.MULTILINE)
+    printed = subprocess.run(command, cwd=BODY, capture_output=True, encoding="utf-8", check=False)
+    total = re.search(r"^Contracts: \d+ kept, (\d+) broken", printed.stdout, re.MULTILINE)
+    assert total, printed.stdout + printed.stderr
+    return int(total[1]), re.findall(r"^(.+) BROKEN", printed.stdout, re.MULTILINE)
 
 
 def cycles() -> list[list[str]]:
@@ -134,7 +134,7 @@ def main() -> None:
     if figures["help_ratio"] is None:
         print("  help_ratio: this project has no command `slm` yet")
     if figures["hashes_changed"] is None:
-        print("  hashes_changed: python -m benchmarks.proof BEFORE AFTER makes it")
+        print("  hashes_changed: `make bench-proof` makes it")
 
 
 if __name__ == "__main__":

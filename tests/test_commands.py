@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.commands import called, documented, make_rules, reason
+from benchmarks.commands import called, documented, make_rules, reason, survey
 
 PAGES = {
     "```\nslm repro   # slm chat\n```": {"slm repro"},
@@ -60,3 +60,7 @@ def test_a_target_runs_its_recipe_and_prerequisites():
 def test_a_reason_is_given_for_what_needs_it_alone():
     assert reason("make bench-demo") and reason("az ml compute") and reason("slm release image")
     assert reason("slm release card") is None and reason("make gate") is None and reason("azure") is None
+
+
+def test_a_documented_command_is_tested_or_says_why_not():
+    assert [command for command, (_, why) in survey().items() if not why] == []

@@ -66,6 +66,15 @@ def test_dvc_pushes_to_a_remote_and_pulls_from_it(copy: Path, tmp_path: Path):
     assert (copy / "predictions" / "int4.jsonl").exists()
 
 
+def test_a_lock_can_be_written_without_running_anything(copy: Path):
+    """After an update that moves code and changes no result (docs/updating.md)."""
+    with (copy / "slm" / "task" / "metrics.py").open("a", encoding="utf-8") as stream:
+        stream.write("# moved\n")
+    assert "not in sync" in slm(copy, "locked", code=2).stderr
+    python(copy, "-m", "dvc", "commit", "--force")
+    assert "in sync" in slm(copy, "locked").stdout
+
+
 def test_the_documentation_is_built_and_asks_for_nothing(copy: Path, project: Path):
     """Links are checked by the strict build; no page loads anything from elsewhere."""
     slm(project, "extra", "docs")

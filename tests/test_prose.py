@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.prose import CELL_WORDS, LINE_CHARACTERS, SENTENCE_WORDS, findings
+from benchmarks.prose import CELL_WORDS, LINE_CHARACTERS, SENTENCE_WORDS, TEMPLATE, findings, pages
 
 LONG, CELL = " ".join(["word"] * (SENTENCE_WORDS + 1)), " ".join(["word"] * (CELL_WORDS + 1))
 WIDE = f"{'a' * LINE_CHARACTERS} b"
@@ -50,3 +50,9 @@ def test_a_planted_fault_is_found_and_its_twin_is_not(fault: str):
 def test_a_finding_names_its_line():
     page = f"# Title\n\ntext\n\n!!! note\n    text\n    {WIDE}\n\n| a |\n| --- |\n| b |\n| {CELL} |\n\nOne lesson.\n"
     assert [(finding.line, finding.rule) for finding in findings(page)] == [(7, "line"), (12, "cell"), (14, "word")]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(TEMPLATE).as_posix())
+def test_readme_and_docs_are_plain(page):
+    found = findings(page.read_text(encoding="utf-8"))
+    assert not found, "\n".join(f"{page}:{finding.line}: {finding.rule}: {finding.text}" for finding in found)

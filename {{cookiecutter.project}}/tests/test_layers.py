@@ -1,4 +1,4 @@
-"""Who may import whom (pyproject.toml, `tool.importlinter`): the code keeps it; what breaks it is found."""
+"""Who may import whom (pyproject.toml, `tool.importlinter`): the code keeps it, and a break is found."""
 
 import os
 import shutil
