@@ -108,9 +108,5 @@ bench-house: ## can an adopter find the way, and read what is said of it? (after
 BEFORE := 43d9da1
 AFTER := HEAD
 
-# The version before modules went into packages, and this one.
-BEFORE ?= 43d9da16d8aa8e9d658e1b43920703bb79ce26d4
-AFTER ?= HEAD
-
 bench-proof: tools ## did moving code change what it makes? two commits, baked and run (an hour and a half, goes on where it was)
 	$(BIN)/python -m benchmarks.proof $(BEFORE) $(AFTER)
