@@ -20,13 +20,13 @@ def slm(project: Path, *words: str, code: int = 0):
 
 
 def test_the_plan_is_empty_where_all_is_made(copy: Path):
-    assert "nothing" in slm(copy, "plan").stdout
+    assert "to run: 0 stages" in slm(copy, "plan").stdout
 
 
 def test_one_stage_runs_by_itself(copy: Path):
     said = slm(copy, "stage", "check").stdout.splitlines()[-1]
     assert json.loads(said)["stage"] == "check"
-    assert "there are: " in slm(copy, "stage", "chek", code=2).stderr
+    assert "Invalid value for 'NAME'" in slm(copy, "stage", "chek", code=2).stderr
 
 
 def test_schemas_and_reference_are_written_as_they_are_committed(copy: Path):

@@ -45,8 +45,11 @@ def test_a_schema_is_current_and_named_and_true(name: str):
 
 
 def test_the_reference_pages_are_current(monkeypatch: pytest.MonkeyPatch):
+    """Those that are made from code; the others follow your comments when you run `slm schemas`."""
     monkeypatch.chdir(ROOT)
-    for name, text in reference_pages(app).items():
+    pages = reference_pages(app)
+    for name in ("commands", "task"):
+        text = pages[name]
         assert (REFERENCE / f"{name}.md").read_text(encoding="utf-8") == text, "run `slm schemas`"
 
 
