@@ -86,7 +86,7 @@ STEPS := 160
 
 bench-ablations: ## what each step of making a student is worth (after make demo; an hour and a half, goes on where it was; STEPS=360: longer lessons)
 	$(DEMO)/$(BIN)/python benchmarks/ablations.py $(DEMO) --steps $(STEPS)
-	$(DEMO)/$(BIN)/python benchmarks/ablations.py $(DEMO) --only "whole lesson" --steps 960
+	$(DEMO)/$(BIN)/python benchmarks/ablations.py $(DEMO) --only "whole run" --steps 960
 
 bench-adapters: ## several jobs: an adapter each, or one lesson (after make demo; twenty minutes)
 	$(DEMO)/$(BIN)/python benchmarks/adapters.py $(DEMO)

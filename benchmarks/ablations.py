@@ -1,7 +1,7 @@
 """What each step of making a student is worth: one is changed, the rest and the number of training steps stay, and validation data judges.
 
     PROJECT/.venv/bin/python benchmarks/ablations.py PROJECT               (make bench-ablations; after make demo, whose teacher and answers it uses)
-    PROJECT/.venv/bin/python benchmarks/ablations.py PROJECT --only "whole lesson" --steps 960      (as many as the default profile's student takes)
+    PROJECT/.venv/bin/python benchmarks/ablations.py PROJECT --only "whole run" --steps 960      (as many as the default profile's student takes)
 
 Every student is trained by the project's own code, short and from the same teacher, so that the table says which of two ways learns more from the
 same steps, not how good a student can be. Prints loss (cross-entropy of an answer token, nats) and exact match on validation data, weights rounded
@@ -42,7 +42,7 @@ class Way:
         others: ULD, arXiv 2402.12030).
     asked: for which examples the teacher's distribution is known. synthetic (ours); all: on people's labels and variations too; own: on the answers
         that the student itself gives after half of the steps (GKD, arXiv 2306.13649).
-    afterwards: weights are rounded in groups of so many only when all lessons are over.
+    afterwards: weights are rounded in groups of so many only after all training runs.
     """
 
     layers: int = 14
@@ -68,9 +68,7 @@ class Way:
 
 OURS = Way()
 OWN_TOKENS = replace(OURS, start="base", kl_weight=0.0, chosen="similarity")
-CHOSEN: dict[
-    tuple[Any, ...], list[int]
-] = {}  # many ways take the same layers of the same model, which takes as long as a lesson to find out
+CHOSEN: dict[tuple[Any, ...], list[int]] = {}  # many ways take the same layers of the same model, which takes as long as a training run
 GROUPS: dict[str, dict[str, Way]] = {
     "shape": {
         "10 layers of 1152 neurons": replace(OURS, layers=10, neurons=1152),
@@ -135,7 +133,7 @@ GROUPS: dict[str, dict[str, Way]] = {
         "LoRA, rank 32, at five times the rate": replace(OURS, method="lora", group_size=None, learning_rate=2.0e-3),
     },
     "seed": {"0": OURS, "1": replace(OURS, seed=1), "2": replace(OURS, seed=2)},
-    "whole lesson": {
+    "whole run": {
         "ours": OURS,
         "another seed": replace(OURS, seed=1),
         "layers by similarity of input and output": replace(OURS, chosen="similarity"),
@@ -237,7 +235,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     depth = model.config.num_hidden_layers
     took: list[float] = []
 
-    def lesson(name: str, part: list[Any]) -> None:
+    def training(name: str, part: list[Any]) -> None:
         began = time.perf_counter()
         key = sha256_json([str(way), name, time.time()])  # training of a name that is new starts at its beginning
         train(TrainingRun(name, key, settings, params, way.kl_weight), model, tokenizer, part)
@@ -246,7 +244,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
     first = int(way.healed * steps) * settings.batch_size
     if first:
         keep_layers(model, layers_of(model, probe, (depth + way.layers) // 2, way.chosen))
-        lesson("healing", examples[:first])
+        training("healing", examples[:first])
     key = (way.start, way.vocabulary, way.phrases, way.healed, way.layers, way.chosen, way.probe, way.drawn)
     kept = CHOSEN[key] = CHOSEN.get(key) or layers_of(model, probe, way.layers, way.chosen)
     keep_layers(model, kept)
@@ -258,7 +256,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
         model = with_adapters(model, params.teach.model_copy(update={"method": "lora", "rank": 32}))
     if way.asked == "own":
         half = (steps // 2) * settings.batch_size
-        lesson("ablation", examples[:half])
+        training("ablation", examples[:half])
         asked = [e["prompt_ids"] for e in examples[half:]]
         own = dict(generate(model, tokenizer, asked, params.evaluate.batch_size, params.evaluate.max_new_tokens))
         answered = [{"prompt_ids": ids, "answer_ids": own[i].token_ids} for i, ids in enumerate(asked)]
@@ -266,7 +264,7 @@ def student(way: Way, steps: int) -> dict[str, Any]:
         examples = [with_teacher(teacher, e, params.synthesize.top_k) for e in answered]
         first = 0
     with losses_of(way.loss, teacher, kept):
-        lesson("ablation", examples[first:])
+        training("ablation", examples[first:])
 
     model.eval()
     if way.afterwards:

@@ -1,4 +1,4 @@
-"""Several jobs, one model: an adapter for each job, these merged into one, or one lesson for all of them?
+"""Several jobs, one model: an adapter for each job, these merged into one, or one training run for all of them?
 
     PROJECT/.venv/bin/python benchmarks/adapters.py PROJECT          (make bench-adapters; after make demo; twenty minutes)
 
@@ -6,7 +6,7 @@ The base model with the task's vocabulary learns the default task's functions as
 loss (cross-entropy of an answer's tokens, nats, the mean over requests) and exact match over the validation set. With an adapter each, every request goes to
 the adapter of its own job, which nobody tells a device: it is the most that such a router could reach.
 
-Before that, one lesson with phrases as tokens: for all weights, by an adapter that trains the phrases' rows too, and by one that does not. A token says more there, so
+Before that, one training run with phrases as tokens: for all weights, by an adapter that trains the phrases' rows too, and by one that does not. A token says more there, so
 that loss compares only among these three. The jobs' adapters go without phrases: what to do with rows that each has trained, no way of merging says.
 """
 
@@ -83,7 +83,7 @@ def compared(steps: int) -> dict[str, float]:
     without = params.model_copy(update={"models": params.models.model_copy(update={"phrases": 0})})
     start = write_task_model(Path("models/base"), Path("base").resolve(), without, labelled, others)
 
-    def lesson(name: str, start: Path, settings: Any, records: list[Any], count: int, rows: bool = True) -> tuple[Any, float]:
+    def training(name: str, start: Path, settings: Any, records: list[Any], count: int, rows: bool = True) -> tuple[Any, float]:
         """The taught model, and the seconds it took; rows: the phrases' rows are trained too."""
         tokenizer = load_tokenizer(start)
         examples = [encode_example(tokenizer, r) for r in fixed_sample(records, count * settings.batch_size, params.seed)]
@@ -122,16 +122,16 @@ def compared(steps: int) -> dict[str, float]:
         ("phrases as tokens: one adapter", lora, True),
         ("the same, the phrases' rows as they began", lora, False),
     ):
-        model, took = lesson(name, phrased, settings, labelled, steps, rows)
+        model, took = training(name, phrased, settings, labelled, steps, rows)
         say(name, [judged(model, validation, phrased)], took)
 
     print()
-    model, took = lesson("all", start, lora, labelled, steps)
+    model, took = training("all", start, lora, labelled, steps)
     say("one adapter for all jobs", [judged(model, validation)], took)
 
     took = 0.0
     for job, records in jobs.items():
-        model, seconds = lesson(job, start, lora, records, steps // len(JOBS))
+        model, seconds = training(job, start, lora, records, steps // len(JOBS))
         model.save_pretrained(job)
         took += seconds
     first, *others = JOBS

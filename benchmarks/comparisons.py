@@ -78,16 +78,16 @@ def retrained() -> dict[str, float]:
         any(r.refuses for r in judge_baseline(contract, task, candidate, {"released": released, "best": released}))
         for candidate, released in permutations(models, 2)
     ]
-    luck = read_json(PROJECT / "reports" / "seeds.json")
-    scores = [s["score"] for s in luck["seeds"]]
+    noise = read_json(PROJECT / "reports" / "seeds.json")
+    scores = [s["score"] for s in noise["seeds"]]
     return {
         "retrained_models": float(len(models)),
         "retrained_comparisons": float(len(refused)),
         "retrained_refused": sum(refused) / len(refused),
         "retrained_lowest_score": min(scores),
         "retrained_highest_score": max(scores),
-        "retrained_luck_of_training": luck["luck"]["of_training"],
-        "retrained_luck_of_the_test_set": luck["luck"]["of_the_test_set"],
+        "retrained_noise_of_training": noise["noise"]["of_training"],
+        "retrained_noise_of_the_test_set": noise["noise"]["of_the_test_set"],
     }
 
 

@@ -1,4 +1,4 @@
-"""Does the data help? Students of the same lesson: people's labels, the teacher's answers beside them, prompts that a model wrote, filters.
+"""Does the data help? Students of the same training run: people's labels, the teacher's answers beside them, prompts that a model wrote, filters.
 
     PROJECT/.venv/bin/python benchmarks/data.py PROJECT              (make bench-data; after make demo; half an hour, goes on where it was)
 

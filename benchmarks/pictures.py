@@ -186,8 +186,8 @@ def picture(browser: str, page: str, target: Path) -> None:
 
 def shorten(image: Image.Image) -> Image.Image:
     """Without the empty rest of the window; what is longer than TALLEST fades into the page's colour."""
-    paper = Image.new("RGB", image.size, image.getpixel((0, image.height - 1)))
-    drawn = ImageChops.difference(image, paper).getbbox()
+    background = Image.new("RGB", image.size, image.getpixel((0, image.height - 1)))
+    drawn = ImageChops.difference(image, background).getbbox()
     if drawn is None:
         raise RuntimeError("the browser drew an empty page")
     end = drawn[3]
@@ -198,7 +198,7 @@ def shorten(image: Image.Image) -> Image.Image:
     for i in range(length):
         brush.line([(0, TALLEST - length + i), (image.width, TALLEST - length + i)], fill=255 * (i + 1) // length)
     box = (0, 0, image.width, TALLEST)
-    return Image.composite(paper.crop(box), image.crop(box), fade)
+    return Image.composite(background.crop(box), image.crop(box), fade)
 
 
 if __name__ == "__main__":

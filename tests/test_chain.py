@@ -288,7 +288,7 @@ def test_a_student_of_another_family_is_packaged(copy: Path):
 
 
 @pytest.mark.full
-def test_seeds_say_how_much_is_luck(copy: Path):
+def test_seeds_say_how_much_is_noise(copy: Path):
     """Two seeds, of which the model has the first, and then a third beside them: only what is new is trained, and the checkout stays as it is."""
     before = (copy / "dvc.lock").read_bytes(), (copy / "params.yaml").read_bytes()
     first = run(copy, "make", "seeds", "N=2")
@@ -300,7 +300,7 @@ def test_seeds_say_how_much_is_luck(copy: Path):
     assert facts["examples"] == len((copy / "task" / "test.jsonl").read_text(encoding="utf-8").splitlines())
     answers = [(copy / "predictions" / "seeds" / f"{i}.jsonl").read_text(encoding="utf-8").split("\n", 1)[1] for i in range(3)]
     assert len(set(answers)) > 1  # other seeds are other models
-    assert "luck of training" in third.stdout
+    assert "noise of training" in third.stdout
     assert ((copy / "dvc.lock").read_bytes(), (copy / "params.yaml").read_bytes()) == before
     assert not any((copy / ".cache" / "seeds").glob("[0-9]*"))
     report = run(copy, "make", "report")
@@ -316,7 +316,7 @@ def test_search_finds_and_applies_on_validation_data(copy: Path):
     cached = sorted(p.name for p in (copy / ".dvc" / "cache").rglob("*"))
     first = run(copy, "make", "search", "TRIALS=2")
     assert "trial 0: distill.learning_rate 0.0004, distill.layers 2" in first.stdout  # what params.yaml says
-    # Two rungs of two trials, but for the whole lesson of params.yaml, which is in DVC's cache.
+    # Two rungs of two trials, but for the whole run of params.yaml, which is in DVC's cache.
     assert first.stdout.count("Running stage 'distill'") == first.stdout.count("Running stage 'finetune'") == 3
     again = run(copy, "make", "search", "TRIALS=2")
     assert "2 trials so far" in again.stdout and "Running stage" not in again.stdout

@@ -35,7 +35,7 @@ QUALITY = (
 )
 BYTES = ("integrity: bytes scored", "integrity: bytes timed", "integrity: weights")
 # Whatever is forged or changed behind the stages' back also contradicts its sources, or its papers.
-CLAIMS = ("integrity: figures", "integrity: papers")
+CLAIMS = ("integrity: figures", "integrity: documents")
 # Longer answers take longer, more bytes take more memory: side effects that a fault of quality may have.
 COST = ("time", "memory", "time of released", "memory of released", "rounds agree")
 

@@ -103,7 +103,7 @@ def fp32_as_int4(folder: Path) -> None:
 
 
 def untaught(folder: Path) -> None:
-    """The folder of a model that has learned another lesson: the teacher's first layers, in INT4, before any distillation."""
+    """The folder of a model that was trained on something else: the teacher's first layers, in INT4, before any distillation."""
     program = (
         "from pathlib import Path; from slm.modeling.checkpoints import load_model, load_tokenizer, save_model; from slm.config.params import load_params;"
         "from slm.distillation.pruning import keep_layers; from slm.export.olive import run_recipe; p = load_params(); t = Path('models/teacher');"
@@ -184,7 +184,7 @@ CASES = [
     case("a layer's weights are zero", weights("zero")),
     case("a layer's scales times eight", weights("times eight")),
     case("scales in the wrong order", weights("rows swapped")),
-    case("another lesson's weights, asked", untaught),
+    case("another training run's weights, asked", untaught),
     case("prompt with a newline more", template(NEWLINE)),
     case("another family's chat template", template(LLAMA)),
     case("base model's system prompt left in the template", template(SYSTEM)),

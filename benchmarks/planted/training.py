@@ -20,7 +20,7 @@ def code(path: str, before: str, after: str) -> Callable[[Path], None]:
 
 
 def early_stop(folder: Path) -> None:
-    """Every lesson ends after five steps, as with a limit that was left over from a trial."""
+    """Every training run ends after five steps, as with a limit that was left over from a trial."""
     edit_params(folder, teach={"epochs": 0.08}, distill={"epochs": 0.15}, finetune={"epochs": 0.15})
 
 
@@ -70,7 +70,7 @@ LOSES = ("not worse than released",)
 UNTAUGHT = ("refused: validate | not worse than released",)
 BEYOND = (*QUALITY, *COST)
 CASES = [
-    Case("lessons stopped after five steps", "training", early_stop, UNTAUGHT, BEYOND, (REPRO,)),
+    Case("training runs stopped after five steps", "training", early_stop, UNTAUGHT, BEYOND, (REPRO,)),
     Case(
         "learning rate times thirty", "training", too_fast, ("refused: distill | refused: finetune | not worse than released",), BEYOND, (REPRO,)
     ),

@@ -46,9 +46,12 @@ def read_gguf(wheel: Wheel) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return model, tokenizer
 
 
-def read_hub(hub: Hub, knob: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def read_hub(hub: Hub, parameter: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model of the hub that the later stages can work with."""
-    folder, name = hub_snapshot(hub, download=False, knob=knob), f"params.yaml: {knob} {hub.repo}"
+    folder, name = (
+        hub_snapshot(hub, download=False, parameter=parameter),
+        f"params.yaml: {parameter} {hub.repo}",
+    )
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if tokenizer.chat_template is None:

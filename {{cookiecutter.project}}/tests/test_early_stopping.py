@@ -23,7 +23,7 @@ SCORES = [0.1, 0.5, 0.4, 0.5, 0.9]  # with a patience of two, the fourth ends it
 
 
 @pytest.fixture
-def lesson(
+def fit(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., tuple[dict[str, Any], Any, list[Any]]]]:
     monkeypatch.chdir(project)
@@ -54,8 +54,8 @@ def lesson(
     yield run
 
 
-def test_training_stops_when_the_score_no_longer_rises_and_keeps_the_best_weights(lesson):
-    facts, model, seen = lesson("whole", SCORES)
+def test_training_stops_when_the_score_no_longer_rises_and_keeps_the_best_weights(fit):
+    facts, model, seen = fit("whole", SCORES)
     assert len(seen) == 4
     assert (facts["steps"], facts["best_step"], facts["validation_score"]) == (12, 6, 0.5)
     for name, value in model.state_dict().items():
@@ -63,48 +63,48 @@ def test_training_stops_when_the_score_no_longer_rises_and_keeps_the_best_weight
     assert any(not torch.equal(v, seen[3][k]) for k, v in model.state_dict().items())
 
 
-def test_without_patience_all_epochs_are_trained_and_nothing_is_scored(lesson):
-    facts, _, seen = lesson("all", SCORES, patience=None)
+def test_without_patience_all_epochs_are_trained_and_nothing_is_scored(fit):
+    facts, _, seen = fit("all", SCORES, patience=None)
     assert not seen and facts["steps"] > 12 and "validation_score" not in facts
 
 
 @pytest.mark.parametrize("killed", [1, 2, 3])
-def test_killed_it_ends_with_the_same_bytes(lesson, killed: int):
-    facts, model, _ = lesson("whole", SCORES)
+def test_killed_it_ends_with_the_same_bytes(fit, killed: int):
+    facts, model, _ = fit("whole", SCORES)
     with pytest.raises(KeyboardInterrupt):
-        lesson("killed", SCORES, killed=killed)
-    again, other, _ = lesson("killed", SCORES[killed:])
+        fit("killed", SCORES, killed=killed)
+    again, other, _ = fit("killed", SCORES[killed:])
     assert again == facts and read_json(Path("killed.json")) == read_json(Path("whole.json"))
     assert all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
 
 
 @pytest.mark.parametrize("window", ["_load_best_model", "_finalize_training"])
 def test_killed_after_it_had_stopped_it_does_not_begin_again(
-    lesson, window: str, monkeypatch: pytest.MonkeyPatch
+    fit, window: str, monkeypatch: pytest.MonkeyPatch
 ):
-    facts, model, _ = lesson("whole", SCORES)
+    facts, model, _ = fit("whole", SCORES)
 
     def kill(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(training.AnswerTrainer, window, kill)
-        lesson("killed", SCORES)
+        fit("killed", SCORES)
     for _ in range(2):  # the second time what was written is lost, and the checkpoints are still there
-        again, other, seen = lesson("killed", [1.0])
+        again, other, seen = fit("killed", [1.0])
         assert not seen and again == facts and read_json(Path("killed.json")) == read_json(Path("whole.json"))
         assert all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
 
 
-def test_a_checkpoint_that_is_not_whole_is_not_gone_on_from(lesson):
-    facts, model, _ = lesson("whole", SCORES)
+def test_a_checkpoint_that_is_not_whole_is_not_gone_on_from(fit):
+    facts, model, _ = fit("whole", SCORES)
     with pytest.raises(KeyboardInterrupt):
-        lesson("killed", SCORES, killed=3)
+        fit("killed", SCORES, killed=3)
     (folder,) = {p.parent for p in Path(".resume").glob("*/checkpoint-9")} - {
         p.parent for p in Path(".resume").glob("*/checkpoint-12")
     }
     (folder / "checkpoint-12").mkdir()  # its first file was not written yet
-    again, other, _ = lesson("killed", SCORES[3:])
+    again, other, _ = fit("killed", SCORES[3:])
     assert again == facts and all(
         torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items()
     )

@@ -274,7 +274,7 @@ WHO = (
 )
 
 
-def test_three_knobs_are_named_and_a_strangers_text_stays_short():
+def test_three_parameters_are_named_and_a_strangers_text_stays_short():
     rows = blame(
         [Row("not worse than released", "block", False, 0, 0, "w")],
         [("a", "1", "2"), ("b", "\x1b[31m\n", "x" * 5000), ("c", "1", "2"), ("d", "1", "2"), ("e", "1", "2")],

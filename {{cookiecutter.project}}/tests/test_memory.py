@@ -22,7 +22,7 @@ from slm.training.trainer import TrainingRun, train
 
 
 @pytest.fixture
-def lesson(project: Path, monkeypatch: pytest.MonkeyPatch):
+def fit(project: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(project)
     params = load_params()
     settings = params.distill.model_copy(
@@ -72,32 +72,32 @@ def twice(model: Any) -> bool:
 @pytest.mark.parametrize(
     ("rows", "said"), [(2.5, "2 of 4 examples at once\n"), (1.1, "1 of 4 examples at once\n")]
 )
-def test_a_batch_in_parts_teaches_the_same(lesson, monkeypatch, capsys, rows: float, said: str):
-    whole = lesson("whole")
+def test_a_batch_in_parts_teaches_the_same(fit, monkeypatch, capsys, rows: float, said: str):
+    whole = fit("whole")
     assert "memory is short" not in capsys.readouterr().out
-    leave(monkeypatch, lesson.once + rows * lesson.row)
-    parts = lesson("parts")
+    leave(monkeypatch, fit.once + rows * fit.row)
+    parts = fit("parts")
     assert f"distill: memory is short: {said}" in capsys.readouterr().out
     assert not twice(parts[1])
     same(whole, parts)
 
 
-def test_where_no_row_fits_activations_are_computed_twice(lesson, monkeypatch, capsys):
-    whole = lesson("whole")
-    leave(monkeypatch, lesson.once + lesson.sparse_row + 0.9 * (lesson.row - lesson.sparse_row))
-    sparse = lesson("sparse")
+def test_where_no_row_fits_activations_are_computed_twice(fit, monkeypatch, capsys):
+    whole = fit("whole")
+    leave(monkeypatch, fit.once + fit.sparse_row + 0.9 * (fit.row - fit.sparse_row))
+    sparse = fit("sparse")
     assert "examples at once, activations computed twice\n" in capsys.readouterr().out
     assert twice(sparse[1]) and not twice(whole[1])
     same(whole, sparse)
 
 
-def test_too_little_for_one_row_is_refused_with_what_it_takes(lesson, monkeypatch):
-    leave(monkeypatch, lesson.once)
+def test_too_little_for_one_row_is_refused_with_what_it_takes(fit, monkeypatch):
+    leave(monkeypatch, fit.once)
     with pytest.raises(
         UserError,
         match=r"distill: training needs .* GB beside .*, and 80% of the free .* GB may be used",
     ):
-        lesson("none")
+        fit("none")
 
 
 def test_weights_that_are_rounded_in_each_pass_count_once(tiny):

@@ -157,8 +157,8 @@ def test_two_processes_draw_the_curve_of_one_and_write_once(kind: str, project: 
 def test_killed_in_the_middle_of_an_epoch_they_go_on_to_the_same_bytes(kind: str, project: Path):
     rounding = {"bits": 4, "group_size": 32}
     # six steps an epoch
-    lesson = {"epochs": 20, "learning_rate": 1e-3, "save_steps": 20, "rounding": rounding}
-    rewrite({"distill": lesson}, project / "params.yaml")
+    settings = {"epochs": 20, "learning_rate": 1e-3, "save_steps": 20, "rounding": rounding}
+    rewrite({"distill": settings}, project / "params.yaml")
     environment = divided(kind, project)
     with (project / "planted/sitecustomize.py").open("a", encoding="utf-8") as stream:
         stream.write(SLOW)

@@ -34,7 +34,7 @@ def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_the_best_moves_when_a_release_is_clearly_better(release):
     assert release("v1", 0.70, 0.67) == ("v1", "v1")
-    assert release("v2", 0.71, 0.68) == ("v2", "v1")  # luck may do that
+    assert release("v2", 0.71, 0.68) == ("v2", "v1")  # noise may do that
     assert release("v3", 0.74, 0.71) == ("v3", "v3")
     assert release("v4", 0.72, 0.69) == ("v4", "v3")
 

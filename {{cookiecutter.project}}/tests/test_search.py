@@ -26,7 +26,7 @@ from slm.task.records import TASK
 from tests.conftest import QUICK, ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-KNOBS = """\
+SEARCHED = """\
 rungs: [0.25, 1]
 most_parameters_m: null
 parameters:
@@ -52,7 +52,7 @@ def locked(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The tiny project with its dvc.lock, as the current folder."""
     monkeypatch.chdir(project)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    write_text(SPACE, KNOBS)
+    write_text(SPACE, SEARCHED)
     for command in (
         ["git", "init", "-q"],
         *(
@@ -75,12 +75,12 @@ def study_of() -> optuna.Study:
 def ended(
     layers: int, rate: float, score: float, size: float, **constraints: float
 ) -> optuna.trial.FrozenTrial:
-    knobs = {"distill.layers": layers, "distill.learning_rate": rate}
-    facts = {"knobs": knobs, "score_low": 0.0, "score_high": 1.0, "parameters_m": size}
+    values = {"distill.layers": layers, "distill.learning_rate": rate}
+    facts = {"values": values, "score_low": 0.0, "score_high": 1.0, "parameters_m": size}
     rules = {f"constraints:{name}": value for name, value in constraints.items()}
     return create_trial(
         value=score,
-        params=knobs,
+        params=values,
         distributions=DISTRIBUTIONS,
         intermediate_values={250: score},
         user_attrs=facts,
@@ -121,10 +121,10 @@ def test_a_wrong_space_is_refused_with_its_line(old: str, new: str, line: int, m
         (ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8"
     )
     search.rewrite(QUICK, tmp_path / "params.yaml")
-    assert old in KNOBS
+    assert old in SEARCHED
     with pytest.raises(UserError) as error:
         parse_yaml(
-            KNOBS.replace(old, new, 1),
+            SEARCHED.replace(old, new, 1),
             "search.yaml",
             Space,
             {"params": load_params(tmp_path / "params.yaml")},
@@ -166,13 +166,13 @@ def test_the_best_is_small_enough_and_writes_its_own_lines_only(locked: Path):
 
 
 def test_what_a_score_depends_on_makes_a_study_of_its_own(locked: Path):
-    def key(space: str = KNOBS) -> str:
+    def key(space: str = SEARCHED) -> str:
         return search_fingerprint(Path(), parse_yaml(space, "s", Space, {"params": load_params()}))
 
     first = key()
     search.rewrite({"distill": {"layers": 2}, "measure": {"rounds": 9}})  # searched, and of no concern
     assert key() == first
-    assert key(KNOBS.replace("0.25", "0.5")) != first
+    assert key(SEARCHED.replace("0.25", "0.5")) != first
     for path in (TASK / "validation.jsonl", Path("slm/task/metrics.py"), Path("pipeline/distill.py")):
         was = path.read_bytes()
         path.write_bytes(was + b"\n")

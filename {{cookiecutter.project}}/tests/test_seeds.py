@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slm.experiments.seeds import luck, stages, student_fingerprint
+from slm.experiments.seeds import noise, stages, student_fingerprint
 from slm.files import write_text
 
 LOCK = """
@@ -18,17 +18,17 @@ stages:
 """
 
 
-def test_same_answers_have_no_luck_of_training():
+def test_same_answers_have_no_noise_of_training():
     scores = np.tile(np.array([1.0, 0.0, 1.0, 1.0]), (3, 1))
-    found = luck(scores)
+    found = noise(scores)
     assert (found["of_training"], found["differ"], found["difference"]) == (0, 0, 0)
     assert found["of_the_test_set"] == pytest.approx(np.std([1, 0, 1, 1], ddof=1) / 2)
 
 
-def test_luck_is_found_as_it_was_made():
+def test_noise_is_found_as_it_was_made():
     rng = np.random.default_rng(0)
     chance = rng.random(4000)  # of each example to be answered right
-    found = luck((rng.random((60, 4000)) < chance).astype(float))
+    found = noise((rng.random((60, 4000)) < chance).astype(float))
     assert found["of_training"] == pytest.approx(np.sqrt((chance * (1 - chance)).mean() / 4000), rel=0.25)
     assert found["differ"] == pytest.approx(2 * (chance * (1 - chance)).mean(), rel=0.05)
     # Of equally good students at least 95% differ by less.
@@ -58,4 +58,4 @@ def test_a_whole_seed_that_is_better_counts():
     scores = np.zeros((4, 1000))
     for i, right in enumerate((700, 720, 740, 760)):  # few answers differ, but always the same way
         scores[i, :right] = 1
-    assert luck(scores)["difference"] > 3 * np.sqrt(2) * luck(scores)["of_training"]
+    assert noise(scores)["difference"] > 3 * np.sqrt(2) * noise(scores)["of_training"]

@@ -377,7 +377,7 @@ def test_a_model_trained_rounded_is_saved_unrounded_under_its_own_names(tiny):
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_in_bfloat16_the_lesson_is_the_same_but_for_its_rounding(project, monkeypatch: pytest.MonkeyPatch):
+def test_in_bfloat16_training_is_the_same_but_for_its_rounding(project, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(project)
     params, folder = load_params(), Path("models/teacher")
     settings = params.distill.model_copy(

@@ -1,4 +1,4 @@
-"""Every knob of `params.yaml`, typed once: name, unit and range are checked before anything runs."""
+"""Every parameter of `params.yaml`, typed once: name, unit and range are checked before anything runs."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self

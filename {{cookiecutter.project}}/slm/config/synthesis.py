@@ -1,5 +1,5 @@
-"""Knobs of `params.yaml` under synthesize: whom the answers come from, at what price, and what a student must
-not learn.
+"""Parameters of `params.yaml` under synthesize: which teacher answers, at what price, and which answers
+the filters remove.
 """
 
 from typing import Annotated, Any, Literal, Self

@@ -5,8 +5,8 @@ A machine that is busy with something else can slow one model in one round, and 
 says more of the machine than of them. So the rounds must agree: in each round every model's median time is
 divided by the first model's; over the rounds, the largest of a model's ratios may be at most 1.5 times its
 smallest. If they do not agree, all rounds are run again, twice at most, and only the last set is kept, so
-that nobody picks the luckiest. Whether that one agrees is stated with its ratios (`agreed`, `ratios`), and
-the gate "rounds agree" judges it: a busy machine must not break the pipeline. One round always agrees.
+that nobody picks the best of them. `agreed` and `ratios` state whether that set agrees. The gate "rounds
+agree" judges it, because a busy machine must not break the pipeline. One round always agrees.
 """
 
 import json

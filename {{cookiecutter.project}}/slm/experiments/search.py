@@ -63,7 +63,7 @@ def search_fingerprint(root: Path, space: Space) -> str:
         for path in stages[name]["deps"]
         if path not in given and not path.startswith("models/")
     }
-    knobs = {
+    values = {
         name: value_of(params, name)
         for name in {"evaluate.max_new_tokens", *(p for s in STAGES for p in stages[s]["params"])}
     }
@@ -72,7 +72,7 @@ def search_fingerprint(root: Path, space: Space) -> str:
         for dep in sorted(deps)
         for path in source_files(root / dep)
     }
-    return sha256_json([given, files, knobs, space.model_dump()])[:16]
+    return sha256_json([given, files, values, space.model_dump()])[:16]
 
 
 def score_on_validation(folder: Path) -> dict[str, Any]:
@@ -106,16 +106,16 @@ class Search:
         self.space, self.params, self.key, self.failed_in_a_row = space, params, key, 0
 
     def __call__(self, trial: Trial) -> float:
-        knobs = {name: knob.suggest(trial) for name, knob in self.space.parameters.items()}
-        trial.set_user_attr("knobs", knobs)
-        print(f"trial {trial.number}: {said(knobs)}", flush=True)
+        values = {name: searched.suggest(trial) for name, searched in self.space.parameters.items()}
+        trial.set_user_attr("values", values)
+        print(f"trial {trial.number}: {said(values)}", flush=True)
         mine = trial.study.get_trials(deepcopy=False)[trial.number]
         # One that was killed goes on where it was, if it was on this machine.
         first = RetryHeartbeatStaleTrialCallback.retried_trial_number(mine)
         try:
             return self.climb(
                 trial,
-                knobs,
+                values,
                 WORK / self.key / str(trial.number if first is None else first),
                 mine.intermediate_values,
             )
@@ -123,13 +123,13 @@ class Search:
             AGAIN(trial.study, trial.study.get_trials()[trial.number])
             raise
 
-    def climb(self, trial: Trial, knobs: dict[str, Any], folder: Path, climbed: dict[int, float]) -> float:
+    def climb(self, trial: Trial, values: dict[str, Any], folder: Path, climbed: dict[int, float]) -> float:
         # As it is written there, 2 and not 2.0: DVC knows what has been made with it.
-        epochs = knobs.get(
+        epochs = values.get(
             "distill.epochs", YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))["distill"]["epochs"]
         )
-        copy(folder, nested(knobs), without=HELD_OUT)
-        rewrite(nested({**knobs, "distill.epochs": epochs}), folder / "params.yaml")
+        copy(folder, nested(values), without=HELD_OUT)
+        rewrite(nested({**values, "distill.epochs": epochs}), folder / "params.yaml")
         if search_fingerprint(folder, self.space) != self.key:
             shutil.rmtree(folder)
             raise UserError(
@@ -214,8 +214,8 @@ def open_study(address: str, key: str) -> Study:
     )
 
 
-def said(knobs: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in knobs.items())
+def said(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def ranked(study: Study) -> list[FrozenTrial]:
@@ -236,7 +236,7 @@ def trials_table(study: Study, space: Space, teacher_m: float | None) -> str:
             "" if teacher_m is None else f"{t.user_attrs['parameters_m'] / teacher_m:.0%}",
         )
         interval = f"{facts['score_low']:.3f} to {facts['score_high']:.3f}"
-        shown = [str(facts["knobs"][name]) for name in space.parameters]
+        shown = [str(facts["values"][name]) for name in space.parameters]
         rows.append(
             [str(t.number), f"{t.value:.3f}", interval, f"{facts['parameters_m']:.3g}", share, *shown]
         )
@@ -288,11 +288,11 @@ def search(trials: int, storage: str, space_file: Path, apply: bool) -> None:
         return
     teacher = Path("reports/teach.json")
     print(trials_table(study, space, read_json(teacher)["parameters_m"] if teacher.exists() else None))
-    knobs = best[0].user_attrs["knobs"]
+    values = best[0].user_attrs["values"]
     if apply:
-        rewrite(nested(knobs))
+        rewrite(nested(values))
         print(
-            f"params.yaml now holds trial {best[0].number}: {said(knobs)}\n`git diff params.yaml` shows it, "
+            f"params.yaml now holds trial {best[0].number}: {said(values)}\n`git diff params.yaml` shows it, "
             "`slm repro && slm gate` makes and judges its model"
         )
     else:

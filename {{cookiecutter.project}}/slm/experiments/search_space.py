@@ -15,10 +15,10 @@ from slm.config.params import Params, value_of
 STAGES = ("distill", "finetune")  # what makes a student of the teacher's answers
 
 
-def nested(knobs: dict[str, Any]) -> dict[str, Any]:
+def nested(values: dict[str, Any]) -> dict[str, Any]:
     """{"distill.layers": 12} as params.yaml has it."""
     tree: dict[str, Any] = {}
-    for name, value in knobs.items():
+    for name, value in values.items():
         *parents, last = name.split(".")
         place = tree
         for parent in parents:
@@ -27,7 +27,7 @@ def nested(knobs: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-class Knob(Strict):
+class Searched(Strict):
     name: SkipJsonSchema[str]  # the key that it stands under
     low: int | float | None = None
     high: int | float | None = None
@@ -92,13 +92,14 @@ class Knob(Strict):
 class Space(Strict):
     rungs: list[float] = Field(min_length=1, description="shares of distill.epochs, rising, the last is 1")
     most_parameters_m: float | None = Field(gt=0, description="of the student; null: any")
-    parameters: dict[str, Knob] = Field(min_length=1)
+    parameters: dict[str, Searched] = Field(min_length=1)
 
     @field_validator("parameters", mode="before")
     @classmethod
     def named(cls, value: Any) -> Any:
         return {
-            name: {"name": name, **knob} if isinstance(knob, dict) else knob for name, knob in value.items()
+            name: {"name": name, **searched} if isinstance(searched, dict) else searched
+            for name, searched in value.items()
         }
 
     @field_validator("rungs")

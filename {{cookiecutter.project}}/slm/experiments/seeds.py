@@ -1,11 +1,11 @@
-"""How much of a score is luck? The student is trained again from other seeds: same teacher, same data, same
+"""How much of a score is noise? The student is trained again from other seeds: same teacher, same data, same
 test set.
 
     slm seeds 5       seeds 0 to 4; one that is done is not trained again, one that was stopped goes on
 
 Takes as long as the student's stages, times the number of seeds. Nothing of this checkout changes: each seed
 has a copy of its own, and only the answers come back, to predictions/seeds/ (and the models into DVC's cache:
-`dvc gc --workspace` frees it). Prints the luck of training beside the luck of the test set, and writes
+`dvc gc --workspace` frees it). Prints the noise of training beside the noise of the test set, and writes
 reports/seeds.json; `slm calibrate predictions/seeds/*.jsonl` says what that
 means for the verdict.
 """
@@ -42,11 +42,11 @@ def student_fingerprint(shipped: str) -> str:
     parts = []
     for name in stages(shipped):
         entry = lock[name]
-        knobs = {
+        values = {
             file: {k: v for k, v in values.items() if k != "seed"}
             for file, values in entry.get("params", {}).items()
         }
-        parts.append([entry["cmd"], entry["deps"], knobs])
+        parts.append([entry["cmd"], entry["deps"], values])
     return sha256_json(parts)
 
 
@@ -80,8 +80,8 @@ def answers(seed: int, shipped: str, key: str) -> Path:
     return path
 
 
-def luck(scores: np.ndarray) -> dict[str, float]:
-    """Two kinds of luck, as standard deviations of one model's score.
+def noise(scores: np.ndarray) -> dict[str, float]:
+    """Two kinds of noise, as standard deviations of one model's score.
 
     Args:
         scores: of each seed (rows) on each example.
@@ -96,7 +96,7 @@ def luck(scores: np.ndarray) -> dict[str, float]:
     means = scores.mean(axis=1)
     pairs = [(i, j) for i in range(seeds) for j in range(i)]
     differ = float(np.mean([(scores[i] != scores[j]).mean() for i, j in pairs]))
-    # The same examples are asked of both, so what is luck in a difference is the answers that flip; and a
+    # The same examples are asked of both, so what is noise in a difference is the answers that flip; and a
     # whole seed can be better or worse.
     squares = float(np.mean([np.square(scores[i] - scores[j]).mean() for i, j in pairs]))
     flips, training = (
@@ -113,15 +113,15 @@ def luck(scores: np.ndarray) -> dict[str, float]:
 
 def seeds_report(facts: dict[str, Any]) -> str:
     rows = [["seed", "score"], *([str(s["seed"]), f"{s['score']:.3f}"] for s in facts["seeds"])]
-    found = facts["luck"]
+    found = facts["noise"]
     return plain(rows) + (
-        f"\nluck of training     {found['of_training']:.4f}   standard deviation of the score over seeds, "
+        f"\nnoise of training    {found['of_training']:.4f}   standard deviation of the score over seeds, "
         f"on these {facts['examples']} examples\n"
-        f"luck of the test set {found['of_the_test_set']:.4f}   the same over other test sets of this size, "
+        f"noise of the test set {found['of_the_test_set']:.4f}   the same over other test sets of this size, "
         "for one model\n"
         f"{found['differ']:.0%} of the answers differ between two seeds: equally good students differ by up "
         f"to {found['difference']:.3f} (95%) "
-        "on this test set by luck alone\n"
+        "on this test set by noise alone\n"
     )
 
 
@@ -149,7 +149,7 @@ def train_seeds(number: int) -> None:
         "test_sha256": read_jsonl(paths[0])[0]["test_sha256"],
         "examples": scores.shape[1],
         "seeds": [{"seed": i, "score": float(s)} for i, s in enumerate(scores.mean(axis=1))],
-        "luck": luck(scores),
+        "noise": noise(scores),
     }
     write_json(OUTPUT, facts)
     print(seeds_report(facts))

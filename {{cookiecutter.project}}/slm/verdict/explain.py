@@ -218,7 +218,7 @@ def both_figures(*which: tuple[str, str]) -> str:
 
 
 def changed_since(revision: str, tag: str) -> str:
-    """What differs between the released model's commit and this checkout: knobs by value, files by name,
+    """What differs between the released model's commit and this checkout: parameters by value, files by name,
     DVC's outputs.
     """
     if file_at(revision, "dvc.yaml") is None:

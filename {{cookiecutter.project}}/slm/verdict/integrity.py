@@ -69,7 +69,7 @@ def judge_claims(facts: Facts) -> list[Row]:
         figures = f"not what their sources give: {', '.join(wrong[:4])}"
     return [
         INTEGRITY["figures"].row(not wrong, len(wrong), 0, figures),
-        INTEGRITY["papers"].row(
+        INTEGRITY["documents"].row(
             documents is None, None, None, documents or "checksums and bill of materials are of this package"
         ),
     ]

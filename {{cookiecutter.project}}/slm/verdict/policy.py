@@ -13,17 +13,18 @@ def judge_licences(contract: Contract, models: dict[str, tuple[str, str]], data:
     it allows any.
 
     Args:
-        models: by what each is, the knob of params.yaml and what it says.
+        models: by what each is, the parameter of params.yaml and what it says.
     """
     if contract.allowed_licences is None:
         return []
     allowed, rows = ", ".join(contract.allowed_licences), []
-    for what, knob, file, licence in (
-        *((what, knob, "params.yaml", licence) for what, (knob, licence) in models.items()),
+    for what, parameter, file, licence in (
+        *((what, parameter, "params.yaml", licence) for what, (parameter, licence) in models.items()),
         ("data", "license", f"{TASK}/task.yaml", data),
     ):
         passed = licence in contract.allowed_licences
-        why = f"{knob} of {file} is {licence}, which allowed_licences {'name' if passed else 'do not name'}"
+        named = "name" if passed else "do not name"
+        why = f"{parameter} of {file} is {licence}, which allowed_licences {named}"
         why += "" if passed else f"; correct it there, take another {what}, or allow it in gates.yaml"
         rows.append(LICENCE[what].row(passed, licence, allowed, why))
     return rows

@@ -50,7 +50,7 @@ INTEGRITY = {
     what: BuiltIn(f"{INTEGRITY_PREFIX} {what}", "block", waivable=False)
     for what in (
         *("bytes scored", "bytes timed", "weights", "test set", "whole test set"),
-        *("score", "figures", "papers"),
+        *("score", "figures", "documents"),
     )
 }
 # Of a pull request's package, where it is judged alone.

@@ -123,9 +123,9 @@ def name(folder: Path, tag: str) -> None:
     """The release becomes what candidates are compared with; also the best so far if it is clearly better
     than that on its test set.
 
-    Clearly: the lower end of its interval is above the other's score. Of many equally good releases the
-    luckiest would otherwise become the best, and refuse what is as good as all the others. Releases may be
-    named in another order than they were tagged in: one of an earlier commit takes nothing back.
+    Clearly better means that the lower end of its interval is above the other's score. Otherwise the one
+    that scored best by chance would become the best of many equal releases, and refuse its equals. Releases
+    may be named in another order than they were tagged in: one of an earlier commit takes nothing back.
     """
     released = read_json(RELEASED)
     new, old, best = (

@@ -212,7 +212,7 @@ def _best(best: Array, new: Array) -> Array:
 
 
 def history(scores: Array, releases: int, size: int, runs: int, rng: np.random.Generator) -> Draw:
-    """A candidate as good as the `releases` before it, the luckiest of which is the best so far."""
+    """A candidate as good as the `releases` before it, of which the best-scoring one is the best so far."""
     index, (first, *others), _ = _models(scores, releases + 1, size, runs, rng)
     best, released = first, first
     for released in others[:-1]:
