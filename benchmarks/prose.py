@@ -17,6 +17,7 @@ Admonitions and tabs of MkDocs (`!!! note "Title"`, `??? note`, `=== "Tab"`) are
 
 import re
 import sys
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,9 @@ class Finding:
 
 
 def pages() -> list[Path]:
-    """README and docs of the template and of the baked project."""
-    here = [TEMPLATE / "README.md", TEMPLATE / "CONTRIBUTING.md", *(TEMPLATE / "docs").glob("*.md")]
+    """README, changelog and docs of the template, of its examples, and of the baked project."""
+    named = [TEMPLATE / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    here = [*named, *(TEMPLATE / "docs").glob("*.md"), *(TEMPLATE / "examples").glob("*/README.md")]
     baked = [BODY / "README.md", BODY / "slm" / "README.md", *(BODY / "docs").rglob("*.md")]
     return sorted(path for path in (*here, *baked) if path.exists())
 
@@ -132,6 +134,36 @@ def findings(text: str) -> list[Finding]:
                 if len(raw[number]) > LINE_CHARACTERS and " " in raw[number].strip(" -*>"):
                     found.append(Finding(number + 1, "line", f"{len(raw[number])} characters"))
     return found
+
+
+def texts_of_code(path: Path) -> Iterator[tuple[int, str]]:
+    """Comments, docstrings and messages of a file of Python, and comments of YAML, TOML and Makefiles, each with its line."""
+    if path.suffix == ".py":
+        with path.open("rb") as stream:
+            for token in tokenize.tokenize(stream.readline):
+                if tokenize.tok_name[token.type] in ("COMMENT", "STRING", "FSTRING_MIDDLE"):
+                    yield token.start[0], token.string
+    else:
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+            if "#" in line or "desc:" in line:
+                yield number, line
+
+
+def words_in_code(path: Path) -> list[Finding]:
+    """Words that only this project says, in what people read of its code."""
+    return [
+        Finding(line, "word", f"{match[0].strip()} ({said})")
+        for line, text in texts_of_code(path)
+        for pattern, said in _WORDS.items()
+        for match in pattern.finditer(text)
+    ]
+
+
+def code_files() -> list[Path]:
+    """Code and configuration of the baked project, as adopters read them."""
+    suffixes = (".py", ".yaml", ".yml", ".toml", ".j2")
+    found = [path for path in BODY.rglob("*") if path.suffix in suffixes or path.name == "Makefile"]
+    return sorted(path for path in found if "tests" not in path.relative_to(BODY).parts)
 
 
 def figures(texts: list[str]) -> dict[str, int]:

@@ -2,7 +2,17 @@
 
 import pytest
 
-from benchmarks.prose import CELL_WORDS, LINE_CHARACTERS, SENTENCE_WORDS, TEMPLATE, findings, pages
+from benchmarks.prose import (
+    BODY,
+    CELL_WORDS,
+    LINE_CHARACTERS,
+    SENTENCE_WORDS,
+    TEMPLATE,
+    code_files,
+    findings,
+    pages,
+    words_in_code,
+)
 
 LONG, CELL = " ".join(["word"] * (SENTENCE_WORDS + 1)), " ".join(["word"] * (CELL_WORDS + 1))
 WIDE = f"{'a' * LINE_CHARACTERS} b"
@@ -56,3 +66,22 @@ def test_a_finding_names_its_line():
 def test_readme_and_docs_are_plain(page):
     found = findings(page.read_text(encoding="utf-8"))
     assert not found, "\n".join(f"{page}:{finding.line}: {finding.rule}: {finding.text}" for finding in found)
+
+
+@pytest.mark.parametrize("path", code_files(), ids=lambda path: path.relative_to(BODY).as_posix())
+def test_code_speaks_with_the_fields_words(path):
+    found = words_in_code(path)
+    assert not found, "\n".join(f"{path}:{finding.line}: {finding.text}" for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    {
+        "a.py": "one = 1\n# the first lesson\n",
+        "b.py": 'raise ValueError(f"{one} lessons, of which two failed")\n',
+        "c.yaml": "one: 1  # luck\n",
+    }.items(),
+)
+def test_a_planted_word_is_found_in_code(tmp_path, name: str, text: str):
+    (tmp_path / name).write_text(text)
+    assert words_in_code(tmp_path / name)
