@@ -6,7 +6,7 @@ A command is a program and its subcommand, without options: `slm teacher export 
 two, `python -m slm.ci.device sealed` is `python -m slm.ci.device`. It is documented where a fenced block of shell or a code span
 begins with it. A test runs it where its file passes those words to a call or holds them in a list; a string that merely mentions it
 does not count. From there on it goes as the machine goes: a make target runs its recipe and its prerequisites, `dvc repro` the
-commands of dvc.yaml, a workflow that a test starts its steps. So a command is taken for tested where a test's text runs it;
+commands of dvc.yaml, a workflow that a test starts its steps. What the template's ci.yml runs counts too. So a command is taken for tested where a test's text runs it;
 whether that test passes is the tests' to say.
 """
 
@@ -63,12 +63,8 @@ UNTESTED = {
     "cookiecutter": "clones from GitHub; tests bake from this folder",
     "pip install": "the system's own installer",
     "tensorboard": "a server of its own, to look at",
-    "make demo": "half an hour; `make bench-demo` runs it from a fresh clone",
-    "make test": "the tests themselves",
-    "make test-fast": "the tests themselves",
-    "make test-full": "the tests themselves",
-    "make bench-": "a benchmark, minutes to hours; its figures are in docs/benchmarks.md",
-    "python -m benchmarks.": "a benchmark, minutes to hours; its figures are in docs/benchmarks.md",
+    "make pictures": "needs Chromium",
+    "python -m benchmarks.peer": "makes another project's model for comparison, in an environment of its own",
 }
 # Jobs of workflows that the scenarios leave out (tests/test_release.py).
 NOT_RUN = {("release.yml", "container")}
@@ -195,9 +191,18 @@ def _steps(path: Path) -> set[str]:
     return {c for text in texts for line in lines_of(text) for c in commands_of(words_of(line))}
 
 
+def of_ci() -> set[str]:
+    """What the template's own workflow runs: its steps, and the targets of its matrices."""
+    path = TEMPLATE / ".github" / "workflows" / "ci.yml"
+    jobs = YAML(typ="safe").load(path.read_text(encoding="utf-8"))["jobs"].values()
+    matrices = [job["strategy"]["matrix"] for job in jobs if "strategy" in job]
+    targets = {t for matrix in matrices for t in matrix.get("target", [entry["target"] for entry in matrix.get("include", [])])}
+    return _steps(path) | {f"make {target}" for target in targets}
+
+
 def tested() -> dict[str, str]:
-    """Each command that a test runs, with where."""
-    found: dict[str, str] = {}
+    """Each command that a test or the template's own workflow runs, with where."""
+    found = dict.fromkeys(of_ci(), "the template's ci.yml")
     sources = [*sorted((TEMPLATE / "tests").glob("*.py")), *sorted((BODY / "tests").glob("*.py"))]
     started: set[str] = set()
     for path in sources:
@@ -231,7 +236,8 @@ def reason(command: str) -> str | None:
 def survey() -> dict[str, tuple[bool, str]]:
     """Each documented command: is it tested, and where it is or why it is not ("" where nobody says why)."""
     runs = tested()
-    commands = set().union(*(documented(page.read_text(encoding="utf-8")) for page in pages()))
+    named = [page for page in pages() if page.name != "CHANGELOG.md"]  # it names what is gone
+    commands = set().union(*(documented(page.read_text(encoding="utf-8")) for page in named))
     return {c: (False, reason(c) or "") if reason(c) or c not in runs else (True, runs[c]) for c in sorted(commands)}
 
 
