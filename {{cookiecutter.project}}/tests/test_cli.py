@@ -15,10 +15,10 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from slm.cli.app import app
-from slm.cli.root import Panel
+from slm.cli.root import EXIT_CODES, Panel
 from slm.cli.stages import Stage
 from slm.errors import UserError
-from slm.processes import environment
+from slm.processes import environment, run_child
 from slm.stage import read_arguments
 
 ROOT = Path(__file__).parent.parent
@@ -80,6 +80,49 @@ def test_every_command_has_a_help_and_every_group_a_panel():
         assert len(path) > 1 or command.rich_help_panel in list(Panel), path
 
 
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_a_help_says_what_the_command_reads_writes_and_costs(path: tuple[str, ...]):
+    """Three sentences, in this order; others may stand between them."""
+    said = " ".join(dict(EVERY)[path].help.split())
+    assert re.search(r"\. Reads \S.*\. Writes \S.*\. Takes \S.*\.$", said), said
+
+
+@pytest.mark.parametrize("path", [path for path, _ in EVERY if path not in LEAVES], ids=" ".join)
+def test_a_group_without_a_command_prints_its_help(path: tuple[str, ...], unheard: None):
+    done, asked = CliRunner().invoke(app, path), CliRunner().invoke(app, [*path, "--help"])
+    assert done.exit_code == 0 and done.stdout.startswith("Usage: "), done.output
+    assert done.stdout == asked.stdout
+
+
+def test_wrong_usage_prints_the_usage():
+    for words in (["unheard-of"], ["teacher", "unheard-of"], ["profile", "--unheard-of"], ["stage"]):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 2 and done.stderr.startswith("Usage: "), done.output
+
+
+def test_a_programs_exit_code_is_passed_on(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("slm.cli.tools.run_child", lambda *_: 5)
+    assert CliRunner().invoke(app, ["test"]).exit_code == 5
+    child = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+    if os.name != "nt":
+        assert run_child(sys.executable, "-c", child) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("slm.serving.server", ["--mod", "X"]),
+        ("slm.ci.device", ["sealed", "--exam", "1"]),
+        ("slm.evaluation.cost_worker", ["folder", "prompts", "--max-new-tokens", "1", "--thr", "1"]),
+    ],
+)
+def test_a_shortened_option_is_refused(module: str, words: list[str]):
+    command = [sys.executable, "-m", module, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("usage: ") and "unrecognized arguments" in done.stderr
+
+
 def test_help_imports_typer_and_nothing_heavy():
     command = [sys.executable, "-X", "importtime", "-m", "slm", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -104,7 +147,7 @@ def test_help_imports_typer_and_nothing_heavy():
 def test_exit_codes_are_documented_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
     help_text = " ".join(CliRunner().invoke(app, ["--help"]).output.split())
-    assert all(code in help_text for code in ("0 done", "1 refused", "2 something", "130 interrupted"))
+    assert all(f"{code}: {means}." in help_text for code, means in EXIT_CODES.items())
     done = CliRunner().invoke(app, ["profile"])
     assert (done.exit_code, done.stderr) == (2, "error: params.yaml: no such file\n")
 
@@ -160,7 +203,7 @@ if __name__ == "__main__":
     [
         (["made"], 0, ""),
         (["--help"], 0, "Write a file."),
-        ([], 2, "error: the following arguments are required: name; `python -m mine --help` says"),
+        ([], 2, "error: the following arguments are required: name; `python -m mine --help` lists"),
         (["made", "more"], 2, "error: unrecognized arguments: more"),
         (["made", "--unheard-of"], 2, "error: unrecognized arguments: --unheard-of"),
     ],

@@ -107,7 +107,7 @@ def try_device(sealed: Path, examples: int = 100, threads: int = 1) -> None:
 @exit_on_user_error()
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("sealed", type=Path)
     parser.add_argument("--examples", type=int, default=100)

@@ -15,7 +15,10 @@ azureml_commands = group("azureml", Panel.AUTOMATION, "The training as a job on 
 
 @ci_commands.command("pending")
 def ci_pending() -> None:
-    """Set the status of a pull request's new commit: there is no verdict yet."""
+    """Set the status of a pull request's new commit: there is no verdict yet.
+
+    Reads the workflow's event. Writes the commit's status on GitHub. Takes seconds.
+    """
     from slm.ci import steps
 
     steps.pending()
@@ -23,7 +26,12 @@ def ci_pending() -> None:
 
 @ci_commands.command("find")
 def ci_find() -> None:
-    """Find the open pull request whose checks have just run, and write it to verdict/pull.json."""
+    """Find the open pull request whose checks have just run, and write it to verdict/pull.json.
+
+    Reads the workflow's event, and the pull requests on GitHub. Writes verdict/pull.json, and the step's
+    outputs number, head and base. Takes seconds. If no open pull request has this commit as its head, the
+    output number is empty.
+    """
     from slm.ci import steps
 
     steps.find()
@@ -31,7 +39,11 @@ def ci_find() -> None:
 
 @ci_commands.command("candidate")
 def ci_candidate() -> None:
-    """Download the package that the pull request's checks made, and unpack it into candidate/."""
+    """Download the package that the pull request's checks made, and unpack it into candidate/.
+
+    Reads the workflow's event, and the run's artifacts on GitHub. Writes candidate/. Takes as long as the
+    download. If there is no package to take, the step's output problem says why.
+    """
     from slm.ci import steps
 
     steps.candidate()
@@ -39,7 +51,11 @@ def ci_candidate() -> None:
 
 @ci_commands.command("report")
 def ci_report() -> None:
-    """Post the verdict in verdict/ as the commit's status and as a comment on the pull request."""
+    """Post the verdict in verdict/ as the commit's status and as a comment on the pull request.
+
+    Reads the workflow's event, and verdict/. Writes the status and the comment on GitHub. Takes seconds. It
+    exits with 1 if the judge has left no verdict.
+    """
     from slm.ci import steps
 
     steps.report_verdict()
@@ -47,7 +63,10 @@ def ci_report() -> None:
 
 @ci_commands.command("seal")
 def ci_seal() -> None:
-    """Set the status of a commit of main, and upload sealed/ as a draft release."""
+    """Set the status of a commit of main, and upload sealed/ as a draft release.
+
+    Reads sealed/. Writes the draft release and the commit's status on GitHub. Takes as long as the upload.
+    """
     from slm.ci import steps
 
     steps.seal()
@@ -55,7 +74,10 @@ def ci_seal() -> None:
 
 @ci_commands.command("sealed")
 def ci_sealed() -> None:
-    """Download the sealed package of this commit into sealed/, if the commit's verdict is good."""
+    """Download the sealed package of this commit into sealed/, if the commit's verdict is good.
+
+    Reads the commit's status and its draft release on GitHub. Writes sealed/. Takes as long as the download.
+    """
     from slm.ci import steps
 
     steps.sealed()
@@ -63,7 +85,10 @@ def ci_sealed() -> None:
 
 @ci_commands.command("publish")
 def ci_publish(tag: Tag) -> None:
-    """Publish sealed/ and release/ as a GitHub release."""
+    """Publish sealed/ and release/ as a GitHub release.
+
+    Reads sealed/ and release/. Writes the release on GitHub. Takes as long as the upload.
+    """
     from slm.ci import steps
 
     steps.publish(tag)
@@ -71,7 +96,12 @@ def ci_publish(tag: Tag) -> None:
 
 @ci_commands.command("announce")
 def ci_announce(tag: Tag) -> None:
-    """Name a release in released.json, by a pull request."""
+    """Name a release in released.json, by a pull request.
+
+    Reads sealed/, release/README.md and released.json. Writes released.json, and the branch `released` and
+    its pull request on GitHub. Takes seconds. If that pull request is open already, this goes on from its
+    released.json.
+    """
     from slm.ci import steps
 
     steps.announce(tag)
@@ -84,7 +114,11 @@ def ci_propose(
     body: Annotated[Path, typer.Argument(help="File with the pull request's text.")],
     files: Annotated[list[str], typer.Argument(help="Files that are committed.")],
 ) -> None:
-    """Push changed files to a branch, and open or update its pull request."""
+    """Push changed files to a branch, and open or update its pull request.
+
+    Reads FILES and BODY. Writes a commit, the branch and its pull request on GitHub, and the step's outputs
+    number and head. Takes seconds. If nothing has changed, it opens no pull request.
+    """
     from slm.ci import steps
 
     steps.propose_files(branch, title, body, files)
@@ -94,7 +128,9 @@ def ci_propose(
 def azureml_submit() -> None:
     """Start the job of azureml/job.yml, follow it to its end and fetch what it proposes.
 
-    Needs the variables AZURE_CLIENT_ID and so on, and the Azure CLI. The compute costs money.
+    Reads azureml/job.yml, .dvc/config and the variables AZURE_CLIENT_ID and so on. Writes dvc.lock,
+    params.yaml and reports/verdict.md. Takes as long as the training, and the compute costs money. Needs the
+    Azure CLI.
     """
     from slm.ci.azureml import submit
 
@@ -103,7 +139,10 @@ def azureml_submit() -> None:
 
 @azureml_commands.command("cancel")
 def azureml_cancel() -> None:
-    """End the job of this workflow run, if it still runs."""
+    """End the job of this workflow run, if it still runs.
+
+    Reads the job's status on Azure. Writes no file. Takes seconds. An ended job costs no more money.
+    """
     from slm.ci.azureml import cancel
 
     cancel()

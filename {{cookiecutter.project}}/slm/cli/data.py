@@ -9,10 +9,10 @@ from slm.cli.root import Panel, app
 
 @app.command("data", rich_help_panel=Panel.DATA)
 def data_command() -> None:
-    """Judge the data in task/: form, balance, copies between the splits, doubtful labels.
+    """Judge the data in task/: format, balance, copies between the splits, doubtful labels.
 
-    Reads task/ and writes reports/data.json. Takes seconds and costs nothing. It is the stage `check`, run
-    without DVC.
+    Reads task/. Writes reports/data.json and reports/judged.json. Takes seconds and costs nothing. It is the
+    stage `check`, run without DVC.
     """
     from slm.cli.stages import run_stage
 
@@ -27,7 +27,8 @@ def profile_command(
 ) -> None:
     """Write a profile into params.yaml, or check params.yaml and print the profile that it holds.
 
-    Only the lines that the profile names change, and `git diff` shows them. Takes a second.
+    Reads params.yaml and the profile's file. Writes params.yaml. Takes a second. Only the lines that the
+    profile names change, and `git diff` shows them.
     """
     from slm.config.edit import apply_profile
     from slm.config.params import load_params
@@ -43,8 +44,9 @@ def profile_command(
 def weak_slices_command() -> None:
     """Find out for which classes and tags the student needs more prompts.
 
-    Asks the model that ships the validation set and writes its scores by class and tag into params.yaml, as
-    synthesize.slice_scores. Needs a finished `slm repro`. Takes about a minute.
+    Runs the shipped model on the validation set. Reads models/, task/ and params.yaml. Writes the scores by
+    class and tag into params.yaml, as synthesize.slice_scores. Takes about a minute. Needs a finished `slm
+    repro`.
     """
     from slm.experiments.weak_slices import write_weak_slices
 

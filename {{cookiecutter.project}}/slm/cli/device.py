@@ -20,7 +20,8 @@ def device_test(
 ) -> None:
     """Check that the package answers here as it did where it was judged; exit with 1 if it does not.
 
-    Writes device.json. Takes a minute or two. How many answers may differ says devices.json.
+    Reads the sealed package and devices.json. Writes device.json. Takes a minute or two. devices.json says
+    how many answers may differ; without it, 5% may.
     """
     from slm.ci.device import try_device
 
@@ -33,7 +34,8 @@ def device_tolerance(
 ) -> None:
     """Write devices.json: how many answers may differ on a device, from what devices have said.
 
-    If devices.json is there already, nothing changes.
+    Reads every device.json below FACTS. Writes devices.json. Takes seconds. If devices.json is there already,
+    nothing changes.
     """
     from slm.ci.device_tolerance import write_tolerance
 

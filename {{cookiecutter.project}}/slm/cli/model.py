@@ -13,9 +13,9 @@ from slm.cli.stages import Stage
 def repro_command() -> None:
     """Run the pipeline: only the stages whose inputs have changed.
 
-    Reads task/, params.yaml and dvc.yaml. Writes models/, predictions/, reports/, dist/ and dvc.lock. All of
-    it takes about 25 minutes on two cores. An endpoint teacher costs money: you are told how much before the
-    first request. Stopped with Ctrl-C, the same command goes on where it was.
+    Reads task/, params.yaml and dvc.yaml. Writes data/, models/, predictions/, reports/, dist/ and dvc.lock.
+    Takes about 25 minutes on two cores for all of it. An endpoint teacher costs money: you are told how much
+    before the first request. Stopped with Ctrl-C, the same command goes on where it was.
     """
     from slm.dvc_cli import dvc
 
@@ -28,9 +28,10 @@ def restore_command(
 ) -> None:
     """Run the pipeline, but first take what others have made from the cache and the DVC remote.
 
-    What is left runs only if its stages take no longer than the budget. Minutes are those that dvc.yaml
-    states
-    for each stage: the default profile's on two cores.
+    Reads what `slm repro` reads, and the DVC remote. Writes what `slm repro` writes. Takes as long as the
+    download, and then at most the budget. What is left runs only if its stages take no longer than the
+    budget. The minutes are those that dvc.yaml states for each stage: the default profile's on two cores. An
+    endpoint teacher costs money.
     """
     from slm.ci.plan import restore
 
@@ -63,8 +64,9 @@ def locked_command() -> None:
 def pull_command() -> None:
     """Take data and models from the cache and, where there is one that can be read, from the DVC remote.
 
-    A remote that cannot be read is no error: what is missing can be made again. Takes as long as the
-    download.
+    Reads dvc.lock, .dvc files, the cache and the DVC remote. Writes the files that dvc.lock and .dvc files
+    name, such as models/ and dist/. Takes as long as the download, and your storage may cost money. A remote
+    that cannot be read is no error: what is missing can be made again.
     """
     from slm.ci.plan import pull
 
@@ -75,7 +77,8 @@ def pull_command() -> None:
 def push_command() -> None:
     """Copy data and models that dvc.lock names to the DVC remote, where there is one.
 
-    Takes as long as the upload, and your storage may cost money. Stopped, the same command goes on.
+    Reads dvc.lock, .dvc files and the cache. Writes to the DVC remote, and no file here. Takes as long as the
+    upload, and your storage may cost money. Stopped, the same command goes on.
     """
     from slm.ci.plan import push
 
@@ -92,8 +95,9 @@ def stage_command(
 ) -> None:
     """Run one stage of the pipeline by itself, without DVC.
 
-    It reads and writes what dvc.yaml lists for the stage, whether or not anything has changed, and dvc.lock
-    does not know of it.
+    Reads what dvc.yaml lists as the stage's inputs. Writes the stage's outputs, even if nothing has changed.
+    Takes the minutes that dvc.yaml states for the stage. It does not update dvc.lock. With an endpoint
+    teacher, the stages synthesize and evaluate cost money.
     """
     from slm.cli.stages import run_stage
 
@@ -106,9 +110,9 @@ def seeds_command(
 ) -> None:
     """Measure how much of a score is noise: train the student again from other seeds.
 
-    Needs a finished `slm repro`. Takes as long as the student's stages, times the number of seeds. A seed
-    that is done is not trained again. Writes predictions/seeds/ and reports/seeds.json; your models stay as
-    they are.
+    Reads what `slm repro` has made, which must be finished. Writes predictions/seeds/ and reports/seeds.json,
+    and works in .cache/seeds/; your models stay as they are. Takes as long as the student's stages, times the
+    number of seeds. A seed that is done is not trained again.
     """
     from slm.experiments.seeds import train_seeds
 
@@ -140,9 +144,10 @@ def search_command(
 ) -> None:
     """Search better parameters for the student, on validation data.
 
-    Each trial trains a student with other parameters in a copy of this checkout. Needs a finished `slm
-    repro`. A trial takes about as long as the stages distill and finetune, less if it is ended early.
-    Stopped, the same command goes on.
+    Each trial trains a student with other parameters in a copy of this checkout. Reads search.yaml,
+    params.yaml and what `slm repro` has made, which must be finished. Writes .cache/search/, or the study at
+    --storage; with --apply, params.yaml too. Takes about as long as the stages distill and finetune for each
+    trial, less if it is ended early. Stopped, the same command goes on.
     """
     from slm.experiments.search import SPACE, STORAGE, search
 
@@ -153,7 +158,8 @@ def search_command(
 def report_command() -> None:
     """Write reports/report.html: one page that shows where the model is good and where not.
 
-    Needs a finished `slm repro`. The page needs no network. Takes seconds.
+    Reads reports/, predictions/, task/, params.yaml and gates.yaml. Writes reports/report.html. Takes
+    seconds. Needs a finished `slm repro`. The page needs no network.
     """
     from slm.report.page import write_report
 
@@ -164,7 +170,8 @@ def report_command() -> None:
 def chat_command() -> None:
     """Talk to the model in dist/, in this terminal. An empty line ends.
 
-    Needs a finished `slm repro`. Writes nothing.
+    Reads dist/, task/ and params.yaml. Writes nothing. Takes seconds to start and costs nothing. Needs a
+    finished `slm repro`.
     """
     from slm.serving.chat import chat
 
@@ -183,7 +190,8 @@ def serve_command(
 ) -> None:
     """Serve the model with OpenAI's interface, at http://HOST:PORT/v1, until you stop it.
 
-    Answers one request at a time. Writes nothing.
+    Reads dist/, or the folder of --model. Writes nothing. Takes seconds to start and costs nothing. Answers
+    one request at a time.
     """
     from slm.serving.server import serve
 

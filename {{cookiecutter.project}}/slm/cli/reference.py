@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from slm.cli.root import EXIT_CODES, PASSED_ON
 from slm.config.params import PARAMS, Params
 from slm.files import write_text
 from slm.tables import markdown
@@ -193,6 +194,8 @@ def commands_page(app: typer.Typer) -> str:
             continue
         for each, leaf in inner.items():
             parts += described(f"slm {name} {each}", leaf)
+    codes = [["code", "means"], *([code, means] for code, means in EXIT_CODES.items())]
+    parts += ["## Exit codes", markdown(codes).strip(), fill(PASSED_ON, WIDTH)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -14,7 +14,8 @@ release_commands = group("release", Panel.RELEASE, "Seal, release, verify and ro
 def release_seal() -> None:
     """Put the judged package with its facts and dvc.lock into sealed/.
 
-    Reads dist/, predictions/ and reports/. Takes seconds. Run `slm gate` first.
+    Reads dist/, models/, predictions/, reports/ and dvc.lock. Writes sealed/. Takes seconds. Run `slm gate`
+    first.
     """
     from slm.ci.seal import seal_package
 
@@ -27,8 +28,8 @@ def release_unseal(
 ) -> None:
     """Put a sealed package back in place, if every byte is as it was sealed.
 
-    Overwrites dist/, predictions/, reports/ and dvc.lock. Fails if this commit's files did not make those
-    bytes.
+    Reads the sealed package. Writes dist/, predictions/, reports/ and dvc.lock, over what is there. Takes
+    seconds. It is an error if this commit's files did not make those bytes.
     """
     from slm.ci.seal import unseal
 
@@ -39,7 +40,7 @@ def release_unseal(
 def release_card() -> None:
     """Write model card, bill of materials (SBOM) and checksums of the package into release/.
 
-    Reads dist/ and reports/verdict.json: run `slm gate` first. Takes a second.
+    Reads dist/ and reports/verdict.json: run `slm gate` first. Writes release/. Takes a second.
     """
     from slm.ci.seal import write_card
 
@@ -50,8 +51,8 @@ def release_card() -> None:
 def release_verify(tag: Tag) -> None:
     """Download a release and check every byte against its seal and the tagged commit.
 
-    Writes released/TAG/. Takes as long as the download. Where GitHub's command `gh` is installed, it checks
-    the attestation too.
+    Reads the release on GitHub, and the tagged commit. Writes released/TAG/. Takes as long as the download.
+    Where GitHub's command `gh` is installed, it checks the attestation too.
     """
     from slm.ci.seal import verify
 
@@ -62,7 +63,8 @@ def release_verify(tag: Tag) -> None:
 def release_fetch() -> None:
     """Download the released model and its predictions into the cache, and check them.
 
-    Reads released.json, writes .cache/released/. What is there already is not downloaded again.
+    Reads released.json, and the release on GitHub. Writes .cache/released/. Takes as long as the download.
+    What is there already is not downloaded again.
     """
     from slm.verdict.released import fetch_released
 
@@ -75,7 +77,8 @@ def release_name(
 ) -> None:
     """Name a sealed package in released.json as the release TAG: what later models are compared with.
 
-    Writes released.json; commit it. It also becomes the best release if it is clearly better than that.
+    Reads the sealed package, released.json and the tag in Git. Writes released.json; commit it. Takes
+    seconds. It also becomes the best release if it is clearly better than that.
     """
     from slm.verdict.released import name
 
@@ -86,7 +89,8 @@ def release_name(
 def release_rollback(tag: Tag) -> None:
     """Name an earlier release in released.json again.
 
-    Downloads that release's facts and writes released.json. Commit it and open a pull request: that is all.
+    Reads that release's facts on GitHub, and the tag in Git. Writes released.json. Takes seconds. Commit it
+    and open a pull request: that is all.
     """
     from slm.verdict.released import rollback
 
@@ -99,7 +103,8 @@ def release_image(
 ) -> None:
     """Build the container image of sealed/, start it and ask it once. Needs docker.
 
-    Takes a few minutes. Pushes the image if the variable REGISTRY_TOKEN is set.
+    Reads sealed/ and Dockerfile. Writes image/, and the image into docker. Takes a few minutes. Pushes the
+    image if the variable REGISTRY_TOKEN is set.
     """
     from slm.ci.container import make_image
 
@@ -110,7 +115,8 @@ def release_image(
 def release_sign() -> None:
     """Sign sealed/ with the identity of the workflow that runs this (sigstore).
 
-    Writes release/sealed.sig. Installs the signing program into .signing/. Works in a workflow alone.
+    Reads sealed/ and requirements/signing.txt. Writes release/sealed.sig, and installs the signing program
+    into .signing/. Takes as long as that installation. Works in a workflow alone.
     """
     from slm.ci.steps import sign
 

@@ -25,18 +25,27 @@ class Panel(StrEnum):
     PROJECT = "Project"
 
 
-EPILOG = (
-    "Exit codes: 0 done, and for `gate` and `judge` passed; 1 refused by the gates, by `device test`, by a "
-    "unit "
-    "test or a linter; 2 something for you to mend, in one line that begins with `error:`; 130 interrupted "
-    "by Ctrl-C."
+EXIT_CODES = {
+    "0": "done, and for `gate` and `judge` passed",
+    "1": "the answer is no: refused by the gates, answers differ, tests or linters failed",
+    "2": "an error, in one line that begins with `error:`, or wrong usage, which prints the usage",
+    "128+n": "ended by signal n; 130 is Ctrl-C",
+}
+PASSED_ON = (
+    "The commands `data`, `stage`, `test`, `lint`, `docs`, `lock` and `extra` end with the code of the "
+    "program that they run, such as pytest or uv."
 )
+EPILOG = f"Exit codes: {'. '.join(f'{code}: {means}' for code, means in EXIT_CODES.items())}. {PASSED_ON}"
 
 Tag = Annotated[str, typer.Argument(help="The release's tag, such as v1.")]
 
 
 class Group(TyperGroup):
     """Commands under the titles of their panels, each with its whole first sentence."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Without a command, a group prints its help: that is no error."""
+        return super().parse_args(ctx, args or ["--help"])
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         titles: dict[str, list[tuple[str, str]]] = {panel.value: [] for panel in Panel}
@@ -68,7 +77,6 @@ app = typer.Typer(
     cls=Slm,
     help="Make a small language model, judge it and release it.",
     epilog=EPILOG,
-    no_args_is_help=True,
     rich_markup_mode=None,  # to draw boxes takes longer than all the rest of `slm --help`
     pretty_exceptions_enable=False,
 )
@@ -76,6 +84,6 @@ app = typer.Typer(
 
 def group(name: str, panel: Panel, text: str) -> typer.Typer:
     """A command with commands of its own."""
-    commands = typer.Typer(cls=Group, help=text, no_args_is_help=True)
+    commands = typer.Typer(cls=Group, help=text)
     app.add_typer(commands, name=name, rich_help_panel=panel)
     return commands

@@ -15,7 +15,7 @@ PAID_ANSWERS = Path("answers/teacher.jsonl.gz")
 def teacher_ledger() -> None:
     """Print what the teacher has cost, by day and run.
 
-    Reads the store of answers in .resume/. Asks nobody and costs nothing.
+    Reads the store of answers in .resume/. Writes nothing. Takes a second and costs nothing: it asks nobody.
     """
     from slm.teacher.ledger import print_ledger
 
@@ -28,8 +28,8 @@ def teacher_export(
 ) -> None:
     """Write all paid answers into one file, for another machine.
 
-    Reads the store of answers in .resume/. The same answers give the same bytes. `dvc add FILE` and `slm
-    push` share it.
+    Reads the store of answers in .resume/. Writes FILE. Takes seconds and costs nothing. The same answers
+    give the same bytes. `dvc add FILE` and `slm push` share it.
     """
     from slm.teacher.transfer import export_answers
 
@@ -42,7 +42,8 @@ def teacher_import(
 ) -> None:
     """Add answers that were paid on another machine to the store in .resume/.
 
-    An answer that is there already is not added twice.
+    Reads FILE. Writes the store of answers in .resume/. Takes seconds and costs nothing. An answer that is
+    there already is not added twice.
     """
     from slm.teacher.transfer import import_answers
 
@@ -53,9 +54,10 @@ def teacher_import(
 def teacher_forget(
     batch: Annotated[str, typer.Argument(help="The batch's name, such as batch_123.")],
 ) -> None:
-    """Give a batch up that is gone: wait for it no longer.
+    """Give up a lost batch: wait for it no longer.
 
-    Its requests count as paid and will be asked again, which costs money a second time.
+    Reads the store of answers in .resume/. Writes into it that the batch's requests count as paid. Takes a
+    second. They will be asked again, which costs money a second time.
     """
     from slm.teacher.transfer import give_up_batch
 

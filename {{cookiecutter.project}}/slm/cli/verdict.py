@@ -27,7 +27,8 @@ def gate_command(
     """Judge the model of this checkout by gates.yaml; exit with 1 if it is refused.
 
     Reads what `slm repro` has measured, and measures nothing itself. Writes reports/verdict.json and
-    reports/verdict.md. Takes seconds; the first time after a release, it downloads the released model.
+    reports/verdict.md; with --explain, nothing. Takes seconds; the first time after a release, it downloads
+    the released model.
     """
     if (explain is not None) + as_json + as_markdown > 1:
         raise typer.BadParameter("give one of --explain, --json and --markdown")
@@ -53,8 +54,9 @@ def judge_command(
 ) -> None:
     """Judge a package alone, as a pull request is judged; exit with 1 if it is refused.
 
-    Asks the model the whole test set and times it beside the released one: some minutes. Believes nothing but
-    the package's bytes. Writes verdict/.
+    Asks the model the whole test set and times it beside the released one. Reads the package, task/,
+    params.yaml, gates.yaml, waivers.yaml and released.json. Writes verdict/. Takes some minutes. Believes
+    nothing but the package's bytes.
     """
     from slm.verdict.judge import judge_change
 
@@ -91,7 +93,8 @@ def changes_command(
 ) -> None:
     """Print what a change touches: the model, the judge's own files, gates that became looser.
 
-    Reads the two commits from Git, and runs nothing of them. Takes a second.
+    Reads the two commits from Git, and runs nothing of them. Writes nothing; with --steps, the step's output.
+    Takes a second.
     """
     from slm.verdict.changes import print_changes
 
@@ -102,7 +105,8 @@ def changes_command(
 def summary_command() -> None:
     """Print the last verdict as Markdown; in a workflow, write it into the run's summary.
 
-    Reads reports/verdict.md, which `slm gate` writes.
+    Reads reports/verdict.md, which `slm gate` writes. Writes the run's summary, in a workflow alone. Takes a
+    second.
     """
     from slm.ci.steps import show_verdict
 

@@ -138,7 +138,7 @@ def serve(model: Path | None, host: str, port: int) -> None:
 @exit_on_user_error()
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--model", type=Path, help="folder of a model; without it the package in dist/")
     parser.add_argument("--host", default="127.0.0.1")
