@@ -84,11 +84,11 @@ bench-synthesis: ## the endpoint teacher under load and under fire (after make d
 
 STEPS := 160
 
-bench-ablations: ## what each step of making a student is worth (after make demo; an hour and a half, goes on where it was; STEPS=360: longer lessons)
+bench-ablations: ## what each step of making a student is worth (after make demo; an hour and a half, goes on where it was; STEPS=360: longer training runs)
 	$(DEMO)/$(BIN)/python benchmarks/ablations.py $(DEMO) --steps $(STEPS)
 	$(DEMO)/$(BIN)/python benchmarks/ablations.py $(DEMO) --only "whole run" --steps 960
 
-bench-adapters: ## several jobs: an adapter each, or one lesson (after make demo; twenty minutes)
+bench-adapters: ## several jobs: an adapter each, or one training run (after make demo; twenty minutes)
 	$(DEMO)/$(BIN)/python benchmarks/adapters.py $(DEMO)
 
 bench-data: ## does what a teacher writes and answers help (after make demo; half an hour, goes on where it was)
