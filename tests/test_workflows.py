@@ -202,11 +202,11 @@ def zeros(path: Path) -> None:
 
 
 ARTIFACTS = {
-    "a path that leads out": (forge_zip({"../../pwned": b"x"}), "is no file of a model"),
-    "an absolute path": (forge_zip({"/tmp/pwned": b"x"}), "is no file of a model"),
-    "a library": (forge_zip({"model.onnx": b"x", "libevil.so": b"x"}), "is no file of a model"),
+    "a path that leads out": (forge_zip({"../../pwned": b"x"}), "is not a model file"),
+    "an absolute path": (forge_zip({"/tmp/pwned": b"x"}), "is not a model file"),
+    "a library": (forge_zip({"model.onnx": b"x", "libevil.so": b"x"}), "is not a model file"),
     "2 GB of zeros": (zeros, "larger than 500 MB unpacked"),
-    "no archive": (lambda p: p.write_bytes(b"PK nonsense"), "no whole archive"),
+    "no archive": (lambda p: p.write_bytes(b"PK nonsense"), "not a complete archive"),
     "nothing of a model": (forge_zip({"genai_config.json": b"{}"}), "model.onnx is missing"),
 }
 

@@ -34,7 +34,7 @@ QUALITY = (
     "no slice worse",
 )
 BYTES = ("integrity: bytes scored", "integrity: bytes timed", "integrity: weights")
-# Whatever is forged or changed behind the stages' back also contradicts its sources, or its papers.
+# Whatever is forged or changed behind the stages' back also contradicts its sources, or its documents.
 CLAIMS = ("integrity: figures", "integrity: documents")
 # Longer answers take longer, more bytes take more memory: side effects that a fault of quality may have.
 COST = ("time", "memory", "time of released", "memory of released", "rounds agree")

@@ -14,14 +14,15 @@ from slm.task.definition import load_task
 from slm.task.records import TASK, read_records
 
 OUTPUT = Path("reports/data.json")
-# What training waits for. It says that the data was judged, and nothing of it: a change of the test set alone
-# trains nothing again.
+# Training depends on this file. It holds nothing of the data, so that a change of the test set alone trains
+# nothing again.
 JUDGED = Path("reports/judged.json")
 SPLITS = {"train": True, "validation": True, "test": True, "prompts": False}
 
 
 @stage
 def main() -> None:
+    # Read all data of the task
     task = load_task()
     splits = {
         name: read_records(TASK / f"{name}.jsonl", answered)
@@ -29,7 +30,8 @@ def main() -> None:
         if name != "prompts" or (TASK / "prompts.jsonl").exists()
     }
 
-    # What is trained on must not be near what is held out; validation must not be near test.
+    # Find the nearest held-out example of each: training data must not be near validation or test,
+    # validation not near test
     test = Index([(f"{TASK}/test.jsonl:{r.line}", r.asked) for r in splits["test"]])
     held_out = Index(
         [(f"{TASK}/{name}.jsonl:{r.line}", r.asked) for name in ("validation", "test") for r in splits[name]]
@@ -37,6 +39,7 @@ def main() -> None:
     against = {"train": held_out, "prompts": held_out, "validation": test, "test": None}
     frames = {name: frame(task, records, against[name]) for name, records in splits.items()}
 
+    # Run the suites of Great Expectations
     reports = []
     for suite, names in {"labelled": ("train", "validation", "test"), "prompts": ("prompts",)}.items():
         path = TASK / "expectations" / f"{suite}.json"
@@ -51,6 +54,7 @@ def main() -> None:
     if failed:
         raise UserError("\n".join(failed))
 
+    # Write the facts
     facts = {
         "splits": {name: summary(task, records) for name, records in splits.items()},
         "nearest_in_train": {

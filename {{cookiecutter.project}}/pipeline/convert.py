@@ -35,9 +35,11 @@ def main(name: Literal["onnx", "teacher-onnx"], checkpoint: str) -> None:
             shutil.copytree(source, temporary)
         write_json(report, {"skipped": "the teacher is an endpoint"})
         return
+
+    # Convert with Olive
     run_recipe(RECIPE, source, output)
 
-    # Parity: the same greedy tokens, and first logits that differ by rounding only.
+    # Check that the tokenizer reads prompts as the checkpoint's does
     prompts = fixed_sample(
         read_records(TASK / "validation.jsonl", True), params.convert.parity_prompts, params.seed
     )
@@ -49,6 +51,8 @@ def main(name: Literal["onnx", "teacher-onnx"], checkpoint: str) -> None:
                 f"{output}: its tokenizer or chat template reads {record.text!r} as other tokens than "
                 f"{source}; rebuild both"
             )
+
+    # Check parity: the same greedy tokens, and first logits that differ by rounding only
     limit = params.evaluate.max_new_tokens
     expected = dict(generate(model, tokenizer, ids, params.evaluate.batch_size, limit))
     answers = track(runtime.ask_all(ids, params.evaluate.batch_size, limit), "parity", total=len(ids))
@@ -59,6 +63,7 @@ def main(name: Literal["onnx", "teacher-onnx"], checkpoint: str) -> None:
             logits = model(torch.tensor([prompt], device=model.device)).logits[0, -1].float().cpu().numpy()
         differences.append(float(np.abs(logits - np.array(runtime.first_logits(prompt))).max()))
 
+    # Write the facts
     facts = {
         "checkpoint_sha256": folder_sha256(source),
         "prompts": len(ids),

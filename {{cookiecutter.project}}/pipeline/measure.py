@@ -23,10 +23,13 @@ OUTPUT = Path("reports/cost.json")
 @stage
 def main() -> None:
     params = load_params()
+
+    # Ask every ONNX model the same test prompts, side by side, in rounds
     records = fixed_sample(read_records(TASK / "test.jsonl", True), params.measure.prompts, params.seed)
     rungs = {name: folder for name, folder in RUNGS.items() if (folder / "genai_config.json").exists()}
     measured = side_by_side(rungs, [r.prompt for r in records], params.measure)
 
+    # Write time, memory and size of each
     figures, threads = measured["figures"], params.measure.threads[0]
     facts = {
         "machine": machine(),

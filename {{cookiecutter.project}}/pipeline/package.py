@@ -35,6 +35,7 @@ def main() -> None:
     name, variant = params.package.name, params.package.variant
     model = Path("models") / variant
 
+    # Put the figures of all rungs side by side
     student = read_json(REPORTS / "finetune.json")["parameters_m"]
     parameters = dict.fromkeys(("distilled", "finetuned", "onnx", "int8", "int4"), student)
     parameters |= {
@@ -44,14 +45,16 @@ def main() -> None:
     cost = read_json(REPORTS / "cost.json")
     ladder = build_ladder(read_quality(REPORTS), cost, task.name, params.profile, parameters)
 
-    # What ships is what was measured.
+    # Check that what ships is what was measured
     row = next(r for r in ladder["rungs"] if r["name"] == variant)
     if row["folder_sha256"] != folder_sha256(model):
-        raise UserError(f"{model}: its bytes are not those that `evaluate` scored; run `dvc repro`")
+        raise UserError(f"{model}: its bytes are not those that `evaluate` scored; run `slm repro`")
 
+    # Ask the shipped model one example for the model card
     (record,) = fixed_sample(read_records(TASK / "validation.jsonl", True), 1, params.seed)
     tried = {"prompt": record.shown, "answer": ask(model, record.prompt, params.evaluate.max_new_tokens)}
 
+    # Write the package: model, card, SBOM, checksums, archive
     base, license_name = base_of(params.models), [*params.licences.values()][-1][1]
     with replacing(OUTPUT) as temporary:
         folder = temporary / name

@@ -1,4 +1,4 @@
-"""The student in fewer bits, and how far it moved from its fp32 form.
+"""Quantize the student, and measure how far it moves from its fp32 variant.
 
 python -m pipeline.quantize int4 NAME       by recipes/NAME.json
 """
@@ -25,9 +25,12 @@ REFERENCE = Path("models/onnx")
 def main(name: Literal["int8", "int4"], recipe: str) -> None:
     params = load_params()
     output = Path("models") / name
+
+    # Quantize with Olive
     run_recipe(Path("recipes") / f"{recipe}.json", CHECKPOINT, output)
 
-    # Divergence on validation data: same answers, and KL of the first answer token's distribution, in nats.
+    # Measure the divergence on validation data: same answers, and KL of the first answer token's
+    # distribution, in nats
     records = fixed_sample(
         read_records(TASK / "validation.jsonl", True), params.convert.parity_prompts, params.seed
     )
@@ -43,6 +46,7 @@ def main(name: Literal["int8", "int4"], recipe: str) -> None:
         log_p, log_q = (log_softmax(np.array(m.first_logits(ids))) for m in (reference, quantized))
         divergences.append(float((np.exp(log_p) * (log_p - log_q)).sum()))
 
+    # Write the facts
     facts = {
         "prompts": len(records),
         "equal_answers": equal,

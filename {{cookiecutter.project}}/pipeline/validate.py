@@ -34,6 +34,7 @@ def dropped(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 @stage
 def main() -> None:
+    # Read the synthetic records, and the held-out ones that they must not repeat
     task = load_task()
     rows = read_jsonl(INPUT)
     records = [Record(row["id"], row["messages"], row["tags"]) for row in rows]
@@ -46,13 +47,15 @@ def main() -> None:
     )
     table = frame(task, records, held_out)
     table["dropped"] = [row["dropped"] for row in rows]
-    # What is dropped teaches nobody: it may be a copy.
+    # A dropped record is not trained on, so it may be a copy
     table.loc[table["dropped"].notna(), ["leak", "normal_text"]] = None
 
+    # Run the suite of Great Expectations
     report = validate(SUITE, {str(INPUT): table}, {str(INPUT): list(range(1, len(rows) + 1))})
     if not report["passed"]:
         raise UserError(explain_failures(report, SUITE))
 
+    # Count what was kept, and what each filter dropped
     invented = read_jsonl(INVENTED)
     kept = [record for record, row in zip(records, rows, strict=True) if row["dropped"] is None]
     traced = sum(

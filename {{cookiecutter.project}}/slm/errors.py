@@ -27,7 +27,7 @@ def exit_on_user_error() -> Iterator[None]:
         if getattr(error, "errno", None) != errno.ENOSPC and "No space left on device" not in str(error):
             raise
         where = getattr(error, "filename", None) or "while writing"
-        _show(f"the disk is full ({where}): free some space, then run `dvc repro` again; it resumes")
+        _show(f"the disk is full ({where}): free some space, then run `slm repro` again; it resumes")
         sys.exit(2)
 
 

@@ -19,6 +19,7 @@ from slm.errors import UserError
 from slm.files import Json
 
 CHUNK_BYTES = 1 << 20
+LARGEST_ASSET_MB = 20_000
 
 
 def repository() -> str:
@@ -91,7 +92,7 @@ def download(path: str, target: Path, limit_mb: float, accept: str = "applicatio
             left -= len(block)
             if left < 0:
                 target.unlink()
-                raise UserError(f"what GitHub sends is larger than {limit_mb:g} MB; it is not taken")
+                raise UserError(f"GitHub's response is larger than {limit_mb:g} MB; it is refused")
             stream.write(block)
 
 
@@ -144,14 +145,14 @@ def release_by_tag(tag: str) -> Json | None:
     return next((r for r in pages(f"repos/{repository()}/releases") if r["tag_name"] == tag), None)
 
 
-def download_asset(tag: str, name: str, target: Path, limit_mb: float = 20_000) -> None:
+def download_asset(tag: str, name: str, target: Path) -> None:
     release = release_by_tag(tag)
     asset = next((a for a in (release or {}).get("assets", []) if a["name"] == name), None)
     if asset is None:
         raise UserError(
-            f"the GitHub release {tag} has no asset {name}; is the tag right, and may this token read it?"
+            f"the GitHub release {tag} has no asset {name}; check the tag, and that this token may read it"
         )
-    download(f"repos/{repository()}/releases/assets/{asset['id']}", target, limit_mb)
+    download(f"repos/{repository()}/releases/assets/{asset['id']}", target, LARGEST_ASSET_MB)
 
 
 def create_release(tag: str, commit: str, title: str, body: str, assets: list[Path], draft: bool) -> None:

@@ -31,7 +31,7 @@ def stage(main: Callable[..., None]) -> Callable[..., None]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; `{self.prog} --help` says what there is")
+        raise UserError(f"{message}; `{self.prog} --help` lists the arguments")
 
 
 def read_arguments(main: Callable[..., None]) -> list[str]:

@@ -199,7 +199,7 @@ def test_a_server_without_response_format_is_asked_without(tmp_path: Path, serve
     server = serve("--always", "no_format")
     answers, failures = ask(tmp_path, server.url)
     assert not failures and all(a and a["response_format"] is False for a in answers)
-    assert "takes no response_format" in capfd.readouterr().err
+    assert "does not take response_format" in capfd.readouterr().err
     with pytest.raises(UserError, match="in a row"):
         ask(tmp_path / "strict", server.url, response_format="json_schema")
 

@@ -116,7 +116,7 @@ def test_without_a_release_the_worst_answers_are_shown(checkout: Path):
     assert "\x1b" not in text and "\ufffd[31m?" in text
     assert "nothing is released yet" in text
     assert (
-        'Again: dvc repro --force --single-item evaluate@int4 && dvc repro && slm gate --explain "score"'
+        'Again: dvc repro --force --single-item evaluate@int4 && slm repro && slm gate --explain "score"'
         in text
     )
 

@@ -1,4 +1,4 @@
-"""Each filter drops what it is for, leaves its neighbour alone, and can be switched off."""
+"""Each filter drops what it is for and leaves its neighbour alone. Most can be switched off."""
 
 from typing import Any
 

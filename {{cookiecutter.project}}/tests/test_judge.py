@@ -98,9 +98,9 @@ def config(package: Path, **changes: object) -> None:
 
 
 FAULTS = {
-    "a library beside it": (lambda p: (p / "x.so").write_bytes(b""), "is no file of a model"),
-    "a folder": (lambda p: (p / "sub").mkdir(), "is no file of a model"),
-    "a link": (lambda p: (p / "vocab.json").symlink_to("/etc/passwd"), "is no file of a model"),
+    "a library beside it": (lambda p: (p / "x.so").write_bytes(b""), "is not a model file"),
+    "a folder": (lambda p: (p / "sub").mkdir(), "is not a model file"),
+    "a link": (lambda p: (p / "vocab.json").symlink_to("/etc/passwd"), "is not a model file"),
     "no model": (lambda p: (p / "model.onnx").unlink(), "model.onnx is missing"),
     "custom operators": (lambda p: config(p, custom_ops_library="x.so"), "is not allowed"),
     "another provider": (
@@ -109,7 +109,7 @@ FAULTS = {
     ),
     "a key that stands twice": (
         lambda p: (p / "genai_config.json").write_text('{"model": {"a": 1}, "model": {}}', encoding="utf-8"),
-        "stands there twice",
+        "appears twice",
     ),
     "profiling into a file": (
         lambda p: config(p, session_options={"enable_profiling": "x"}),
@@ -117,17 +117,17 @@ FAULTS = {
     ),
     "weights elsewhere, inside a branch": (
         lambda p: onnx.save(branching("/etc/passwd"), p / "model.onnx"),
-        "no file of the package",
+        "not in the package",
     ),
-    "a file elsewhere": (lambda p: config(p, filename="../../etc/passwd"), "is none of the package"),
+    "a file elsewhere": (lambda p: config(p, filename="../../etc/passwd"), "is not in the package"),
     "configuration that is no JSON": (
         lambda p: (p / "genai_config.json").write_text("{", encoding="utf-8"),
-        "is no JSON",
+        "is not JSON",
     ),
-    "no ONNX": (lambda p: (p / "model.onnx").write_bytes(b"\xff\xff\xff"), "is no ONNX model"),
+    "no ONNX": (lambda p: (p / "model.onnx").write_bytes(b"\xff\xff\xff"), "is not an ONNX model"),
     "weights elsewhere": (
         lambda p: onnx.save(onnx_model("../../../etc/passwd"), p / "model.onnx"),
-        "no file of the package",
+        "not in the package",
     ),
     "foreign operators": (
         lambda p: onnx.save(onnx_model(None, "evil"), p / "model.onnx"),
@@ -156,7 +156,7 @@ def test_unpacking_stays_inside_and_leaves_nothing(name: str, tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
         zipped.writestr("genai_config.json", "{}")
         zipped.writestr(name, "x")
-    with pytest.raises(UserError, match="is no file of a model"):
+    with pytest.raises(UserError, match="is not a model file"):
         unpack_candidate(tmp_path / "a.zip", tmp_path / "to", 1)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip"]
 

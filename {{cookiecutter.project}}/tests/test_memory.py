@@ -95,7 +95,7 @@ def test_too_little_for_one_row_is_refused_with_what_it_takes(fit, monkeypatch):
     leave(monkeypatch, fit.once)
     with pytest.raises(
         UserError,
-        match=r"distill: training needs .* GB beside .*, and 80% of the free .* GB may be used",
+        match=r"distill: training needs .* GB beside .*, but only 80% of the free .* GB may be used",
     ):
         fit("none")
 

@@ -168,7 +168,7 @@ def test_what_the_later_stages_cannot_work_with_is_refused_at_once(cached: Path)
     assert (
         done.returncode
         and f"models.hub {REPO}@{REVISION} cannot be had" in done.stderr
-        and "make setup" in done.stderr
+        and "slm base-model" in done.stderr
     )
     plain = tokenizer_of(template=None)
     save_model(model_of(plain), plain, cached)
@@ -191,7 +191,7 @@ def test_what_the_later_stages_cannot_work_with_is_refused_at_once(cached: Path)
     done = run("fetch")
     assert (
         done.returncode
-        and "the layers of GPT2LMHeadModel are not built as Llama's" in done.stderr
+        and "the layers of GPT2LMHeadModel are not built like Llama's" in done.stderr
         and "Traceback" not in done.stderr
     )
 

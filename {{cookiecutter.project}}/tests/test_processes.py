@@ -233,7 +233,7 @@ def test_without_a_gpu_to_divide_among_it_says_so(project: Path):
     done = run(project)  # with a CPU that is one
     assert (
         done.returncode == 2
-        and "distill: FSDP divides weights among GPUs, and this training has none" in done.stderr
+        and "distill: FSDP divides weights among GPUs, and this training has no GPU" in done.stderr
     )
 
 
@@ -283,11 +283,11 @@ def test_what_would_go_wrong_with_many_is_refused(project: Path, tiny, monkeypat
     check_sharding("distill", params.distill, "float32", model)
     with pytest.raises(
         UserError,
-        match=r"distill\.patience needs a whole model to ask, and FSDP leaves each process a part of it",
+        match=r"distill\.patience needs a whole model to score, and FSDP gives each process only a part",
     ):
         check_sharding("distill", params.distill.model_copy(update={"patience": 3}), "float32", model)
     with pytest.raises(
-        UserError, match=r"finetune\.method is qlora, whose 4-bit weights FSDP does not divide"
+        UserError, match=r"finetune\.method is qlora, and FSDP cannot divide its 4-bit weights"
     ):
         check_sharding("finetune", params.finetune.model_copy(update={"method": "qlora"}), "float32", model)
     phrased = copy.deepcopy(model)
@@ -295,19 +295,19 @@ def test_what_would_go_wrong_with_many_is_refused(project: Path, tiny, monkeypat
     save_model(phrased, tokenizer, start := Path("phrased"))
     settings = params.finetune.model_copy(update={"method": "lora"})
     with pytest.raises(
-        UserError, match="FSDP does not divide an embedding of which only the phrases' rows are trained"
+        UserError, match="FSDP cannot divide an embedding when only the phrases' rows are trained"
     ):
         check_sharding("finetune", settings, "float32", adapt(start, settings, params))
     monkeypatch.delenv("ACCELERATE_USE_FSDP")
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    with pytest.raises(UserError, match="DEEPSPEED leaves each process a part of it"):
+    with pytest.raises(UserError, match="DEEPSPEED gives each process only a part of it"):
         check_sharding("distill", params.distill.model_copy(update={"patience": 3}), "float32", model)
     with monkeypatch.context() as set_by_launcher:
         set_by_launcher.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", "zero.json")
         with pytest.raises(UserError, match=r"deepspeed_config_file\) is not supported: write zero_stage"):
             check_sharding("distill", params.distill, "float32", model)
     with pytest.raises(
-        UserError, match=r"compute\.precision is bfloat16, in which DeepSpeed would hold the weights too"
+        UserError, match=r"compute\.precision is bfloat16, and DeepSpeed would hold the weights in it too"
     ):
         check_sharding("distill", params.distill, "bfloat16", model)
     monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED")

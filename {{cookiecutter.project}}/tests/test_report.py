@@ -259,7 +259,7 @@ def test_without_facts_it_says_what_to_run(
     checkout: Path,
 ) -> None:
     shutil.rmtree("reports")
-    with pytest.raises(UserError, match="dvc repro"):
+    with pytest.raises(UserError, match="slm repro"):
         report.write_report()
 
 

@@ -104,7 +104,7 @@ def ended(
             "distill.layers: {low: 2, high: 3}",
             "finetune.method: {low: 2, high: 3}",
             4,
-            "'full' is no number: give choices",
+            "'full' is not a number: give choices",
         ),
         (
             "distill.layers: {low: 2, high: 3}",

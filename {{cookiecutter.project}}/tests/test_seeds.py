@@ -1,4 +1,4 @@
-"""Luck, told apart: of training, of the test set."""
+"""The noise of training and the noise of the test set are told apart."""
 
 from pathlib import Path
 

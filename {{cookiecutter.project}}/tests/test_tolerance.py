@@ -37,5 +37,5 @@ def test_the_worst_device_sets_the_tolerance_once(
 
 
 def test_no_device_that_answers_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(UserError, match="no device left its facts"):
+    with pytest.raises(UserError, match="no device reported its facts"):
         propose(monkeypatch, tmp_path)

@@ -67,7 +67,7 @@ def test_what_holds_warns_or_does_not_apply_needs_no_waiver():
 def test_waivers_in_force_are_shown_wherever_the_verdict_is(task):
     result = judged([failed()], LAST)
     said = "waived by ada until 2030-01-31: half the labels | moved"
-    assert headline(result) == "The model passes its gates, but for what is waived: score."
+    assert headline(result) == "The model passes its gates, except waived gates: score."
     assert rows_of(result)[1][1] == "waived" and said in rows_of(result)[1][4]
     ladder = {"rungs": []}
     text = as_markdown(result, ladder | {"rungs": [RUNG]})
@@ -93,7 +93,7 @@ WRONG = {
         "gate: scroe,",
         "no gate has this name; there are: score, not worse than released, no slice worse",
     ),
-    "a gate that never refuses": ("gate: score,", "gate: bytes of the commit,", "no gate has this name"),
+    "a gate that never refuses": ("gate: score,", "gate: bytes of the commit,", "cannot be waived"),
     "unknown key": ("owner: ada,", "owner: ada, gates: all,", "waivers.0.gates is unknown"),
     "nobody": ("owner: ada,", "owner: ' ',", "waivers.0.owner is ' '"),
     "no reason": ('reason: "half the labels | moved", ', "", "waivers.0.reason is missing"),
@@ -124,7 +124,7 @@ def test_a_wrong_waiver_is_refused_with_its_line(name: str, tmp_path: Path):
 
 def test_no_gate_of_the_contract_takes_the_name_of_one_that_every_verdict_has():
     for name in (*BUILT_IN, "integrity: anything"):
-        with pytest.raises(ValueError, match="is that of a gate which every verdict has"):
+        with pytest.raises(ValueError, match="every verdict already has a gate"):
             Contract(
                 gates=[Gate(name=name, severity="warn", metric="shipped.score", at_least=0.0)],
                 released=CONTRACT.released,

@@ -54,12 +54,12 @@ def settings() -> dict[str, str]:
     return values
 
 
-def check_remote(path: Path = DVC_CONFIG) -> None:
+def check_remote() -> None:
     """The job hands data and model back through the DVC remote: it must be there, and one that the compute's
     identity opens.
     """
     config = configparser.RawConfigParser()
-    config.read(path, encoding="utf-8")
+    config.read(DVC_CONFIG, encoding="utf-8")
     name = config.get("core", "remote", fallback="")
     remedy = (
         "`dvc remote add --force --default storage azure://CONTAINER/dvc && dvc remote modify storage "
@@ -67,19 +67,19 @@ def check_remote(path: Path = DVC_CONFIG) -> None:
     )
     if not name:
         raise UserError(
-            f"{path}: no DVC remote, through which an Azure ML job hands back data and model: {remedy}"
+            f"{DVC_CONFIG}: no DVC remote; an Azure ML job needs one to hand back data and model: {remedy}"
         )
     section = f"'remote \"{name}\"'"
     url = config.get(section, "url", fallback="")
     if not url.startswith("azure://"):
         raise UserError(
-            f"{path}: remote {name!r} is {url or 'nowhere'}; the compute's identity opens Azure Blob "
-            f"Storage alone: {remedy}"
+            f"{DVC_CONFIG}: remote {name!r} is {url or 'nowhere'}; the compute's identity opens only "
+            f"Azure Blob Storage: {remedy}"
         )
     if not config.get(section, "account_name", fallback=""):
         raise UserError(
-            f"{path}: remote {name!r} has no account_name: `dvc remote modify {name} account_name ACCOUNT`, "
-            "and commit it"
+            f"{DVC_CONFIG}: remote {name!r} has no account_name: "
+            f"`dvc remote modify {name} account_name ACCOUNT`, and commit it"
         )
 
 

@@ -21,9 +21,9 @@ def write_tolerance(facts_folder: Path) -> None:
     """Make devices.json of what every device said (FACTS/**/device.json), if there is none yet."""
     found = [read_json(path) for path in sorted(facts_folder.rglob(DEVICE_FACTS.name))]
     if not found:
-        raise UserError("no device left its facts: see the jobs of this run")
+        raise UserError("no device reported its facts: see the jobs of this run")
     if TOLERANCE.exists():
-        print(f"{TOLERANCE} is there: delete it to have it made anew from the next run")
+        print(f"{TOLERANCE} already exists; delete it, and the next run makes it anew")
         return
     devices = [{name: facts[name] for name in ("system", "asked", "flipped")} for facts in found]
     write_json(
@@ -31,7 +31,7 @@ def write_tolerance(facts_folder: Path) -> None:
         {"tolerance": max(tolerance(d["asked"], d["flipped"]) for d in devices), "devices": devices},
     )
     print(
-        f"The share of answers that may differ on a device, from {len(devices)} that were asked (upper 95% "
+        f"The share of answers that may differ on a device, from {len(devices)} measured ones (upper 95% "
         "bound of the worst).\n"
     )
     print("| device | asked | differ | may differ |\n| --- | ---: | ---: | ---: |")
@@ -40,6 +40,6 @@ def write_tolerance(facts_folder: Path) -> None:
             f"| {d['system']} | {d['asked']} | {d['flipped']} | {tolerance(d['asked'], d['flipped']):.2f} |"
         )
     print(
-        "\nRead it before you merge: a device where many answers differ has another model, not another "
-        "arithmetic."
+        "\nRead it before you merge. If many answers differ on a device, it has another model, not only "
+        "other arithmetic."
     )

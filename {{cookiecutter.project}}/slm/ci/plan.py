@@ -34,7 +34,7 @@ def to_run(stale: set[str], missing: set[str]) -> dict[str, float]:
         order = [s for s in reversed(list(nx.topological_sort(graph))) if s in needed]
         unknown = [s.addressing for s in order if "minutes" not in (s.meta or {})]
         if unknown:
-            raise UserError(f"dvc.yaml: {unknown[0]} has no meta.minutes; say what it takes on two cores")
+            raise UserError(f"dvc.yaml: {unknown[0]} has no meta.minutes; write the time on two cores")
         return {s.addressing: float(s.meta["minutes"]) for s in order}
 
 
@@ -74,7 +74,7 @@ def pull() -> str | None:
     if not why and try_dvc("pull", "--quiet", "--allow-missing"):
         why = "DVC's output in the log says why"
     if why:
-        print(f"the DVC remote could not be read, what is not in the cache is made anew: {why}")
+        print(f"the DVC remote could not be read; what the cache lacks is made anew: {why}")
     return why
 
 
@@ -89,8 +89,8 @@ def push() -> None:
         why = "DVC's output in the log says why"
     if why:
         raise UserError(
-            f"data and models could not be pushed to the DVC remote: {why}; what has arrived there is "
-            "whole, and `slm push` goes on from it"
+            f"data and models could not be pushed to the DVC remote: {why}; files that arrived there "
+            "are complete, and `slm push` goes on from there"
         )
 
 
@@ -131,15 +131,15 @@ def state_plan(budget: float | None = None, unread: str | None = None) -> tuple[
     for name, minutes in plan.items():
         print(
             f"{name:24s}{minutes:6.1f} min  "
-            f"{'; '.join(stale.get(name, [])) or 'follows, or its output is not here'}"
+            f"{'; '.join(stale.get(name, [])) or 'follows another stage, or its output is not here'}"
         )
     print(f"to run: {len(plan)} stages, about {total:.0f} minutes on two cores")
     forgotten = ""
     if unread == "" and missing - set(stale):
         where = ", ".join(sorted(missing - set(stale)))
         forgotten = (
-            f"dvc.lock names what is neither in the cache nor in the DVC remote ({where}): run `slm push` "
-            "where it was made"
+            f"dvc.lock names outputs that are neither in the cache nor in the DVC remote ({where}): run `slm "
+            "push` where they were made"
         )
     if budget is not None and total > budget:
         need = f"about {total:.0f} minutes are needed, and this run has {budget:g}"

@@ -141,7 +141,7 @@ def write_card() -> None:
     verdict = Path("reports/verdict.json")
     if not verdict.exists():
         raise UserError(
-            f"{verdict}: no such file; run `slm gate` first, the release's card says which gates were waived"
+            f"{verdict}: no such file; run `slm gate` first: the release's card says which gates were waived"
         )
     (source,) = (p for p in Path("dist").iterdir() if p.is_dir())
     with replacing(Path("release")) as folder:

@@ -129,7 +129,7 @@ def report_verdict() -> None:
     pull = json.loads(pull_file.read_text(encoding="utf-8"))
     head = event()["workflow_run"]["head_sha"]
     if pull["head"] != head:
-        raise UserError("the verdict is of another commit than the one whose checks ran; nothing is reported")
+        raise UserError("the verdict belongs to another commit than the checks; nothing is reported")
     if not verdict_file.exists():
         github.set_status(
             head,
@@ -177,8 +177,8 @@ def sealed() -> None:
     named = re.search(r"sealed-[0-9a-f]{16}", status["description"] or "")
     if status["state"] != "success" or not named:
         raise UserError(
-            f"commit {sha[:12]} has the verdict {status['state']}: only what main.yml has judged, found "
-            "good and sealed is released; "
+            f"commit {sha[:12]} has the verdict {status['state']}: a release needs a commit that main.yml "
+            "judged good and sealed; "
             "tag a commit of main whose status `model-verdict` is green"
         )
     tag = named[0]
@@ -188,7 +188,7 @@ def sealed() -> None:
     SEALED.mkdir(exist_ok=True)
     for asset in release["assets"]:
         if Path(asset["name"]).name != asset["name"]:
-            raise UserError(f"{tag}: asset {asset['name']!r} has a path for a name")
+            raise UserError(f"{tag}: the name of asset {asset['name']!r} is a path")
         github.download(
             f"repos/{github.repository()}/releases/assets/{int(asset['id'])}", SEALED / asset["name"], 20_000
         )
@@ -227,7 +227,7 @@ def announce(tag: str) -> None:
     before = entry.read_text(encoding="utf-8")
     released.name(SEALED, tag)
     if entry.read_text(encoding="utf-8") == before:
-        print(f"{entry}{f' of pull request #{pull}' if pull else ''} says all of it already")
+        print(f"{entry}{f' of pull request #{pull}' if pull else ''} already says all of it")
         return
     named, best = (json.loads(entry.read_text(encoding="utf-8"))[n]["tag"] for n in ("released", "best"))
     if named != tag:

@@ -58,6 +58,6 @@ def apply_profile(name: str) -> None:
     path = PROFILES / f"{name}.yaml"
     if not path.exists():
         names = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
-        raise UserError(f"no profile {name!r}; there are: {names}")
+        raise UserError(f"there is no profile {name!r}; take one of: {names}")
     rewrite(YAML().load(path.read_text(encoding="utf-8")))
     print(f"{PARAMS} now holds the profile {name!r}; `git checkout {PARAMS}` takes it back")

@@ -16,7 +16,7 @@ Rung = Literal["teacher", "base", "distilled", "finetuned", "onnx", "int8", "int
 class Wheel(Strict):
     name: str
     version: str
-    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the wheel file")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the wheel file")
     gguf: str = Field(description="the model file inside the wheel")
 
 
@@ -28,7 +28,7 @@ class Hub(Strict):
 def spdx(value: str) -> str:
     if value.startswith("LicenseRef-") or (value and is_expression(value)):
         return value
-    raise ValueError("no SPDX expression such as Apache-2.0, MIT or LicenseRef-name")
+    raise ValueError("not an SPDX expression such as Apache-2.0, MIT or LicenseRef-name")
 
 
 License = Annotated[str, AfterValidator(spdx)]
@@ -42,18 +42,18 @@ class Models(Strict):
     source: Literal["wheel", "hub"]
     wheel: Wheel
     hub: Hub
-    license: License = Field(description="of the base model, an SPDX expression")
+    license: License = Field(description="licence of the base model, an SPDX expression")
     student: OwnStudent | None = Field(
-        None, description="a model of the hub that the student starts from; null: none, the teacher's layers"
+        None, description="model of the hub that the student starts from; null: the teacher's layers"
     )
     vocabulary: Literal["task", "full"] = Field(
-        description="of teacher and student: the tokens that the task's texts need, or all"
+        description="tokens of teacher and student: those that the task's texts need, or all"
     )
     phrases: int = Field(
-        ge=0, le=4096, description="merges over the answers' tokens, with vocabulary: task; 0: none"
+        ge=0, le=4096, description="number of merges of answer tokens; needs vocabulary: task; 0: none"
     )
     context: int | None = Field(
-        ge=64, description="longest request and answer together, tokens; null: as the base model"
+        ge=64, description="longest request and answer together, in tokens; null: as the base model"
     )
     layers: int | None = Field(
         ge=1, description="keep only the first layers of the base model (tests); null: all"
@@ -70,7 +70,7 @@ class Training(Strict):
     batch_size: int = Field(ge=1, le=1024)
     learning_rate: float = Field(gt=0, le=0.1)
     warmup_share: float = Field(ge=0, le=0.5)
-    save_steps: int = Field(ge=1, description="a checkpoint to resume from every so many steps")
+    save_steps: int = Field(ge=1, description="steps between checkpoints, from which a killed run resumes")
     patience: int | None = Field(
         None,
         ge=1,
@@ -89,8 +89,7 @@ class Adapted(Training):
     def whole_weights(self) -> Self:
         if self.rounding and self.method != "full":
             raise ValueError(
-                "rounding needs method: full, because adapters are added to the weights after these were "
-                "rounded"
+                "rounding needs method: full, because adapters are added after the weights are rounded"
             )
         return self
 
@@ -99,15 +98,15 @@ class Augment(Strict):
     variations: int = Field(
         ge=0,
         le=100,
-        description="of each labelled example and each answer of the teacher, with free text of others",
+        description="variations of each labelled example and each teacher's answer, by free text of others",
     )
     by: str | None = Field(
-        description="field of a JSON answer: free text moves between answers that agree in it"
+        description="field of a JSON answer; free text moves between answers with the same value in it"
     )
 
 
 class Distill(Training):
-    layers: int = Field(ge=1, description="layers of the student")
+    layers: int = Field(ge=1, description="number of teacher layers to keep")
     neurons: int | None = Field(ge=1, description="feed-forward neurons kept in each layer; null: all")
     probe_examples: int = Field(
         ge=1, description="validation examples on which a layer's importance is measured"
@@ -121,14 +120,14 @@ class Distill(Training):
     def whole_groups(self) -> Self:
         if self.neurons and self.rounding and self.neurons % self.rounding.group_size:
             raise ValueError(
-                f"neurons must be a multiple of rounding.group_size, {self.rounding.group_size}: weights "
-                "share a scale by groups"
+                f"neurons must be a multiple of rounding.group_size, {self.rounding.group_size}: the "
+                "weights of a group share a scale"
             )
         return self
 
 
 class Convert(Strict):
-    parity_prompts: int = Field(ge=1, description="validation prompts answered by both forms")
+    parity_prompts: int = Field(ge=1, description="validation prompts that both variants answer")
 
 
 class Quantize(Strict):
@@ -139,7 +138,7 @@ class Quantize(Strict):
 class Evaluate(Strict):
     batch_size: int = Field(ge=1, le=1024)
     max_new_tokens: int = Field(ge=1, le=4096)
-    sample: dict[Rung, int | None] = Field(description="test examples asked; null: all")
+    sample: dict[Rung, int | None] = Field(description="test examples that each rung answers; null: all")
 
 
 class Measure(Strict):
@@ -157,16 +156,16 @@ class Package(Strict):
 class Compute(Strict):
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="in which training computes; weights are kept in float32"
+        "float32", description="precision that training computes in; weights stay float32"
     )
     processes: int = Field(
-        ge=1, le=1024, description="that train together, each with its part of every batch"
+        ge=1, le=1024, description="processes that train together; each takes its part of every batch"
     )
     accelerate: str | None = Field(
-        description="a configuration file of Accelerate's for them; null: DDP on this machine"
+        description="configuration file of Accelerate for these processes; null: DDP on this machine"
     )
     engine: Literal["local", "ray"] = Field(
-        "local", description="who generates a model's answers: this process, or a Ray cluster"
+        "local", description="what generates a model's answers: this process, or a Ray cluster"
     )
 
 
@@ -188,7 +187,7 @@ class Params(Strict):
 
     @property
     def licences(self) -> dict[str, tuple[str, str]]:
-        """Licences of the models that the shipped one comes from, its own start last: parameter, licence."""
+        """Parameter and licence of each model that the shipped one comes from. Its own start is the last."""
         found = {}
         if self.synthesize.teacher == "local" or not self.models.student:
             found["base model"] = ("models.license", self.models.license)

@@ -27,7 +27,7 @@ def check_family(model: PreTrainedModel, name: str) -> None:
     ]
     if not hasattr(layer, "self_attn") or not all(isinstance(part, nn.Linear) for part in parts):
         raise UserError(
-            f"{name}: the layers of {type(model).__name__} are not built as Llama's are (self_attn, "
+            f"{name}: the layers of {type(model).__name__} are not built like Llama's (self_attn, "
             "mlp.gate_proj, up_proj, down_proj); "
             "take a model of such a family: Llama, Mistral, Qwen2, Qwen3, Gemma, SmolLM, ..."
         )

@@ -6,6 +6,7 @@ from typing import Any
 from slm.files import read_json
 
 RUNGS = ("teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4")
+# Figures of answers that every kind of task has, and hashes of the bytes that gave them.
 QUALITY = (
     "weights_sha256",
     "folder_sha256",
@@ -16,7 +17,7 @@ QUALITY = (
     "field_f1",
     "valid_rate",
 )
-# Beside the score, where the task's kind has them.
+# Figures of answers that some kinds of tasks have. A new one goes here.
 BESIDE = ("macro_f1", "exact_match", "token_f1", "rouge_l", "chrf", "bleu")
 COST_FIGURES = ("ttft_ms_p50", "request_ms_p50", "request_ms_p95", "decode_tokens_per_s", "rss_mb")
 

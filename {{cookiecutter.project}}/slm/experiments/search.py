@@ -133,8 +133,7 @@ class Search:
         if search_fingerprint(folder, self.space) != self.key:
             shutil.rmtree(folder)
             raise UserError(
-                "the project's files have changed since this search began: start it again, as a search of "
-                "its own"
+                "the project's files have changed since this search began: start it again, as a new search"
             )
         stale = sorted(set(out_of_lock(dvc_status(folder))) & set(GIVEN))
         if stale:
@@ -166,7 +165,7 @@ class Search:
                 self.failed_in_a_row += 1
                 if self.failed_in_a_row >= FAILURES_IN_A_ROW:
                     raise UserError(
-                        f"{error}; {FAILURES_IN_A_ROW} trials in a row have failed: mend that, or narrow "
+                        f"{error}; {FAILURES_IN_A_ROW} trials in a row have failed: correct that, or narrow "
                         "the space"
                     ) from None
                 trial.set_user_attr("failed", str(error))
@@ -280,11 +279,11 @@ def search(trials: int, storage: str, space_file: Path, apply: bool) -> None:
         try:
             study.optimize(Search(space, params, key), callbacks=[MaxTrialsCallback(trials, states=DONE)])
         except KeyboardInterrupt:
-            raise UserError("stopped; the same command goes on with the trial that was under way") from None
+            raise UserError("stopped; the same command resumes the interrupted trial") from None
 
     best = ranked(study)
     if not best:
-        print("no trial has come to its end and is small enough")
+        print("no finished trial is small enough")
         return
     teacher = Path("reports/teach.json")
     print(trials_table(study, space, read_json(teacher)["parameters_m"] if teacher.exists() else None))
@@ -292,7 +291,7 @@ def search(trials: int, storage: str, space_file: Path, apply: bool) -> None:
     if apply:
         rewrite(nested(values))
         print(
-            f"params.yaml now holds trial {best[0].number}: {said(values)}\n`git diff params.yaml` shows it, "
+            f"params.yaml now holds trial {best[0].number}: {said(values)}\n`git diff params.yaml` shows it; "
             "`slm repro && slm gate` makes and judges its model"
         )
     else:

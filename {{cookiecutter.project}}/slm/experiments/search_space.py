@@ -41,7 +41,7 @@ class Searched(Strict):
         params: Params = (info.context or {})["params"]
         if self.name.split(".")[0] not in STAGES:
             raise ValueError(
-                f"only {' and '.join(STAGES)} are searched: all else would change what trials start from"
+                f"only {' and '.join(STAGES)} are searched: others would change what trials start from"
             )
         try:
             now = value_of(params.model_dump(), self.name)
@@ -55,7 +55,7 @@ class Searched(Strict):
                 raise ValueError("low must be below high, and both must be given")
             self._whole = isinstance(now, int) and not isinstance(now, bool)
             if isinstance(now, bool | str | dict | None):
-                raise ValueError(f"{now!r} is no number: give choices")
+                raise ValueError(f"{now!r} is not a number: give choices")
             if self._whole and not all(isinstance(v, int | None) for v in (*ends, self.step)):
                 raise ValueError("low, high and step must be whole numbers, as the parameter is")
             if self.log and (self.step is not None or self.low <= 0):

@@ -1,12 +1,11 @@
-"""Where the last student is weakest, on validation data: what `synthesize.generate.weak_slices` chooses its
-seeds by.
+"""Find where the last student is weakest on validation data. `synthesize.generate.weak_slices` chooses its
+seeds by these scores.
 
-    slm weak-slices      asks the form that ships the validation set (about a minute), writes its score by
-                         class and tag into params.yaml (synthesize.slice_scores)
+    slm weak-slices      asks the variant that ships the validation set (about a minute), and writes its score
+                         by class and tag into params.yaml (synthesize.slice_scores)
 
-The test set has no say in what a student learns. A student cannot be an input of the stage that it is made
-from, so its scores are written down as
-a parameter: you see them, commit them, and they change when you say so.
+The test set does not decide what a student learns. A student cannot be an input of the stage that makes it.
+So its scores are a parameter. You see them and commit them, and they change only when you say so.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Run a Microsoft Olive recipe in a process of its own.
 
-Olive 0.13 builds with a module that onnxruntime-genai 0.16 moved. `make setup` therefore puts
+Olive 0.13 builds with a module that onnxruntime-genai 0.16 moved. `python bootstrap.py` therefore puts
 onnxruntime-genai 0.14.1 into a folder of its own (the overlay), and this file alone puts that folder on
 Olive's path. What it builds is loaded by the current runtime. The overlay can go when Olive is newer than
 0.13.
@@ -37,7 +37,7 @@ def run_recipe(recipe: Path, model: Path, output: Path) -> None:
             log.
     """
     if not OVERLAY.exists():
-        raise UserError(f"{OVERLAY}: the builder for Olive is missing; run `make setup`")
+        raise UserError(f"{OVERLAY}: the builder for Olive is missing; run `python bootstrap.py`")
     environment = os.environ | {
         "PYTHONPATH": str(OVERLAY),
         "HF_HUB_OFFLINE": "1",

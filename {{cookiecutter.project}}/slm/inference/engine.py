@@ -146,10 +146,9 @@ def _connect(ray: Any) -> None:
         where = os.environ.get("RAY_ADDRESS")
         if not where:
             raise UserError(
-                f"no Ray cluster of this machine's own could be started ({error}); set compute.engine: "
-                "local, or run again"
+                f"Ray could not be started on this machine ({error}); set compute.engine: local, or run again"
             ) from None
         raise UserError(
-            f"RAY_ADDRESS={where}: no Ray cluster of this machine there ({error}); let it join (`ray start "
-            "--address=HEAD:6379`), or unset RAY_ADDRESS"
+            f"RAY_ADDRESS={where}: this machine has not joined a Ray cluster there ({error}); let it join "
+            "(`ray start --address=HEAD:6379`), or unset RAY_ADDRESS"
         ) from None

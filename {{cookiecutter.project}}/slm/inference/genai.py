@@ -1,4 +1,4 @@
-"""The shipped form's runtime: ONNX Runtime GenAI, on the CPU, greedy."""
+"""The runtime of the shipped variant: ONNX Runtime GenAI, on the CPU, greedy."""
 
 import json
 import multiprocessing

@@ -34,7 +34,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def load_model(folder: Path, params: Params, **options: Any) -> PreTrainedModel:
     if not (folder / "config.json").exists():
-        raise UserError(f"{folder}: no model here (config.json is missing); run `dvc repro`, which makes it")
+        raise UserError(f"{folder}: no model here (config.json is missing); run `slm repro`, which makes it")
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, **options
     )

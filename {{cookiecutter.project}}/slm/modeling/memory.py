@@ -1,5 +1,5 @@
-"""How much of a batch is held at once, in training and in answering: all of it where that fits into memory,
-else parts.
+"""Choose how much of a batch is held at once, in training and in generation. A batch that does not fit into
+memory is divided.
 """
 
 import math
@@ -119,8 +119,8 @@ def rows_to_answer(model: Any, longest: int, limit: int, batch_size: int) -> int
     if not rows:
         raise UserError(
             f"an answer to a prompt of {longest} tokens needs {each / GB:.1f} GB beside the model's "
-            f"weights, and {SHARE:.0%} of the free {free / GB:.1f} GB may be used; free memory, or take a "
-            "smaller model, shorter prompts or fewer new tokens"
+            f"weights, but only {SHARE:.0%} of the free {free / GB:.1f} GB may be used; free memory, or take "
+            "a smaller model, shorter prompts or fewer new tokens"
         )
     if rows < batch_size:
         print(f"memory is short: {rows} of {batch_size} prompts at once")
@@ -142,8 +142,8 @@ def fit(
         if rows := most_rows(batch_size, each, room):
             return rows, twice
     raise UserError(
-        f"{stage}: training needs {(once + sparse_row) / GB:.1f} GB beside the model's weights, and "
+        f"{stage}: training needs {(once + sparse_row) / GB:.1f} GB beside the model's weights, but only "
         f"{SHARE:.0%} of the free "
         f"{free_bytes(model.device) / GB:.1f} GB may be used; free memory, take a smaller model or shorter "
-        "examples, or train adapters (method: lora) where the stage has them and does not yet"
+        "examples, or train adapters (method: lora) if the stage can and does not yet"
     )

@@ -1,8 +1,8 @@
 """Quantization-aware training: the forward pass computes with weights as the recipe will round them.
 
-The gradient passes the rounding as if it was not there (straight-through, Bengio et al., arXiv 1308.3432; for
-integer inference Jacob et al., arXiv 1712.05877). The model that is saved keeps its unrounded weights: the
-fp32 form is an honest one, and Olive rounds it later, into the same grid.
+The gradient ignores the rounding (straight-through, Bengio et al., arXiv 1308.3432; for integer inference
+Jacob et al., arXiv 1712.05877). The saved model keeps its unrounded weights. So the fp32 variant is not
+rounded, and Olive rounds it later to the same grid.
 """
 
 from typing import Any
@@ -62,9 +62,9 @@ def round_in_training(model: nn.Module, rounding: Rounding) -> None:
             if isinstance(module, nn.Linear):
                 if module.in_features % rounding.group_size:
                     raise UserError(
-                        f"params.yaml: rounding.group_size is {rounding.group_size}, which the "
-                        f"{module.in_features} inputs of a layer's {name} are no multiple of; "
-                        "take one that divides it, in the recipe too, or rounding: null"
+                        f"params.yaml: rounding.group_size is {rounding.group_size}, but the "
+                        f"{module.in_features} inputs of a layer's {name} cannot be divided by it; "
+                        "take one that divides them, in the recipe too, or rounding: null"
                     )
                 parent, _, child = name.rpartition(".")
                 setattr(block.get_submodule(parent), child, RoundedLinear(module, rounding))

@@ -1,10 +1,9 @@
-"""A vocabulary cut down to what the task needs, and what answers repeat as single tokens.
+"""Cut a vocabulary down to what the task needs, and add repeated parts of answers as single tokens.
 
-The embedding is a fifth of a 135M model, and half of a pruned one. Answers are cut by a tokenizer made for
-prose, which spends
-most of a structured answer on its skeleton: as one token, a function's name with its first key is one step of
-generation instead of a dozen. Tokens for the phrases of a domain are AdaptiVocab's idea (arXiv 2503.19693);
-that they may cross the bounds of words, SuperBPE's (arXiv 2503.13423).
+The embedding is a fifth of a 135M model, and half of a pruned one. The tokenizer is made for prose, and
+spends most of a structured answer on its skeleton. As one token, a function's name with its first key takes
+one step of generation instead of a dozen. AdaptiVocab (arXiv 2503.19693) introduced tokens for the phrases of
+a domain. SuperBPE (arXiv 2503.13423) introduced tokens that cross word boundaries.
 """
 
 import json

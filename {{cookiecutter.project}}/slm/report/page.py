@@ -68,7 +68,7 @@ def gather() -> Json:
     quality = read_if_there(REPORTS / "quality" / f"{shipped}.json")
     if quality is None:
         raise UserError(
-            f"{REPORTS}/quality/{shipped}.json: no such file; run `dvc repro` first (or `dvc pull`)"
+            f"{REPORTS}/quality/{shipped}.json: no such file; run `slm repro` first (or `slm pull`)"
         )
     names = ("ladder", "cost", "data", "synthetic", "seeds", *TRAINED)
     facts = {name: read_if_there(REPORTS / f"{name}.json") for name in names}

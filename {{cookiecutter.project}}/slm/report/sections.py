@@ -162,11 +162,10 @@ def errors(task: Task, predictions: list[Json], teacher: dict[str, str]) -> list
 
 
 def doubtful(task: Task, wrong: list[Json]) -> list[Json]:
-    """Labels to look at: teacher and shipped model, neither of which has seen the example, agree on another
-    valid answer.
+    """Labels to look at. Neither the teacher nor the shipped model has seen the example, and both agree on
+    another valid answer.
 
-    Agreement of models on what the label is not is the commonest sign of a wrong one (Northcutt et al., arXiv
-    1911.00068).
+    When models agree against the label, the label is often wrong (Northcutt et al., arXiv 1911.00068).
     """
     agree = [
         e
@@ -285,10 +284,10 @@ def layers(facts: Json) -> Json:
 
 
 def conversions(convert: dict[str, Json], quantize: dict[str, Json]) -> list[list[str]]:
-    """Does each form still say the same? Greedy answers that stay equal, and how far the first token's scores
-    moved.
+    """Does each variant still answer the same? Counts equal greedy answers, and measures how far the first
+    token's scores moved.
     """
-    rows = [["form", "compared with", "equal answers", "first token moved", "weights"]]
+    rows = [["variant", "compared with", "equal answers", "first token moved", "weights"]]
     for name, f in convert.items():
         equal = f.get("skipped") or f"{f['equal_answers']} of {f['prompts']}"
         moved = "–" if "skipped" in f else f"logits by {f['largest_logit_difference']:.2g} at most"

@@ -4,8 +4,8 @@ An answer has the figures of its kind, each in [0, 1]. `score` of task.yaml says
 the first unless it names another. Beside them stand figures of all answers together.
 
 kind json
-    exact_match after canonicalisation; field_f1, F1 over fields. Beside them: micro F1 over the fields of
-    all.
+    exact_match after canonicalisation; field_f1, F1 over the fields of one answer. In the summary,
+    field_f1 is micro F1 over the fields of all answers.
 kind label
     exact_match of the label. Beside it: macro and per-class F1 (scikit-learn).
 kind text

@@ -41,9 +41,7 @@ class Record:
 
     @property
     def asked(self) -> str:
-        """All that was said before the answer, by both sides: what makes a record another than the next. Of a
-        single turn, its text.
-        """
+        """All that both sides said before the answer, by which records differ. For one turn, its text."""
         return "\n".join(m["content"] for m in self.prompt if m["role"] != "system")
 
     @property
@@ -77,7 +75,7 @@ def read_records(path: Path, answered: bool) -> list[Record]:
         UserError: names the file, the line, the value and the remedy.
     """
     if not path.exists():
-        raise UserError(f"{path}: no such file; create it as JSON lines (see the README, 'Your own task')")
+        raise UserError(f"{path}: no such file; create it as JSON lines (see docs/your-own-task.md)")
     raw = path.read_bytes()
     if raw.startswith(b"\xef\xbb\xbf"):
         raise UserError(f"{path}:1: begins with a byte-order mark; save the file as UTF-8 without BOM")

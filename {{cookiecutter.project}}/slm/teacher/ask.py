@@ -1,4 +1,4 @@
-"""Send requests to an endpoint, one by one: bounded memory, every paid answer on disk, a clean stop."""
+"""Send requests to an endpoint one by one, in bounded memory. Each paid answer is stored before a stop."""
 
 import asyncio
 import gc
@@ -60,7 +60,7 @@ async def ask_one_by_one(
     async with Teacher(settings, budget) as teacher, Writer(store, budget) as writer:
         with bar("answers", missing) as progress:
             sender = _Sender(teacher, writer, model, progress)
-            with interrupted(lambda: sender.stop(UserError("stopped; what was answered is kept, run again"))):
+            with interrupted(lambda: sender.stop(UserError("stopped; answers so far are kept: run again"))):
                 # Beside those under way there are some that wait to be sent again: they hold a task, and no
                 # place.
                 await sender.send(requests, store, at_once=2 * settings.endpoint.concurrency)
@@ -115,7 +115,7 @@ class _Sender:
             said = self._teacher.credential.redacted(str(error))
             self.stop(
                 UserError(
-                    f"asking stopped ({type(error).__name__}: {said}); what was answered is kept, run again"
+                    f"asking stopped ({type(error).__name__}: {said}); answers so far are kept: run again"
                 )
             )
 

@@ -1,9 +1,9 @@
-"""What opens the endpoint: a key out of the environment, or tokens of Entra ID. No message, record or store
+"""Credentials of the endpoint: a key from the environment, or tokens of Entra ID. No message, record or store
 ever holds either.
 
-Entra ID is asked by Azure's own library, which signs in as whatever is there: a managed identity, a
-workflow's federated identity, `az login`, a service principal out of the environment. It takes a new token
-minutes before the old one ends.
+Azure's own library signs in to Entra ID with the identity that it finds: a managed identity, a workflow's
+federated identity, `az login`, or a service principal from the environment. It takes a new token minutes
+before the old one expires.
 """
 
 import os
@@ -89,7 +89,7 @@ def secret_of(settings: Endpoint) -> str:
         )
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise UserError(
-            f"{name} holds a blank, a line break or another character that no key has; export it again, "
-            "without"
+            f"{name} holds a blank, a line break or another character that no key has; export it again "
+            "without that character"
         )
     return key

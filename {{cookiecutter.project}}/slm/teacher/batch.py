@@ -1,8 +1,9 @@
-"""Ask an endpoint in batches: files of requests, answered within a day or so, for less than one by one.
+"""Ask an endpoint in batches. Files of requests are answered within about a day, and cost less than single
+requests.
 
-A kill at any moment pays nothing twice. Before a batch is asked for, the store knows the uploaded file and
-each request in it; a batch that was made of that file is looked for before another is. Answers come back in
-any order and are told apart by their key in the store, `custom_id`.
+After a kill at any moment nothing is paid twice. Before a batch is created, the store knows the uploaded
+file and each request in it. A run looks for an existing batch of that file before it creates one. Answers
+come back in any order. Their key in the store, `custom_id`, tells them apart.
 """
 
 import json
@@ -110,8 +111,8 @@ async def _batch_of(store: Store, api: BatchApi, file: str) -> str:
             raise
         store.name_batch(file, known)
         print(
-            f"{api.settings.base_url}: batch {known} is under way; it goes on without us, and the next run "
-            "waits for it",
+            f"{api.settings.base_url}: batch {known} is under way; it goes on if this run stops, and the "
+            "next run waits for it",
             file=sys.stderr,
             flush=True,
         )
@@ -126,8 +127,8 @@ async def _receive(settings: Synthesize, store: Store, api: BatchApi, file: str)
         store.end_batch(file, ((key, None) for key in worst))
         said = api.credential.redacted("; ".join(map(str, (batch.errors or Faults()).data[:3])))[:300]
         raise UserError(
-            f"{where}: did not begin batch {name} ({said or 'no reason given'}); nothing of it was paid: "
-            "mend that and run again"
+            f"{where}: did not begin batch {name} ({said or 'no reason given'}); nothing was charged: "
+            "correct that and run again"
         )
     files = Files(settings, api, worst)
     with tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as faults:
@@ -138,7 +139,7 @@ async def _receive(settings: Synthesize, store: Store, api: BatchApi, file: str)
     silent = f"the batch is {batch.status}, and its files say nothing of this request"
     failures = {key: files.failures.get(key, silent) for key in worst if not store.has(key)}
     odd = (
-        f"; left out: {files.unreadable} lines that cannot be read, {files.strangers} of no request of ours"
+        f"; left out: {files.unreadable} lines that cannot be read, {files.strangers} of unknown requests"
         if files.odd
         else ""
     )
@@ -150,9 +151,9 @@ async def _receive(settings: Synthesize, store: Store, api: BatchApi, file: str)
     # one request may be refused for what it says; all of them, for how we ask
     if failures and len(failures) == len(worst):
         raise UserError(
-            f"{where}: no request of batch {name} has an answer, the first because: "
-            f"{next(iter(failures.values()))}; mend that and run again "
-            "(where the server does not take JSON schemas: response_format: none)"
+            f"{where}: no request of batch {name} has an answer; the first failed with: "
+            f"{next(iter(failures.values()))}; correct that and run again "
+            "(if the server does not take JSON schemas, set response_format: none)"
         )
     return failures
 

@@ -1,5 +1,5 @@
-"""The batch interface of an endpoint (POST /files, POST /batches), by the official client: calls that are
-made again, replies that are read with distrust.
+"""The batch interface of an endpoint (POST /files, POST /batches), by the official client. Calls are retried,
+and replies are not trusted.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from slm.teacher import client as endpoint
 from slm.teacher.client import Again, Session, hopeless, retry_after, root
 
 PATH = "/v1/chat/completions"  # of each request of a batch, whatever the address of the server
+NEWEST_PAGES = 20  # of the endpoint's list, with 100 batches each
 LONGEST_PAUSE = 60.0  # seconds between two looks at a batch
 BATCH_ENDED = {"completed", "expired", "cancelled", "failed"}
 Result = TypeVar("Result")
@@ -95,7 +96,7 @@ class BatchApi(Session):
         if file.status in ("error", "failed"):
             raise UserError(
                 f"{self.settings.base_url}: cannot read the uploaded requests ({file.id}); nothing was "
-                "asked or paid: run again"
+                "asked or charged: run again"
             )
         return file.id
 
@@ -116,13 +117,13 @@ class BatchApi(Session):
         return (
             await self._surely(
                 find_or_make,
-                "no batch was made and nothing paid; mend that, or set synthesize.endpoint.batch: false",
+                "no batch was made, nothing was paid; correct that, or set synthesize.endpoint.batch: false",
             )
         ).id
 
-    async def _newest(self, pages: int = 20) -> AsyncIterator[Batch]:
+    async def _newest(self) -> AsyncIterator[Batch]:
         params: dict[str, Any] = {"limit": 100}
-        for _ in range(pages):
+        for _ in range(NEWEST_PAGES):
             page = read_batch_reply(
                 Page,
                 (

@@ -1,10 +1,10 @@
-"""What asking costs: an estimate before the first request, and a budget that is never exceeded, counting what
-is under way.
+"""The cost of requests: an estimate before the first one, and a budget that is never exceeded. The budget
+counts requests under way too.
 
-A request is let out only if the budget still holds when it costs the worst that it can: a token for each byte
-of its text (no tokenizer makes more), and its full `max_tokens`. When its answer is there, what the endpoint
-says it used takes the place of the worst case. A request that was sent and brought no answer counts as its
-worst case, since it may have been billed.
+A request is sent only if the budget also covers its worst case: a token for each byte of its text (no
+tokenizer makes more), and its full `max_tokens`. When the answer arrives, the usage that the endpoint reports
+replaces the worst case. A request that was sent and got no answer counts as its worst case, since it may have
+been billed.
 """
 
 import asyncio
@@ -233,13 +233,13 @@ def approve(settings: Endpoint, planned: Estimate) -> None:
         print(f"This may cost {cost}. Go on? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().casefold() in ("y", "yes"):
             return
-        raise UserError("not asked, as you wished; nothing was spent")
+        raise UserError("stopped: you answered no; nothing was spent")
     remedy = (
         "set the price (0 for your own server)"
         if most is None
         else f"raise ask_above_usd (now {limit:g}) in params.yaml"
     )
     raise UserError(
-        f"asking the endpoint may cost {cost}, and nobody is at the terminal to ask; {remedy}, or export "
+        f"asking the endpoint may cost {cost}, and nobody is at the terminal to agree; {remedy}, or export "
         f"{APPROVAL}={math.ceil((most or 1) * 100) / 100:.2f} for this run"
     )

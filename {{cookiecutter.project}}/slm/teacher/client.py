@@ -1,9 +1,9 @@
 """A teacher behind any OpenAI-compatible endpoint, by the official client over aiohttp.
 
-The client sends and reads; retries (tenacity), the pace and the budget are ours to decide, because each
-attempt may cost money. What comes back is believed only as far as it is a whole answer of bounded size; what
-it says is judged later, by slm/teacher/filters.py. Key or token (slm/teacher/auth.py) are taken out of all
-that the endpoint sends before anything else sees it.
+The client sends and reads. We decide on retries (tenacity), pace and budget, because each attempt may cost
+money. A response is accepted only if it is a whole answer of bounded size;
+slm/teacher/filters.py judges its content later. The key or token (slm/teacher/auth.py) is removed from
+everything that the endpoint sends before other code sees it.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ def request_of(settings: Synthesize, task: Task, messages: list[dict[str, str]],
 def text_request(
     settings: Endpoint, messages: list[dict[str, str]], max_tokens: int, sample: int = 0
 ) -> Request:
-    """A request whose reply is no answer of the task: it has no schema, and no log-probabilities."""
+    """A request whose reply is not an answer of the task. It has no schema and no log-probabilities."""
     drawn = {"temperature": SAMPLED, "seed": sample} if sample else {"temperature": 0}
     request = {"model": settings.model, "messages": messages, "max_tokens": max_tokens, **drawn}
     extra = {name: value for name, value in settings.extra.items() if name not in OF_ANSWERS}
@@ -114,7 +114,7 @@ class Bounded(httpx2.AsyncByteStream):
         async for chunk in self._stream:
             self._left -= len(chunk)
             if self._left < 0:
-                raise Again("the answer is larger than any that was asked for")
+                raise Again("the answer is larger than the request allows")
             yield chunk
 
     async def aclose(self) -> None:
@@ -135,7 +135,7 @@ def client_of(settings: Endpoint, credential: Credential, most_bytes: int) -> op
     async def bound(response: httpx2.Response) -> None:
         response.stream = Bounded(response.stream, most_bytes)
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise Again("the answer is packed, which was not asked for")
+            raise Again("the answer is compressed, although the request did not allow that")
 
     transport = openai.DefaultAioHttpClient(
         limits=httpx2.Limits(
@@ -188,8 +188,8 @@ def hopeless(
         )
     if status < 400:
         return UserError(
-            f"{where}: redirects elsewhere ({status}), where your key is not sent; write the final address "
-            "into base_url"
+            f"{where}: redirects elsewhere ({status}), and your key is not sent there; write the final "
+            "address into base_url"
         )
     return None
 
@@ -324,8 +324,8 @@ class Teacher(Session):
             return stops
         if status == 404:
             return UserError(
-                f"{where}: knows no such address or model {self._settings.model!r} ({said}); correct "
-                "synthesize.endpoint"
+                f"{where}: does not know this address or model {self._settings.model!r} ({said}); "
+                "correct synthesize.endpoint"
             )
         if status in (429, 503, 529):
             wait = retry_after(error.response.headers)
@@ -340,7 +340,7 @@ class Teacher(Session):
             and self._settings.response_format == "auto"
         ):
             if self._formatted is None:
-                print(f"{where}: takes no response_format, asking without ({said})", file=sys.stderr)
+                print(f"{where}: does not take response_format; asking without it ({said})", file=sys.stderr)
             self._formatted = False
             return Again(f"{status}: {said}", congested=True)
         return Failure(f"refused with {status}: {said}")

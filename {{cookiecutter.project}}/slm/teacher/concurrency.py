@@ -1,10 +1,11 @@
-"""How many requests may be under way: more while answers come, fewer when the endpoint says 429 or is late.
+"""The number of requests under way. It rises while answers come, and falls when the endpoint sends 429 or is
+late.
 
-Additive increase, multiplicative decrease, as TCP does it: until the first "slow down" each answer adds one
-place, later each full round adds one. Being told to slow down takes a tenth away, once for all requests of a
-round; a `Retry-After` puts all of them off together.
-A tenth and not the usual half: what limits us is a number of places or a rate, which refuses at once and
-keeps no queue to drain.
+This is additive increase and multiplicative decrease, as in TCP. Until the first "slow down" each answer adds
+one place. Later each full round adds one. A "slow down" removes a tenth, once for all requests of a round. A
+`Retry-After` puts all of them off together.
+TCP removes a half, because a queue must drain. An endpoint limits a number of places or a rate. It refuses at
+once and has no queue, so a tenth is enough.
 """
 
 import asyncio
@@ -93,7 +94,7 @@ class Pace:
         if self._failures >= BREAKER:
             raise UserError(
                 f"{self._where}: {BREAKER} requests in a row got no answer, the last: {why}; answers so far "
-                "are kept, run again"
+                "are kept: run again"
             )
 
 

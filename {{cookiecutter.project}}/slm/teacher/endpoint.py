@@ -1,5 +1,5 @@
-"""The teacher behind an endpoint, as a stage asks it: what it has answered is not asked again, what it says
-is read in one way, and one model answers.
+"""The teacher behind an endpoint, as a stage uses it. Stored answers are not requested again, all answers are
+read in one way, and one model gives them.
 """
 
 import asyncio

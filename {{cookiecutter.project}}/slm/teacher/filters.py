@@ -1,5 +1,5 @@
-"""What a student must not learn from: each filter has a name, drops with a reason, and can be switched off in
-params.yaml (synthesize.filters).
+"""Filters for what a student must not learn from. Each has a name and drops with a reason; most can be
+switched off in params.yaml (synthesize.filters).
 
 Dropped records stay in data/synthetic.jsonl with `dropped: "name: reason"`; reports/synthetic.json counts
 them by name and shows samples. Nothing that was paid for is deleted, so a filter that is switched off gives
@@ -23,8 +23,9 @@ from slm.task.definition import Task
 from slm.task.records import Record
 from slm.teacher.patterns import CONTROL, PERSONAL, REFUSALS, SECRETS, found
 
-# Each filter, in the order in which they judge, with its switch in params.yaml; without one: always on. After
-# all of them, and at a price, the teacher itself is asked (slm/teacher/verification.py).
+# Each filter with its parameter in params.yaml; None: always on. They judge in this order. The method
+# `_name` of Sieve gives the reason, or None. After all of them, the teacher itself can be asked, at a price
+# (slm/teacher/verification.py).
 FILTERS = {
     "unanswered": None,
     "refusal": "refusal",
@@ -85,8 +86,10 @@ class Sieve:
     """
 
     def __init__(self, task: Task, settings: Filters, limit: int, held_out: list[tuple[str, Record]]) -> None:
-        """held_out: (file:line, record) of validation and test; limit: synthesize.max_new_tokens, for the
-        message.
+        """
+        Args:
+            limit: synthesize.max_new_tokens, which the message of `cut` names.
+            held_out: (file:line, record) of validation and test.
         """
         self._task, self._settings, self._limit = task, settings, limit
         self._rows: dict[int, str] = {}
@@ -117,8 +120,8 @@ class Sieve:
         """Why a student must not learn from this answer ("name: reason"); None if it may.
 
         Args:
-            text: of the answer, tidied.
-            why: it has none.
+            text: the answer as `slm.task.answers.tidied` returns it.
+            why: the prompt has no answer, where it has none.
         """
         if answer is None:
             return f"unanswered: {why}"
@@ -135,13 +138,14 @@ class Sieve:
         return [*([] if name is None else [f"class:{name}"]), *(f"tag:{tag}" for tag in prompt.tags)]
 
     def remember(self, prompt: Record) -> None:
-        """A request that is there already: its copies are duplicates."""
+        """Register a request that exists already, so that its copies are dropped as duplicates."""
         if self._settings.near_duplicates:
             self._duplicate(prompt, {}, "")
 
     def prompt_reason(self, prompt: Record) -> str | None:
-        """Why a request that a teacher wrote must not be asked: all that is said against its text, before it
-        costs answers.
+        """Why a request that a teacher wrote must not be asked, before it costs answers.
+
+        Runs the filters that can judge a request without an answer. Add yours here if it can.
         """
         for name in ("control", "secret", "personal", "word", "language", "contaminated", "duplicate"):
             switch = FILTERS[name]
@@ -208,8 +212,7 @@ class Sieve:
         )
 
     def _unsure(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
-        # Of what the teacher said: the first of the local one's alternatives, the token itself of an
-        # endpoint's.
+        # Log-probabilities of the answer's own tokens. A local teacher's first alternative is that token.
         said = [row[0] for row in answer.get("topk_logprobs", [])] or [
             token[1] for token in answer.get("logprobs", [])
         ]

@@ -53,7 +53,7 @@ def ledger_table(rows: list[tuple[Any, ...]]) -> str:
 
 def print_ledger() -> None:
     if not STORE.exists():
-        print(f"{STORE}: no teacher was asked yet")
+        print(f"{STORE}: no teacher has been asked yet")
         return
     store = Store()
     print(ledger_table(store.ledger()))

@@ -35,7 +35,7 @@ PERSONAL = {
 
 
 def is_card(text: str) -> bool:
-    """Check digit of a card number; one digit alone, many times over, is none."""
+    """Whether the check digit of a card number is right. One digit repeated is not a card."""
     digits = re.sub(r"\D", "", text)
     return luhn.is_valid(digits) and len(set(digits)) > 1
 

@@ -1,14 +1,14 @@
-"""New requests out of labelled ones, by a teacher behind an endpoint: what it is asked, and which lines of
-its reply are requests.
+"""A teacher behind an endpoint writes new requests from labelled ones. This module builds its prompts and
+reads the requests from its replies.
 
 self_instruct   a few labelled examples, and more like them (Wang et al., arXiv 2212.10560)
 evolve          one request, made harder, rarer, less direct (Evol-Instruct, Xu et al., arXiv 2304.12244)
 persona         the same jobs, as another kind of person says them (Ge et al., arXiv 2406.20094)
-out_of_scope    near misses: what sounds like a request for this assistant, and is none
+out_of_scope    near misses: texts that sound like a request for this assistant but are not
 weak_slices     more of the classes and tags in which the last student was worst on validation data
 
-What a call asks depends on its recipe, its number and its seeds, and a seed is drawn by a hash of its own:
-more calls, or more labelled examples, leave most calls as they were, and their answers in the store.
+A call depends on its recipe, its number and its seeds, and each seed is drawn by a hash of its own. So more
+calls, or more labelled examples, leave most calls and their stored answers unchanged.
 """
 
 import hashlib

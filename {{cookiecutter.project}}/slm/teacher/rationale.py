@@ -1,8 +1,7 @@
-"""A teacher that reasons before it answers (Wei et al., arXiv 2201.11903), and its answer apart from the
-reasoning: a student learns the answer alone.
+"""A teacher that reasons before it answers (Wei et al., arXiv 2201.11903). The reasoning is separated from
+the answer, because a student learns only the answer.
 
-Where the reply is JSON, a field before the answer holds the reasoning; else a marked line stands between the
-two.
+If the reply is JSON, a field before the answer holds the reasoning. Otherwise a marked line separates them.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What an endpoint sends, read with distrust: a whole answer of the expected form or none."""
+"""Read the responses of an endpoint without trust: a whole answer of the expected structure, or no answer."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""Several answers to one request: the one that a teacher agrees on with itself, and how far
+"""Choose among several answers to one request the one that most others agree with, and measure the agreement
 (self-consistency, Wang et al., arXiv 2203.11171).
 """
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, and what a workflow sends when it is cancelled, while something is under way that is paid for."""
+"""Handle Ctrl-C, and the signal of a cancelled workflow, while paid requests are under way."""
 
 import asyncio
 import signal

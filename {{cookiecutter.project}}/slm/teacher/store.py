@@ -1,9 +1,9 @@
-"""The response store: nothing that a teacher has answered is ever asked again.
+"""The response store: a request that a teacher has answered is never sent again.
 
-An SQLite file outside DVC's outputs, append-only, keyed by a hash of the whole request (address, model,
-parameters, prompt). What `put` has returned for is on disk, whoever kills us. Beside each answer stands what
-it cost, beside each run and each batch what was asked and never answered; requests that are under way in a
-batch are known by their key, so that another run waits for the same batch.
+It is an append-only SQLite file outside DVC's outputs. Its key is a hash of the whole request (address,
+model, parameters, prompt). When `put` returns, the answer is on disk and survives a kill. The store keeps
+the cost of each answer. For each run and batch it keeps what was asked and never answered. Requests under way
+in a batch are known by their key, so that another run waits for the same batch.
 """
 
 import json
@@ -168,11 +168,11 @@ class Store:
         return {key: (tokens_in, tokens_out, usd) for key, tokens_in, tokens_out, usd in rows}
 
     def end_batch(self, file: str, outcomes: Iterable[tuple[str, dict[str, Any] | None]]) -> None:
-        """Store what came of a batch, all or nothing: an answer, or None for a request that has none and cost
-        nothing.
+        """Store the outcomes of a batch, all or nothing: an answer, or None for a request that got no answer
+        and cost nothing.
 
-        What is no request of this batch, or comes twice, is passed over; a request of which nothing is said
-        may have been billed, at its worst.
+        An outcome that belongs to another batch, or comes twice, is ignored. A request without an outcome may
+        have been billed, and counts as its worst case.
         """
         with self._all_or_nothing() as writer:
             for key, answer in outcomes:
@@ -200,14 +200,13 @@ class Store:
         ).fetchone()
         if row is None:
             raise UserError(
-                f"{STORE}: no batch {name[:200]!r} is under way; copy its name from the message that led "
-                "you here"
+                f"{STORE}: no batch {name[:200]!r} is under way; copy its name from the message that named it"
             )
         self.end_batch(row[0], ())
         return self._reader.execute("SELECT unanswered FROM batches WHERE file = ?", row).fetchone()[0]
 
     def spent(self) -> Spent:
-        """Over all runs: answers, and what was asked and has none."""
+        """Over all runs: answers, and requests without an answer."""
         paid = (
             "SELECT count(*), coalesce(sum(tokens_in + tokens_out), 0), coalesce(sum(usd), 0) FROM answers "
             "WHERE model IS NOT NULL"

@@ -1,6 +1,6 @@
-"""What an endpoint teacher is asked in one run, round after round: new prompts, answers, verdicts.
+"""The rounds of one run with an endpoint teacher: new prompts, answers, verdicts.
 
-What all rounds may cost is said, and agreed to, before the first request of the first of them.
+The cost of all rounds is stated and approved before the first request of the first round.
 """
 
 from collections.abc import Iterator

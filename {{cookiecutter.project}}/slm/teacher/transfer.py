@@ -1,8 +1,8 @@
-"""The teacher's paid answers from one machine to another, and what becomes of a batch that is gone.
+"""Move the teacher's paid answers from one machine to another, and give up a batch that is gone.
 
 slm teacher export       all paid answers as one file, the same bytes for the same answers
 slm teacher import       adds them to this machine's store
-slm teacher forget NAME  waits no longer for a batch that is gone; it counts as paid
+slm teacher forget NAME  stops waiting for a batch that is gone; it counts as paid
 """
 
 import gzip
@@ -40,7 +40,7 @@ def read_export(path: Path) -> Iterator[dict[str, Any]]:
                     or not isinstance(row["value"], dict)
                 ):
                     raise UserError(
-                        f"{path}:{number}: no answer as `slm teacher export` writes them; export again"
+                        f"{path}:{number}: not an answer that `slm teacher export` wrote; export again"
                     )
                 yield row
     except (OSError, EOFError, ValueError) as error:

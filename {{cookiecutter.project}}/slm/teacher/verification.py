@@ -1,5 +1,5 @@
-"""The teacher looks at its answers again: is this one right for its request? A second look finds slips that
-no form shows.
+"""The teacher checks its answers again: is this one right for its request? A second look finds slips that the
+answer's structure does not show.
 """
 
 import json

@@ -1,8 +1,7 @@
-"""One stage in many processes: it starts itself again under Accelerate's launcher, each process with its part
-of every batch.
+"""Run one stage in many processes. The stage starts itself again under Accelerate's launcher, and each
+process takes its part of every batch.
 
-Where the weights too lie in parts in these processes (FSDP, DeepSpeed's ZeRO), they become a whole model
-again here.
+FSDP and DeepSpeed's ZeRO also divide the weights among the processes. They are joined to a whole model here.
 """
 
 import copy
@@ -102,12 +101,12 @@ def check_sharding(stage: str, settings: Training, precision: str, model: Any) -
         os.environ["ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"] = "true"
     if kind == "DEEPSPEED" and precision != "float32":
         raise UserError(
-            f"params.yaml: compute.precision is {precision}, in which DeepSpeed would hold the weights too; "
+            f"params.yaml: compute.precision is {precision}, and DeepSpeed would hold the weights in it too; "
             "take float32, or FSDP"
         )
     if kind == "DEEPSPEED" and os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE"):
         raise UserError(
-            "a file of DeepSpeed's own (deepspeed_config_file) is not supported: write zero_stage and the "
+            "a separate DeepSpeed file (deepspeed_config_file) is not supported: write zero_stage and the "
             "rest into the file that "
             "compute.accelerate names, under deepspeed_config"
         )
@@ -118,18 +117,18 @@ def check_sharding(stage: str, settings: Training, precision: str, model: Any) -
         )
     if kind and settings.patience:
         raise UserError(
-            f"params.yaml: {stage}.patience needs a whole model to ask, and {kind} leaves each process a "
-            "part of it; set it to null"
+            f"params.yaml: {stage}.patience needs a whole model to score, and {kind} gives each process only "
+            "a part of it; set it to null"
         )
     if kind and getattr(settings, "method", None) == "qlora":
         raise UserError(
-            f"params.yaml: {stage}.method is qlora, whose 4-bit weights {kind} does not divide here; take "
+            f"params.yaml: {stage}.method is qlora, and {kind} cannot divide its 4-bit weights here; take "
             "lora"
         )
     if kind == "FSDP" and any("trainable_tokens" in name for name, _ in model.named_parameters()):
         raise UserError(
-            f"params.yaml: {stage}.method is {getattr(settings, 'method', None)}, and FSDP does not divide "
-            "an embedding of which only the "
+            f"params.yaml: {stage}.method is {getattr(settings, 'method', None)}, and FSDP cannot divide "
+            "an embedding when only the "
             "phrases' rows are trained; take method: full, DeepSpeed, or models.phrases: 0"
         )
 

@@ -1,5 +1,5 @@
-"""Training that ends when it no longer helps: the score on validation data decides, not the loss, and the
-best checkpoint is kept.
+"""Stop training when it no longer helps. The score on validation data decides, not the loss. The best
+checkpoint is kept.
 """
 
 from collections.abc import Callable

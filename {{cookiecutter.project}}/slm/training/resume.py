@@ -1,6 +1,4 @@
-"""Where a killed training goes on from: its checkpoints lie in a folder whose name says what they were made
-of.
-"""
+"""Resume a killed training run. Its checkpoints lie in a folder whose name is a hash of their inputs."""
 
 import shutil
 from pathlib import Path

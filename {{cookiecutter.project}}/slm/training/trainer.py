@@ -92,7 +92,7 @@ class AnswerTrainer(Trainer):
 
 
 class _StopOnNaN(TrainerCallback):
-    """A loss that is no number stays none: stop at once rather than save a broken model."""
+    """Stop at once when the loss is not a number, so that no broken model is saved."""
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
@@ -202,8 +202,8 @@ def train(
     trainer = _trainer(run, model, tokenizer, examples, folder)
     if sharding() not in (None, trainer.accelerator.distributed_type.value):
         raise UserError(
-            f"{run.stage}: {sharding()} divides weights among GPUs, and this training has none; take it out "
-            "of the file that compute.accelerate names"
+            f"{run.stage}: {sharding()} divides weights among GPUs, and this training has no GPU; remove it "
+            "from the file that compute.accelerate names"
         )
     whole = hollow(model) if sharding() else model
     last = broadcast_object_list([last_checkpoint(folder)])[0]  # all of them from the same

@@ -1,5 +1,5 @@
-"""A candidate beside the released model: quality example by example, cost as shares of what was measured in
-the same run.
+"""Compare a candidate with the released model: quality example by example, cost as shares of the released
+model's cost in the same run.
 """
 
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""What a change touches, read from two commits as data: no file of either is imported or run.
+"""Find what a change touches. Both commits are read as data: no file of either is imported or run.
 
 `slm changes BASE HEAD` says whether the model must be judged anew, and which of the judge's files changed.
 """

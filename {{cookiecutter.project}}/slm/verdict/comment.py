@@ -63,7 +63,10 @@ def comment(task: Task, result: Verdict, changes: dict[str, Any] | None, shown: 
     if shown and shown["released"]:
         parts.append(_flips(task, shown["predictions"], shown["released"]))
     if not result.passed:
-        parts.append("Again at home: `slm repro && slm judge`. `gates.yaml` says what each gate is for.\n")
+        parts.append(
+            "On your machine: `slm repro && slm judge`, then `slm gate --explain NAME`. `gates.yaml` says "
+            "what each gate is for.\n"
+        )
     text = "\n".join(parts)
     return text if len(text) < LONGEST_COMMENT else text[:LONGEST_COMMENT] + "\n\n…\n"
 

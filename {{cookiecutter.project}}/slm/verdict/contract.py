@@ -1,4 +1,4 @@
-"""`gates.yaml`, typed; and in what a contract is looser than another."""
+"""The types of `gates.yaml`, and the points where one contract is looser than another."""
 
 import math
 from pathlib import Path
@@ -84,7 +84,7 @@ class Contract(BaseModel):
             raise ValueError("two gates have the same name")
         taken = [n for n in names if n in BUILT_IN or n.startswith(INTEGRITY_PREFIX)]
         if taken:
-            raise ValueError(f"the name {taken[0]!r} is that of a gate which every verdict has")
+            raise ValueError(f"every verdict already has a gate {taken[0]!r}; choose another name")
         return self
 
     @property

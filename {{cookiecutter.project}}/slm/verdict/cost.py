@@ -56,7 +56,7 @@ def judge_rounds(cost: dict[str, Any]) -> Row:
     if not ratios:
         why = (
             "the measurement does not state the ratios of its rounds; "
-            "run `dvc repro --force --single-item measure && dvc repro`"
+            "run `dvc repro --force --single-item measure && slm repro`"
         )
         return ROUNDS_AGREE.row(False, None, SPREAD, why)
     worst = max(ratios, key=lambda n: ratio_spread(ratios[n]))

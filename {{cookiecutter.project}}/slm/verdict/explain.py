@@ -21,11 +21,19 @@ from slm.verdict.baseline import flips, scores_by_slice
 from slm.verdict.changes import parameters_diff
 from slm.verdict.contract import Contract, Gate, load_contract
 from slm.verdict.facts import PREDICTIONS, REPORTS
-from slm.verdict.registry import COST, NO_SLICE_WORSE, QUALITY_FIGURES, ROUNDS_AGREE, command_again
+from slm.verdict.registry import (
+    COST,
+    NO_SLICE_WORSE,
+    NOT_WORSE,
+    QUALITY_FIGURES,
+    ROUNDS_AGREE,
+    WITHIN_MARGIN,
+    command_again,
+)
 from slm.verdict.released import RELEASED, predictions_of
 from slm.verdict.rows import Row, Verdict, brief
 
-SHOWN_EXAMPLES = 20  # examples
+SHOWN_EXAMPLES = 20
 # What is in git, as a person thinks of it; parameters and recipes are told value by value.
 KINDS = {
     "data": ("task",),
@@ -67,8 +75,9 @@ def evidence_of_gate(name: str, gate: Gate | None, contract: Contract, task: Tas
     """What this gate is about, in as many paragraphs as it needs."""
     mine = answers_of(shipped)
     released = read_json(RELEASED)
-    if name.startswith(("not worse than ", "within margin of ")):
-        which = name.rsplit(" ", 1)[1]
+    compared = {gate.name: which for gates in (NOT_WORSE, WITHIN_MARGIN) for which, gate in gates.items()}
+    if name in compared:
+        which = compared[name]
         entry = released.get(which)
         return (
             [examples(task, f"{which} ({entry['tag']})", predictions_of(entry), shipped, mine)]

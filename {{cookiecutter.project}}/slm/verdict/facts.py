@@ -5,6 +5,7 @@ released models.
 import json
 import os
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class Facts:
     it.
     changed: parameters that differ from the released commit's: name, before, after.
     weakened: each way in which the contract is looser than it was, as a sentence.
+    today: in UTC, by which waivers end.
     """
 
     contract: Contract
@@ -80,6 +82,7 @@ class Facts:
     released_train: str | None
     changed: list[tuple[str, str, str]]
     weakened: list[str]
+    today: date
 
 
 def collect_facts() -> Facts:
@@ -93,7 +96,7 @@ def collect_facts() -> Facts:
     needed = ("ladder.json", "cost.json", f"quality/{shipped}.json", f"../predictions/{shipped}.jsonl")
     missing = [REPORTS / name for name in needed if not (REPORTS / name).exists()]
     if missing:
-        raise UserError(f"{missing[0]}: no such file; run `dvc repro` first (or `dvc pull`)")
+        raise UserError(f"{missing[0]}: no such file; run `slm repro` first (or `slm pull`)")
     test = TASK / "test.jsonl"
     test_ids = [json.loads(line)["id"] for line in test.read_text(encoding="utf-8").split("\n") if line]
     entries = read_json(RELEASED)
@@ -123,6 +126,7 @@ def collect_facts() -> Facts:
         released_train=file_at(revision, f"{TASK}/train.jsonl") if revision else None,
         changed=parameters_diff(revision, None) if revision else [],
         weakened=_weakened(revision),
+        today=datetime.now(UTC).date(),
     )
 
 

@@ -1,14 +1,12 @@
 """The verdict: one comparison of facts with the contract. It measures nothing and decides everything.
 
 A failed gate that waivers.yaml names is shown as waived and refuses nothing. A waiver counts once it is on
-the default
-branch, so that no pull request waives its own gates: see `waivers_in_force`. (In pr.yml this code is the pull
-request's
-too: that verdict is feedback, and the judge, in the default branch's checkout, has the last word.)
+the default branch, so that no pull request waives its own gates: see `waivers_in_force`. In pr.yml this code
+is the pull request's own, so a verdict there can block but cannot be trusted to pass. The judge, in the
+default branch's checkout, has the last word.
 """
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Literal
 
 from slm.evaluation.ladder import ladder_table
@@ -39,7 +37,7 @@ def judge(facts: Facts) -> Verdict:
         *judge_limits(facts),
         *judge_baseline(contract, task, candidate, facts.baselines),
     ]
-    rows = waive(blame(rows, facts.changed), facts.waivers, datetime.now(UTC).date())
+    rows = waive(blame(rows, facts.changed), facts.waivers, facts.today)
     package = facts.package
     hashes = {"weights_sha256": package.weights_sha256, "folder_sha256": package.folder_sha256}
     revision = {"revision": facts.revision}

@@ -1,5 +1,5 @@
-"""Can the facts be relied on? What is judged is what ships, and reports follow from what they were made from.
-No waiver lets these through.
+"""Can the facts be trusted? The judged files must be those that ship, and reports must match their inputs. No
+waiver lets these gates through.
 """
 
 import math
@@ -76,7 +76,7 @@ def judge_claims(facts: Facts) -> list[Row]:
 
 
 def alike(one: Any, other: Any) -> bool:
-    """Equal, but for the last digits of a number: two machines may round them differently."""
+    """Equal except for the last digits of a number, which two machines may round differently."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(alike(v, other[k]) for k, v in one.items())
     if type(one) is float and type(other) in (float, int):

@@ -2,7 +2,7 @@
 bytes.
 
     slm judge candidate --base COMMIT --head COMMIT      what verdict.yml runs
-    slm judge                                            the same at home, of the package in dist/
+    slm judge                                            the package in dist/, by your own checkout
 
 Code, contract, waivers, scorer and test set are those of this checkout (in the workflow, the default
 branch's). The package is looked at, asked the whole test set, and measured beside the released one. Of the
@@ -57,10 +57,10 @@ TEST = TASK / "test.jsonl"
 # What the ladder has and a package has not.
 NOT_IN_A_PACKAGE = dict.fromkeys(
     ("teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4"),
-    "a package brings no other rung; the default branch judges this one when it has made them itself",
+    "a package has no other rung; the default branch judges this gate once it has made all rungs",
 ) | dict.fromkeys(
     ("data", "package"),
-    "only the model's bytes are taken; the checks of the change judge this, and so does the default branch",
+    "the judge takes only the model's bytes; the checks of the change and the default branch judge this gate",
 )
 
 
@@ -97,9 +97,7 @@ def costs(folder: Path, released: Path | None, params: Params) -> tuple[dict[str
 
 
 def of_commit(folder: Path, head: str, shipped: str) -> Row:
-    """Whether these are the bytes that dvc.lock of the judged commit names, or were made again by its run, or
-    elsewhere.
-    """
+    """Whether dvc.lock of the judged commit names these bytes."""
     try:
         lock = YAML(typ="safe").load(file_at(head, "dvc.lock") or "")
         named = next(
@@ -168,7 +166,7 @@ def unchanged() -> Verdict:
 
 def check_commit(text: str) -> None:
     if not re.fullmatch("[0-9a-f]{40}", text):
-        raise UserError(f"{text[:60]!r} is no commit hash; give all 40 digits")
+        raise UserError(f"{text[:60]!r} is not a commit hash; give all 40 digits")
 
 
 def judge_change(package: Path | None, base: str | None, head: str | None) -> bool:

@@ -12,8 +12,8 @@ def judge_metric(gate: Gate, ladder: dict[str, Any], shipped: str, absent: dict[
 
     Args:
         ladder: its rungs; `data` (slm/verdict/data_figures.py) and `package` may stand among them.
-        absent: rungs, or single figures of one, that by nature are lacking, with the reason; a gate over one
-            of those does not apply.
+        absent: rungs, or single figures of one, that cannot exist here, with the reason. A gate over one of
+            those does not apply.
     """
     figures = {r["name"]: r for r in ladder["rungs"]}
     sign = ">=" if gate.at_least is not None else "<="

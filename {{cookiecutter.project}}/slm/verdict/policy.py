@@ -54,6 +54,6 @@ def judge_data(contract: Contract, report: dict[str, Any] | None) -> list[Row]:
     if lacking:
         why = (
             f"not checked or not met: {', '.join(lacking)}; "
-            "restore the expectation in task/expectations and run `dvc repro`"
+            "restore the expectation in task/expectations and run `slm repro`"
         )
     return [DATA_EXPECTATIONS.row(not lacking, len(wanted) - len(lacking), len(wanted), why)]

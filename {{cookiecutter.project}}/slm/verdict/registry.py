@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from slm.evaluation.ladder import BESIDE
 from slm.verdict.rows import Row, Severity
 
-# Figures of the ladder that `evaluate` gives; the others are `measure`'s.
+# Figures of the ladder that the stage `evaluate` makes. The stage `measure` makes time, memory and size.
 QUALITY_FIGURES = ("score", "score_low", "score_high", "valid_rate", "field_f1", *BESIDE)
 
 
@@ -15,8 +15,8 @@ QUALITY_FIGURES = ("score", "score_low", "score_high", "valid_rate", "field_f1",
 class BuiltIn:
     """A gate that is not in gates.yaml.
 
-    stage: of dvc.yaml, which makes its figure again, `{shipped}` for the variant that ships; empty where none
-    does.
+    stage: the stage of dvc.yaml that makes its figure again, with `{shipped}` for the variant that
+        ships; empty where none does.
     """
 
     name: str
@@ -96,4 +96,4 @@ def command_again(name: str, metrics: list[str], shipped: str) -> str:
     """The command that makes a gate's figure again, and judges it."""
     stages = stages_of(name, metrics, shipped)
     first = f"dvc repro --force --single-item {' '.join(stages)} && " if stages else ""
-    return f'{first}dvc repro && slm gate --explain "{name}"'
+    return f'{first}slm repro && slm gate --explain "{name}"'

@@ -44,7 +44,7 @@ def fetch(entry: Entry, what: str) -> Path:
             elif Path(address).exists():
                 shutil.copyfile(address, temporary)
             else:
-                raise UserError(f"{RELEASED}: {address} is not here; run `dvc pull` or correct the address")
+                raise UserError(f"{RELEASED}: {address} is not here; run `slm pull` or correct the address")
             found = sha256_file(temporary)
             if found != sha256:
                 raise UserError(

@@ -1,6 +1,4 @@
-"""The form of a verdict (contracts/verdict.schema.json): its rows, what they add up to, and how they are
-shown.
-"""
+"""The structure of a verdict (contracts/verdict.schema.json): rows, result, and how they are shown."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
@@ -102,7 +100,7 @@ def headline(verdict: Verdict) -> str:
         return f"The model is refused: {', '.join(row.name for row in verdict.gates if row.refuses)}."
     waived = [row.name for row in verdict.gates if row.waived]
     if waived:
-        return f"The model passes its gates, but for what is waived: {', '.join(waived)}."
+        return f"The model passes its gates, except waived gates: {', '.join(waived)}."
     return "The model passes its gates."
 
 

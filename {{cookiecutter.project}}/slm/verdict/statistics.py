@@ -1,4 +1,4 @@
-"""Statistics of the verdict, by scipy and statsmodels. Why these and not others: docs/verdict-method.md."""
+"""Statistics of the verdict, by scipy and statsmodels. docs/verdict-method.md says why these were chosen."""
 
 from typing import Any
 
@@ -36,11 +36,11 @@ def bounds(difference: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
 
 
 def _moments(difference: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard error, with two made-up examples of which one changed: half won, half lost (Agresti
-    and Min 2005).
+    """Mean and standard error, with two made-up examples added. One of them changed: half won, half lost
+    (Agresti and Min 2005).
 
-    They keep the interval honest where few answers changed: without them, no change at all would be a
-    certainty.
+    They keep the interval honest where few answers changed. Without them, an interval without any change
+    would have no width.
     """
     n = difference.shape[-1] + 2
     total, squares = difference.sum(-1), np.square(difference).sum(-1) + 1

@@ -1,7 +1,7 @@
-"""A package from strangers: unpacked within limits, and looked at before any of it is loaded.
+"""Check a package from strangers: unpack it within limits, and inspect it before any of it is loaded.
 
-A model is data, but a runtime can be talked into loading a library or a file elsewhere. What has no business
-in a package is refused, so that to load it is to compute with numbers and nothing else.
+A model is data, but it can make a runtime load a library or a file elsewhere. Everything that does not belong
+in a package is refused. Loading it then only computes with numbers.
 """
 
 import json
@@ -53,7 +53,7 @@ def unpack_candidate(archive: Path, folder: Path, limit_mb: float) -> None:
                     continue
                 if str(name) not in MODEL_FILES:
                     raise UserError(
-                        f"the package holds {info.filename[:80]!r}, which is no file of a model; it is not "
+                        f"the package holds {info.filename[:80]!r}, which is not a model file; it is not "
                         "unpacked"
                     )
                 if stat.S_ISLNK(info.external_attr >> 16):
@@ -78,7 +78,7 @@ def unpack_candidate(archive: Path, folder: Path, limit_mb: float) -> None:
         ValueError,
     ) as error:
         shutil.rmtree(folder)
-        raise UserError(f"the package is no whole archive: {error}") from None
+        raise UserError(f"the package is not a complete archive: {error}") from None
     except UserError:
         shutil.rmtree(folder)
         raise
@@ -92,15 +92,15 @@ def inspect(folder: Path) -> None:
     """
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not path.is_file() or path.relative_to(folder).as_posix() not in MODEL_FILES:
-            raise UserError(f"{path.relative_to(folder).as_posix()[:80]!r} is no file of a model")
+            raise UserError(f"{path.relative_to(folder).as_posix()[:80]!r} is not a model file")
     for name in ("model.onnx", "genai_config.json"):
         if not (folder / name).is_file():
-            raise UserError(f"{name} is missing: this is no package")
+            raise UserError(f"{name} is missing: this is not a package")
     text = (folder / "genai_config.json").read_bytes()
     try:
         _inspect_config(json.loads(text, object_pairs_hook=_unique))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"genai_config.json is no JSON: {str(error)[:80]}") from None
+        raise UserError(f"genai_config.json is not JSON: {str(error)[:80]}") from None
     _inspect_onnx(folder / "model.onnx")
 
 
@@ -108,7 +108,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The runtime obeys every one of several equal keys, Python the last: there may be one."""
     names = [name for name, _ in pairs]
     if len(names) != len(set(names)):
-        raise UserError(f"genai_config.json: {max(names, key=names.count)[:60]!r} stands there twice")
+        raise UserError(f"genai_config.json: {max(names, key=names.count)[:60]!r} appears twice")
     return dict(pairs)
 
 
@@ -119,7 +119,7 @@ def _inspect_config(value: Any) -> None:
             if key not in KNOWN_KEYS or (key == "provider_options" and inner):
                 raise UserError(f"genai_config.json: {key[:60]!r} is not allowed in a package")
             if key == "filename" and inner not in MODEL_FILES:
-                raise UserError(f"genai_config.json: file name {str(inner)[:80]!r} is none of the package")
+                raise UserError(f"genai_config.json: file name {str(inner)[:80]!r} is not in the package")
             _inspect_config(inner)
     elif isinstance(value, list):
         for inner in value:
@@ -133,12 +133,12 @@ def _inspect_onnx(path: Path) -> None:
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:
-        raise UserError(f"{path.name} is no ONNX model: {str(error)[:80]}") from None
+        raise UserError(f"{path.name} is not an ONNX model: {str(error)[:80]}") from None
     for tensor in _tensors(model):
         if uses_external_data(tensor) and ExternalDataInfo(tensor).location != "model.onnx.data":
             raise UserError(
-                f"{path.name}: weights in {ExternalDataInfo(tensor).location[:80]!r}, which is no file of "
-                "the package"
+                f"{path.name}: weights in {ExternalDataInfo(tensor).location[:80]!r}, which is not in the "
+                "package"
             )
     domains = {node.domain for node in _nodes(model)} | {o.domain for o in model.opset_import}
     if domains - OPERATORS:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from slm.config.loader import load_yaml
 from slm.verdict.contract import Contract
-from slm.verdict.registry import INTEGRITY_PREFIX, PACKAGE
+from slm.verdict.registry import BUILT_IN
 from slm.verdict.rows import Row
 
 WAIVERS = Path("waivers.yaml")
@@ -30,7 +30,7 @@ class Waiver(BaseModel):
     @field_validator("gate")
     @classmethod
     def may_be_waived(cls, name: str, info: ValidationInfo) -> str:
-        if name.startswith(INTEGRITY_PREFIX) or name == PACKAGE.name:
+        if name in BUILT_IN and not BUILT_IN[name].waivable:
             raise ValueError("what ties the verdict to the bytes that ship cannot be waived")
         known = (info.context or {}).get("gates")
         if known is not None and name not in known:

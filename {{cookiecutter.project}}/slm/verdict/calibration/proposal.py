@@ -1,12 +1,12 @@
-"""How often is the verdict wrong? The gate's comparisons, tried on candidates whose true quality is known.
+"""How often is the verdict wrong? Try the gate's comparisons on candidates whose true quality is known.
 
 slm calibrate                     from the models in predictions/ that answered the whole test set
 slm calibrate FILE FILE ...       from these, for example the predictions of several seeds
 
-Equally good candidates that are refused are false alarms; candidates that are truly worse and pass are
-misses. How such candidates are made of your own models' answers says slm/verdict/calibration/simulation.py.
-Prints what the limits in gates.yaml cost, and proposes limits and a size of the test set; writes
-reports/calibration.json. A minute or two on one core; the same files give the same numbers.
+An equally good candidate that is refused is a false alarm. A worse candidate that passes is a miss.
+slm/verdict/calibration/simulation.py makes such candidates from your own models' answers. The command prints
+what the limits in gates.yaml cost, and proposes limits and a size of the test set. It writes
+reports/calibration.json. It takes a minute or two on one core. The same files give the same numbers.
 """
 
 import json

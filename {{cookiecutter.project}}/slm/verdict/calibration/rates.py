@@ -111,8 +111,8 @@ def calibrate(answers: Answers, released: Released) -> dict[str, Any]:
     weakest, most = float(answers.scores.mean(axis=1).min()), max(released.margin, released.best_margin)
     if weakest <= most:
         raise UserError(
-            f"{answers.names}: a model with a score of {weakest:.3f} has no {most} to lose; give models "
-            "that work"
+            f"{answers.names}: a model with a score of {weakest:.3f} cannot lose {most}; give models that "
+            "work"
         )
     size, simulation = answers.scores.shape[1], Simulation(answers, released.slice_size)
     return stated(simulation, released, size) | proposals(simulation, released, size)

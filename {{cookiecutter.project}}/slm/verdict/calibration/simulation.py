@@ -1,11 +1,9 @@
-"""Candidates whose true quality is known, made from the answers of real models, and what the gate would say
-of them.
+"""Make candidates whose true quality is known from the answers of real models, and judge them by the gate.
 
-Two models of equal quality: on each example the outcomes of two real models change places or not, by a coin.
-Both then have the same true score, and still as many answers differ, on the same kind of examples, as between
-the real models. A model that is truly worse by so
-much: some of its right answers, drawn by chance, are made wrong. Another test set of the same kind: examples
-drawn with replacement.
+Two models of equal quality: on each example a coin decides whether the outcomes of two real models change
+places. Both then have the same true score. As many answers differ between them as between the real models,
+on the same kind of examples. A model that is worse by a known amount: some of its right answers, drawn by
+chance, are made wrong. Another test set of the same kind: examples are drawn with replacement.
 """
 
 from collections import defaultdict
@@ -212,7 +210,7 @@ def _best(best: Array, new: Array) -> Array:
 
 
 def history(scores: Array, releases: int, size: int, runs: int, rng: np.random.Generator) -> Draw:
-    """A candidate as good as the `releases` before it, of which the best-scoring one is the best so far."""
+    """A candidate as good as the `releases` before it. The best-scoring release is the best so far."""
     index, (first, *others), _ = _models(scores, releases + 1, size, runs, rng)
     best, released = first, first
     for released in others[:-1]:
