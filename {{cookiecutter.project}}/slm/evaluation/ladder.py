@@ -6,7 +6,7 @@ from typing import Any
 from slm.files import read_json
 
 RUNGS = ("teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4")
-# Figures of answers that every kind of task has, and hashes of the bytes that gave them.
+# What every report of `evaluate` has: hashes of the model's bytes, and figures of its answers.
 QUALITY = (
     "weights_sha256",
     "folder_sha256",
@@ -17,7 +17,7 @@ QUALITY = (
     "field_f1",
     "valid_rate",
 )
-# Figures of answers that some kinds of tasks have. A new one goes here.
+# Figures of answers that a report may lack. A new one goes here, even if every kind of task has it.
 BESIDE = ("macro_f1", "exact_match", "token_f1", "rouge_l", "chrf", "bleu")
 COST_FIGURES = ("ttft_ms_p50", "request_ms_p50", "request_ms_p95", "decode_tokens_per_s", "rss_mb")
 

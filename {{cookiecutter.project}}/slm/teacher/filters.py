@@ -24,8 +24,8 @@ from slm.task.records import Record
 from slm.teacher.patterns import CONTROL, PERSONAL, REFUSALS, SECRETS, found
 
 # Each filter with its parameter in params.yaml; None: always on. They judge in this order. The method
-# `_name` of Sieve gives the reason, or None. After all of them, the teacher itself can be asked, at a price
-# (slm/teacher/verification.py).
+# `_name` of Sieve gives the reason, or None. Put yours before `duplicate`, which remembers every prompt
+# that it sees. After all of them, the teacher itself can be asked, at a price (slm/teacher/verification.py).
 FILTERS = {
     "unanswered": None,
     "refusal": "refusal",
@@ -121,7 +121,7 @@ class Sieve:
 
         Args:
             text: the answer as `slm.task.answers.tidied` returns it.
-            why: the prompt has no answer, where it has none.
+            why: the reason there is no answer, where `answer` is None.
         """
         if answer is None:
             return f"unanswered: {why}"
