@@ -79,7 +79,7 @@ def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iter
     """
     spec = _byte_level_bpe(tokenizer)
     vocab: dict[str, int] = spec["model"]["vocab"]
-    bytes_there = [vocab[c] for c in ByteLevel.alphabet() if c in vocab]
+    bytes_there = [vocab[c] for c in sorted(ByteLevel.alphabet()) if c in vocab]
     wanted = used_ids(tokenizer, texts) | {*range(PREFIX)} & {*vocab.values()}
     wanted |= {*bytes_there} | {t["id"] for t in spec["added_tokens"]}
     wanted |= _ancestors(spec, wanted)
