@@ -4,7 +4,8 @@
     python -m benchmarks.proof [BEFORE] [AFTER] [--profiles quick,default]                   (the same)
     python -m benchmarks.proof --before-project DIR --after-project DIR             (two finished projects; seconds)
 
-BEFORE is the last commit before the first move, AFTER is HEAD; what is not committed is not in it. Each is cloned into
+BEFORE is the last commit before the first move with one repair (REPAIRED), AFTER is HEAD; what is not committed is not in it. Each is
+cloned into
 build/proof/before and build/proof/after and baked there as build/my-slm, with an environment of its own; then, for each profile,
 `make repro` and `make gate` in both. A run that was interrupted goes on: what a commit made with a profile is kept in
 build/proof/COMMIT-PROFILE.json. A finished project in place of a commit is compared with the profile that it holds. Both must come
@@ -43,6 +44,9 @@ PERMITTED = {
     "verdict time": "time and memory are measured anew in every run",
     "revision": "each bake is a first commit of its own, with its own date",
 }
+# One repair that BEFORE gets as well: the library gives bytes in another order in every process, so the float sum over their rows
+# differed in its last bit, and no two runs of one commit had equal weights.
+REPAIRED = ("slm/vocabulary.py", "for c in ByteLevel.alphabet()", "for c in sorted(ByteLevel.alphabet())")
 Facts = dict[str, Any]
 
 
@@ -153,6 +157,10 @@ def bake(commit: str, side: str) -> Path:
         run(["git", "clone", "--quiet", "--no-checkout", str(TEMPLATE), str(clone)], TEMPLATE)
         run(["git", "checkout", "--quiet", "--detach", commit], clone)
         run([sys.executable, "-m", "tests.bake", "build/my-slm"], clone)
+        name, old, new = REPAIRED
+        if (project / name).exists():
+            text = (project / name).read_text(encoding="utf-8")
+            (project / name).write_text(text.replace(old, new), encoding="utf-8")
         marker.write_text(commit, encoding="utf-8")
     return project
 
