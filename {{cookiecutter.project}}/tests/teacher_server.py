@@ -244,6 +244,165 @@ BAD: dict[str, Any] = {
 # Answers that are bad only in what they do to the client, or harmless beside it: a good answer is inside, and
 # may be believed once whole.
 HARMLESS = {"usage_negative", "usage_huge", "usage_text", "key_in_id", "other_model"}
+
+
+def said(text: Any, ended: Any = "stop", **message: Any) -> Any:
+    """An answer in which {} stands for the good one."""
+    return lambda r, a, n, k: encoded(
+        completion(
+            r,
+            None,
+            n,
+            choice={
+                "message": {"content": text.replace("{}", a) if isinstance(text, str) else text} | message,
+                "finish_reason": ended,
+            },
+        )
+    )
+
+
+def called(change: Any = lambda call: call, ended: str = "tool_calls", content: str | None = None) -> Any:
+    """The good answer as a tool call, changed."""
+
+    def body(r: Any, a: str, n: int, k: str) -> bytes:
+        call = json.loads(a)
+        call = change(call | {"arguments": json.dumps(call["arguments"], indent=1)})
+        message = {
+            "role": "assistant",
+            "content": content,
+            "tool_calls": [{"id": "call_1", "type": "function", "function": call}],
+        }
+        return encoded(completion(r, None, n, choice={"message": message, "finish_reason": ended}))
+
+    return body
+
+
+def told(error: Any, **more: Any) -> Any:
+    """An error with status 200 in place of an answer."""
+    return lambda r, a, n, k: encoded({"error": error} | more)
+
+
+def streamed(r: Any, a: str, n: int, k: str) -> bytes:
+    """The answer in pieces, as an event stream."""
+    pieces = [{"role": "assistant", "content": ""}, {"content": a[:9]}, {"content": a[9:]}]
+    chunks = [
+        {"id": "c", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": piece}]}
+        for piece in pieces
+    ]
+    return b"".join(b"data: " + encoded(chunk) + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
+
+
+# What real servers answer with status 200, beside the plain form. Whether it is an answer, the tests say.
+ODD: dict[str, Any] = {
+    "think": said("<think>\nhm, <b>they</b> say so\n</think>\n\n{}"),
+    "think_twice": said("<think>a</think>\n<think>b</think>{}"),
+    "thinking": said(" <Thinking>hm</Thinking> {}"),
+    "think_kimi": said("◁think▷hm◁/think▷{}"),
+    "think_mistral": said("[THINK]hm[/THINK]{}"),
+    "think_unopened": said("They name a room.\n</think>\n\n{}"),
+    "think_fenced": said("<think>hm</think>\n```json\n{}\n```"),
+    "think_alone": said("<think>hm</think>\n \n"),
+    "think_open": said("<think>{}"),
+    "think_cut": said("<think>they name a", "length"),
+    "think_after": said("{}\n<think>was that right?</think>"),
+    "think_inside": said('{"name":"none","arguments":{"note":"<think>hm</think>"}}'),
+    "reasoning_beside": said("{}", reasoning_content="hm", reasoning="hm"),
+    "reasoning_alone": said(None, reasoning_content="hm"),
+    "blanks": said("\n\n \t\u00a0\ufeff{}\u200b \r\n\n"),
+    "null_length": said(None, "length", reasoning_content="hm"),
+    "empty_length": said("", "max_tokens"),
+    **{f"ended_{e}": said("{}", e) for e in ("eos_token", "stop_sequence", "end_turn", "STOP", "", None)},
+    "ended_safety": said("{}", "SAFETY"),
+    "refusal_null": said(None, refusal=REFUSAL),
+    "parts": said(
+        [
+            {"type": "text", "text": " "},
+            {"type": "text", "text": '{"name":"none",'},
+            {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+            {"type": "output_text", "text": '"arguments":{}}'},
+        ]
+    ),
+    "parts_image": said([{"type": "image_url", "image_url": {"url": "x"}}]),
+    "parts_empty": said([]),
+    "call": called(),
+    "call_stop": called(ended="stop"),
+    "call_object": called(lambda c: c | {"arguments": json.loads(c["arguments"])}),
+    "call_with_words": called(content="I will do that."),
+    "call_unknown": called(lambda c: c | {"name": "launch_missiles"}),
+    "call_broken": called(lambda c: c | {"arguments": "{"}),
+    "call_bare": called(lambda c: {"name": "none", "arguments": ""}),
+    "call_first_form": said(None, "function_call", function_call={"name": "none", "arguments": "{}"}),
+    "stream": streamed,
+    "chunk": lambda r, a, n, k: encoded({"choices": [{"index": 0, "delta": {"content": a}}]}),
+    "error_text": told("the model is overloaded"),
+    "error_rate": told({"message": "Rate limit reached", "type": "rate_limit_error", "code": None}),
+    "error_number": told({"message": "upstream timed out", "code": 504}),
+    "error_quota": told({"message": "You exceeded your quota", "code": "insufficient_quota"}),
+    "error_key": told(
+        {"message": "Incorrect API key", "type": "invalid_request_error", "code": "invalid_api_key"}
+    ),
+    "error_filter": told({"message": "flagged by moderation", "code": "content_filter"}),
+    "error_invalid": told({"message": "your prompt is too long", "type": "invalid_request_error"}),
+    "error_detail": lambda r, a, n, k: encoded({"detail": "the model is loading"}),
+    "error_object": lambda r, a, n, k: encoded({"object": "error", "message": f"bad {k}", "code": 400}),
+    "error_in_choice": lambda r, a, n, k: encoded(
+        completion(
+            r, a[:5], n, choice={"finish_reason": "error", "error": {"message": "it broke", "code": 502}}
+        )
+    ),
+    "error_of_nothing": lambda r, a, n, k: encoded(completion(r, a, n, error={"message": "", "code": None})),
+}
+AZURE_FILTER = {
+    "message": "The response was filtered due to the prompt triggering Azure OpenAI's content management "
+    "policy.",
+    "type": None,
+    "param": "prompt",
+    "code": "content_filter",
+    "status": 400,
+    "innererror": {"code": "ResponsibleAIPolicyViolation"},
+}
+NEWER = (
+    "Unsupported parameter: 'max_tokens' is not supported with this model. "
+    "Use 'max_completion_tokens' instead."
+)
+# Refusals of real servers: the field of a request that they refuse ("": every request), status and body.
+REFUSED_FORMS: dict[str, tuple[str, int, Any]] = {
+    "filter_azure": ("", 400, {"error": AZURE_FILTER}),
+    "filter_moderation": ("", 403, {"error": {"message": "your input was flagged", "code": 403}}),
+    "no_format": (
+        "response_format",
+        400,
+        {"error": {"message": "response_format is not supported", "type": "invalid_request_error"}},
+    ),
+    "no_format_fastapi": (
+        "response_format",
+        422,
+        {"detail": [{"loc": ["body", "response_format"], "msg": "Extra inputs are not permitted"}]},
+    ),
+    "no_max_tokens": (
+        "max_tokens",
+        400,
+        {"error": {"message": NEWER, "param": "max_tokens", "code": "unsupported_parameter"}},
+    ),
+    "no_max_tokens_azure": (
+        "max_tokens",
+        400,
+        {"error": {"message": "this model is not supported MaxTokens, please use MaxCompletionTokens"}},
+    ),
+    "no_limit_mute": ("max_tokens", 400, {"error": "Unrecognized request argument supplied: max_tokens"}),
+    "no_temperature": (
+        "temperature",
+        400,
+        {
+            "error": {
+                "message": "Unsupported value: 'temperature' does not support 0 with this model.",
+                "param": "temperature",
+                "code": "unsupported_value",
+            }
+        },
+    ),
+    "only_streams": ("", 400, {"error": {"message": "This model only support stream mode."}}),
+}
 STATUSES = {
     "401": 401,
     "402": 402,
@@ -369,8 +528,8 @@ class Desk:
                 bad.append(json.dumps(row).encode() + b"\n")
                 continue
             answer = (
-                BAD[fault](body, text, number, key)
-                if fault in BAD
+                (BAD | ODD)[fault](body, text, number, key)
+                if fault in BAD | ODD
                 else encoded(completion(body, text, number))
             )
             try:
@@ -518,12 +677,9 @@ class Connection(asyncio.Protocol):
         if fault in STATUSES:
             stats.refused += 1
             return self.refuse(fault, key)
-        if "response_format" in request and fault == "no_format":
-            return self.send(
-                400,
-                b'{"error": {"message": "response_format is not supported", '
-                b'"type": "invalid_request_error"}}',
-            )
+        field, status, body = REFUSED_FORMS.get(fault, ("none of a request", 0, None))
+        if not field or field in request:
+            return self.send(status, encoded(body))
         stats.now += 1
         stats.most = max(stats.most, stats.now)
         latency = orders.latency * (10 if orders.tail and self.random.random() < orders.tail else 1)
@@ -555,8 +711,8 @@ class Connection(asyncio.Protocol):
             return
         if fault == "model_changes":
             fault = "other_model" if self.stats.answered >= 10 else "ok"
-        if fault in BAD:
-            body = BAD[fault](request, text, number, key)
+        if fault in BAD | ODD:
+            body = (BAD | ODD)[fault](request, text, number, key)
         else:
             body = json.dumps(
                 completion(
@@ -582,18 +738,26 @@ class Connection(asyncio.Protocol):
             )
             self.drip(body)
         else:
-            self.send(200, body, "Content-Encoding: gzip\r\n" if fault == "gzip" else "")
+            kind = "text/event-stream" if fault == "stream" else "application/json"
+            self.send(200, body, "Content-Encoding: gzip\r\n" if fault == "gzip" else "", kind=kind)
 
     def drip(self, body: bytes) -> None:
         if body and not self.transport.is_closing():
             self.transport.write(body[:1])
             asyncio.get_running_loop().call_later(0.2, self.drip, body[1:])
 
-    def send(self, status: int, body: bytes, extra: str = "", length: int | None = None) -> None:
+    def send(
+        self,
+        status: int,
+        body: bytes,
+        extra: str = "",
+        length: int | None = None,
+        kind: str = "application/json",
+    ) -> None:
         if not self.transport.is_closing():
             size = len(body) if length is None else length
             head = (
-                f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nx-request-id: "
+                f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nx-request-id: "
                 f"req-{self.stats.asked}\r\n{extra}Content-Length: {size}\r\n\r\n"
             )
             self.transport.write(head.encode("latin-1") + body)

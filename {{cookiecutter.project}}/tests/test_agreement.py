@@ -13,7 +13,7 @@ def test_json_is_counted_by_what_it_says(task: Task):
     written = [
         '{"name":"b"}',
         '{"name":"a","arguments":{"n":1}}',
-        '{"arguments": {"n": 1.0}, "name": "A"}',
+        '{"arguments": {"n": 1.0}, "name": "a"}',
         "no json",
         None,
     ]
@@ -23,7 +23,7 @@ def test_json_is_counted_by_what_it_says(task: Task):
 @pytest.mark.parametrize(
     ("texts", "kept", "share"),
     [
-        (["a", "b", "B ", "b"], 1, 3 / 4),
+        (["a", "b", "b ", "b"], 1, 3 / 4),
         (["a", "b"], 0, 1 / 2),  # the first of equals: it is the likeliest answer
         (["b", "a", "b", "a"], 0, 1 / 2),
         ([None, "a", None], 1, 1 / 3),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_asking import settings as asked
 
 from slm.config.synthesis import Endpoint
 from slm.errors import UserError
@@ -41,19 +42,33 @@ def planned(usd_most: float | None) -> Estimate:
 
 
 def test_the_worst_case_is_a_token_for_each_byte_and_the_full_answer():
-    cost = worst_case(endpoint(), REQUEST)
+    cost = worst_case(asked("http://x"), REQUEST)
     assert (cost.tokens_in, cost.tokens_out) == (6 + 2 * 16, 100) and cost.usd == pytest.approx(238e-6)
     longer = worst_case(
-        endpoint(), REQUEST | {"max_completion_tokens": 300, "response_format": {"type": "json_object"}}
+        asked("http://x"),
+        REQUEST | {"max_completion_tokens": 300, "response_format": {"type": "json_object"}},
     )
     assert longer.tokens_out == 300 and longer.tokens_in > cost.tokens_in
+
+
+def test_a_limit_that_is_taken_out_is_reckoned_with_all_the_same():
+    request = {name: value for name, value in REQUEST.items() if name != "max_tokens"}
+    assert worst_case(asked("http://x"), request).tokens_out == 50  # max_new_tokens
+    assert worst_case(asked("http://x", rationale=True), request).tokens_out == 50 + 512
+    assert worst_case(asked("http://x"), request | {"max_completion_tokens": 300}).tokens_out == 300
+
+
+@pytest.mark.parametrize("limit", ["100", 0, -5, 1.5, True])
+def test_a_limit_that_is_no_number_of_tokens_is_refused(limit: Any):
+    with pytest.raises(ValueError, match=r"extra.max_tokens is .*: write a whole number of tokens, or null"):
+        endpoint(extra={"max_tokens": limit})
 
 
 @pytest.mark.parametrize(("field", "limit"), [("requests", 2), ("tokens", 300), ("usd", 0.0005)])
 def test_no_more_is_let_out_than_the_worst_case_allows(field: str, limit: float):
     async def run() -> None:
-        settings = endpoint(budget={"usd": None, "tokens": None, "requests": None} | {field: limit})
-        budget, cost = Budget(settings, Spent()), worst_case(settings, REQUEST)
+        settings = asked("http://x", budget={"usd": None, "tokens": None, "requests": None} | {field: limit})
+        budget, cost = Budget(settings.endpoint, Spent()), worst_case(settings, REQUEST)
         await budget.reserve(cost)
         await budget.reserve(cost)
         third = asyncio.create_task(budget.reserve(cost))  # it waits for what the others really cost
@@ -71,9 +86,9 @@ def test_no_more_is_let_out_than_the_worst_case_allows(field: str, limit: float)
 
 def test_what_earlier_runs_spent_counts():
     async def run() -> None:
-        settings = endpoint(budget={"usd": None, "tokens": None, "requests": 5})
+        settings = asked("http://x", budget={"usd": None, "tokens": None, "requests": 5})
         with pytest.raises(UserError, match="5 of 5 requests"):
-            await Budget(settings, Spent(5, 0, 0.0)).reserve(worst_case(settings, REQUEST))
+            await Budget(settings.endpoint, Spent(5, 0, 0.0)).reserve(worst_case(settings, REQUEST))
 
     asyncio.run(run())
 

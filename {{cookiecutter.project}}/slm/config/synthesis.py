@@ -10,6 +10,8 @@ from slm.config.loader import Strict
 
 Score = Annotated[float, Field(ge=0, le=1)]
 Slice = Annotated[str, Field(pattern="^(class|tag):.")]
+# Fields of a request that limit its answer: newer models of OpenAI take the second alone.
+LIMITS_OF_ANSWER = ("max_tokens", "max_completion_tokens")
 
 
 class Price(Strict):
@@ -62,6 +64,16 @@ class Endpoint(Strict):
     def money_needs_a_price(self) -> Self:
         if self.budget.usd is not None and (self.price.input is None or self.price.output is None):
             raise ValueError("budget.usd needs both prices: the cost cannot be counted without them")
+        return self
+
+    @model_validator(mode="after")
+    def limits_are_numbers(self) -> Self:
+        for name in LIMITS_OF_ANSWER:
+            limit = self.extra.get(name)
+            if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+                raise ValueError(
+                    f"extra.{name} is {limit!r}: write a whole number of tokens, or null to take it out"
+                )
         return self
 
 

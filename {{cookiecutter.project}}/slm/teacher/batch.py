@@ -18,9 +18,10 @@ from slm.config.synthesis import Synthesize
 from slm.errors import UserError
 from slm.progress import bar
 from slm.teacher.batch_client import BATCH_ENDED, PATH, Batch, BatchApi, Fault, Faults, Refused
-from slm.teacher.budget import Budget, Cost, worst_case
-from slm.teacher.client import as_stored, longest_answer
-from slm.teacher.response import NotAnAnswer, read_reply
+from slm.teacher.budget import Budget, Cost, most_tokens, worst_case
+from slm.teacher.client import ASKED_FIELDS, as_stored, longest_answer
+from slm.teacher.response import Complained, NotAnAnswer, read_reply
+from slm.teacher.server_errors import Complaint, complaint_of
 from slm.teacher.signals import interrupted
 from slm.teacher.store import Store
 
@@ -68,7 +69,7 @@ async def _send(
             if file := store.under_way(key):
                 under_way[file] = None
                 continue
-            cost = worst_case(settings.endpoint, request)
+            cost = worst_case(settings, request)
             try:
                 budget.take(cost)
             except UserError as error:
@@ -188,6 +189,7 @@ class Files:
 
     def __init__(self, settings: Synthesize, api: BatchApi, worst: dict[str, tuple[int, int, float]]) -> None:
         self._api, self._worst, self._longest = api, worst, longest_answer(settings)
+        self._tokens = most_tokens(settings)
         self.failures: dict[str, str] = {}
         self.unreadable = self.strangers = 0
 
@@ -213,21 +215,28 @@ class Files:
                 elif line.response is None or line.response.status_code != 200:
                     self.failures[line.custom_id] = self._why(line)
                     yield line.custom_id, None
-                elif answer := self._answer(line.custom_id, line.response.body):
-                    yield line.custom_id, answer
+                else:
+                    yield from self._answer(line.custom_id, line.response.body)
 
     def _why(self, line: Line) -> str:
-        said = line.error or (json.dumps(line.response.body) if line.response else "no reason given")
-        status = f"{line.response.status_code}: " if line.response else ""
-        return f"refused with {status}{self._api.credential.redacted(str(said))[:200]}"
+        if line.response is None or line.error:
+            return f"refused with {self._api.credential.redacted(str(line.error or 'no reason given'))[:200]}"
+        return self._refused(complaint_of(line.response.body, line.response.status_code))
 
-    def _answer(self, key: str, body: Any) -> dict[str, Any] | None:
+    def _refused(self, complaint: Complaint) -> str:
+        said = self._api.credential.redacted(complaint.said)[:200]
+        return complaint.as_failure(said, (*ASKED_FIELDS, *self._api.settings.extra), self._tokens)
+
+    def _answer(self, key: str, body: Any) -> Iterator[tuple[str, dict[str, Any] | None]]:
         settings = self._api.settings
         try:
             reply = read_reply(json.dumps(body).encode(), settings.model)
+        except Complained as error:
+            self.failures[key] = self._refused(error.complaint)
+            if not error.begun:
+                yield key, None
         except NotAnAnswer as error:
             self.failures[key] = str(error)
-            return None
-        return as_stored(
-            settings, self._api.credential, reply, Cost(*self._worst[key]), seconds=None, response_format=None
-        )
+        else:
+            credential, worst = self._api.credential, Cost(*self._worst[key])
+            yield key, as_stored(settings, credential, reply, worst, seconds=None, response_format=None)

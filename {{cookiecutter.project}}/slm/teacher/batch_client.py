@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from slm.config.synthesis import Endpoint
 from slm.errors import UserError
 from slm.teacher import client as endpoint
-from slm.teacher.client import Again, Session, hopeless, retry_after, root
+from slm.teacher.client import Again, Session, hopeless, retry_after, root, said_by
 
 PATH = "/v1/chat/completions"  # of each request of a batch, whatever the address of the server
 NEWEST_PAGES = 20  # of the endpoint's list, with 100 batches each
@@ -209,8 +209,9 @@ class BatchApi(Session):
             ) from None
 
     def _refused(self, error: openai.APIStatusError, remedy: str) -> Exception:
-        status, said = error.status_code, self.credential.redacted(str(error.message))[:200]
-        if stops := hopeless(error, said, self.settings, self.credential):
+        complaint = said_by(error)
+        status, said = complaint.status, self.credential.redacted(complaint.said)[:200]
+        if stops := hopeless(complaint, said, self.settings, self.credential):
             return stops
         if status in (408, 409, 425, 429) or status >= 500:
             return Again(

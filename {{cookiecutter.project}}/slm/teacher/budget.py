@@ -15,8 +15,9 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from slm.config.synthesis import Endpoint
+from slm.config.synthesis import LIMITS_OF_ANSWER, Endpoint, Synthesize
 from slm.errors import UserError
+from slm.teacher.rationale import TOKENS
 from slm.teacher.store import Spent, Store
 
 MESSAGE_TOKENS = 16  # what a chat template puts around a message, at most
@@ -50,10 +51,22 @@ def text_bytes(request: dict[str, Any]) -> int:
     return texts + (len(json.dumps(request["response_format"])) if "response_format" in request else 0)
 
 
-def worst_case(settings: Endpoint, request: dict[str, Any]) -> Cost:
+def most_tokens(settings: Synthesize) -> int:
+    return settings.max_new_tokens + (TOKENS if settings.endpoint.rationale else 0)
+
+
+def allowed_tokens(settings: Synthesize, request: dict[str, Any]) -> int:
+    """The most that the answer to a request may have; the settings' own limit where `extra` took the
+    request's out.
+    """
+    limits = [request.get(name) or 0 for name in LIMITS_OF_ANSWER]
+    return max(limits) or most_tokens(settings)
+
+
+def worst_case(settings: Synthesize, request: dict[str, Any]) -> Cost:
     tokens_in = text_bytes(request) + MESSAGE_TOKENS * (len(request["messages"]) + 1)
-    tokens_out = request.get("max_completion_tokens") or request["max_tokens"]
-    return Cost(tokens_in, tokens_out, dollars(settings, tokens_in, tokens_out) or 0.0)
+    tokens_out = allowed_tokens(settings, request)
+    return Cost(tokens_in, tokens_out, dollars(settings.endpoint, tokens_in, tokens_out) or 0.0)
 
 
 class Budget:

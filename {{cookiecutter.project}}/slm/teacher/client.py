@@ -21,19 +21,26 @@ from slm.errors import UserError
 from slm.files import sha256_json
 from slm.task.definition import Task
 from slm.teacher.auth import Credential
-from slm.teacher.budget import Budget, Cost, dollars, worst_case
+from slm.teacher.budget import Budget, Cost, allowed_tokens, dollars, most_tokens, worst_case
 from slm.teacher.concurrency import Pace, retry_after
-from slm.teacher.rationale import TOKENS, with_rationale
-from slm.teacher.response import NotAnAnswer, read_reply
+from slm.teacher.rationale import with_rationale
+from slm.teacher.response import Complained, NotAnAnswer, Streamed, read_reply
+from slm.teacher.server_errors import Complaint, complaint_of, setting_without
 
 Request = dict[str, Any]
 LONGEST_WAIT = 30.0  # seconds between two attempts, if the endpoint names none
 SAMPLED = 0.7  # temperature where answers are to differ, as in arXiv 2203.11171 and 2212.10560
 OF_ANSWERS = {"response_format", "logprobs", "top_logprobs"}
+ASKED_FIELDS = ("max_tokens", "max_completion_tokens", "temperature", "seed", *sorted(OF_ANSWERS))
+UNLIMITED = 32_768  # tokens of an answer that is read, where `extra` takes the limit out of the request
 
 
 class Failure(Exception):
     """One request has no answer."""
+
+
+class Filtered(Failure):
+    """The server refused this prompt for what it says, which is no fault of how we ask."""
 
 
 class Again(Failure):
@@ -44,10 +51,6 @@ class Again(Failure):
     def __init__(self, why: str, congested: bool = False, wait: float | None = None) -> None:
         super().__init__(why)
         self.congested, self.wait = congested, wait
-
-
-def most_tokens(settings: Synthesize) -> int:
-    return settings.max_new_tokens + (TOKENS if settings.endpoint.rationale else 0)
 
 
 def request_of(settings: Synthesize, task: Task, messages: list[dict[str, str]], sample: int = 0) -> Request:
@@ -123,8 +126,10 @@ class Bounded(httpx2.AsyncByteStream):
 
 def longest_answer(settings: Synthesize) -> int:
     """Bytes: generous for all tokens of a reply as escaped text, with their log-probabilities."""
-    per_token = 128 * (2 + (settings.endpoint.top_logprobs or 0))
-    return 65_536 + most_tokens(settings) * per_token
+    per_token, extra = 128 * (2 + (settings.endpoint.top_logprobs or 0)), settings.endpoint.extra
+    free = "max_tokens" in extra and not (extra["max_tokens"] or extra.get("max_completion_tokens"))
+    tokens = max(most_tokens(settings), UNLIMITED if free else allowed_tokens(settings, extra))
+    return 65_536 + tokens * per_token
 
 
 def client_of(settings: Endpoint, credential: Credential, most_bytes: int) -> openai.AsyncOpenAI:
@@ -173,15 +178,17 @@ class Session:
         await asyncio.gather(self._client.close(), self.credential.close())
 
 
-def hopeless(
-    error: openai.APIStatusError, said: str, settings: Endpoint, credential: Credential
-) -> UserError | None:
+def said_by(error: openai.APIStatusError) -> Complaint:
+    return complaint_of(error.message if error.body is None else error.body, error.status_code)
+
+
+def hopeless(complaint: Complaint, said: str, settings: Endpoint, credential: Credential) -> UserError | None:
     """What stops a run, if this status does: no request will be answered before somebody mends something."""
-    status, where = error.status_code, settings.base_url
+    status, where = complaint.status, settings.base_url
     if status in (401, 403):
         fault, remedy = credential.refused
-        return UserError(f"{where}: {fault} ({status}); answers so far are kept: {remedy}")
-    if status == 402 or "insufficient_quota" in (error.code or "", error.type or ""):
+        return UserError(f"{where}: {fault} ({status}: {said}); answers so far are kept: {remedy}")
+    if complaint.no_credit:
         return UserError(
             f"{where}: the account has no credit ({status}: {said}); answers so far are kept: top it up and "
             "run again"
@@ -215,11 +222,12 @@ class Teacher(Session):
 
     def __init__(self, settings: Synthesize, budget: Budget) -> None:
         super().__init__(settings.endpoint, longest_answer(settings))
-        self._settings, self._budget = settings.endpoint, budget
+        self._all, self._settings, self._budget = settings, settings.endpoint, budget
         self.pace = Pace(
             settings.endpoint.concurrency, settings.endpoint.patience_s, settings.endpoint.base_url
         )
         self._formatted: bool | None = None  # whether the server takes `response_format`: not known yet
+        self._newer = False  # it takes max_completion_tokens, and no max_tokens
         self._stopped: UserError | None = None
 
     def stop(self, why: UserError) -> None:
@@ -257,14 +265,23 @@ class Teacher(Session):
         except Failure as error:
             # One request may be refused for what it says; if nothing but refusals has come yet, it is how we
             # ask.
-            if isinstance(error, Again) or not self.pace.ever_answered:
+            how_we_ask = not self.pace.ever_answered and not isinstance(error, Filtered)
+            if isinstance(error, Again) or how_we_ask:
                 self.pace.gave_up(str(error))
             raise
 
-    async def _attempt(self, request: Request) -> dict[str, Any]:
+    def _as_taken(self, request: Request) -> Request:
+        """The request in the form that the server takes, by what it has refused so far."""
         if self._formatted is False:
             request = {name: value for name, value in request.items() if name != "response_format"}
-        cost = worst_case(self._settings, request)
+        if self._newer and "max_tokens" in request:
+            limit = {"max_completion_tokens": request["max_tokens"]}
+            request = limit | {name: value for name, value in request.items() if name != "max_tokens"}
+        return request
+
+    async def _attempt(self, request: Request) -> dict[str, Any]:
+        request = self._as_taken(request)
+        cost = worst_case(self._all, request)
         async with self.pace.place() as sent:
             await self._budget.reserve(cost)
             if self._stopped:
@@ -276,16 +293,24 @@ class Teacher(Session):
                     response = await self._client.post(
                         "/chat/completions", cast_to=httpx2.Response, body=request
                     )
-                reply = read_reply(response.content, request["model"])
+                reply = read_reply(response.content, request.get("model") or self._settings.model)
                 settle = None
+            except Complained as error:
+                settle = self._budget.no_answer if error.begun else self._budget.not_served
+                raise self._refused(error.complaint, response.headers, request, sent) from None
             except NotAnAnswer as error:
+                streamed = "event-stream" in response.headers.get("content-type", "")
+                if streamed or isinstance(error, Streamed):
+                    raise self._only_streams(
+                        "sends its answer in pieces, though a whole one is asked for"
+                    ) from None
                 raise Again(str(error)) from None
             except UserError:  # nobody is signed in: nothing was sent
                 settle = self._budget.not_served
                 raise
             except openai.APIStatusError as error:
                 settle = self._budget.not_served
-                raise self._refused(error, request, sent) from None
+                raise self._refused(said_by(error), error.response.headers, request, sent) from None
             except TimeoutError:
                 self.pace.slow_down(sent, None)
                 raise Again(
@@ -316,11 +341,15 @@ class Teacher(Session):
         )
         return answer
 
-    def _refused(self, error: openai.APIStatusError, request: Request, sent: float) -> Exception:
-        """What an HTTP status means: try again, give this request up, or stop the run."""
-        status, where = error.status_code, self._settings.base_url
-        said = self.credential.redacted(str(error.message))[:200]
-        if stops := hopeless(error, said, self._settings, self.credential):
+    def _refused(
+        self, complaint: Complaint, headers: httpx2.Headers, request: Request, sent: float
+    ) -> Exception:
+        """What an error means: try again, give this request up, or stop the run."""
+        status, where = complaint.status, self._settings.base_url
+        said = self.credential.redacted(complaint.said)[:200]
+        if complaint.filtered:
+            return Filtered(complaint.as_failure(said, request, 0))
+        if stops := hopeless(complaint, said, self._settings, self.credential):
             return stops
         if status == 404:
             return UserError(
@@ -328,13 +357,32 @@ class Teacher(Session):
                 "correct synthesize.endpoint"
             )
         if status in (429, 503, 529):
-            wait = retry_after(error.response.headers)
+            wait = retry_after(headers)
             self.pace.slow_down(sent, wait)
             return Again(f"{status}: {said}", congested=True, wait=wait)
         if status >= 500 or status in (408, 409, 425):
             return Again(f"{status}: {said}")
+        if complaint.streams_only:
+            return self._only_streams(f"answers in streams alone ({said})")
+        return self._not_taken(complaint, said, request)
+
+    def _not_taken(self, complaint: Complaint, said: str, request: Request) -> Exception:
+        """A request is refused for its form or for what it says, mostly with status 400 or 422."""
+        status, where = complaint.status, self._settings.base_url
+        names = [name for name in request if name not in ("model", "messages")]
+        field, tokens = complaint.refused_field(names), allowed_tokens(self._all, request)
+        if field == "max_tokens" and complaint.names_other_limit:
+            if not self._newer:
+                print(
+                    f"{where}: takes no max_tokens; asking with max_completion_tokens ({said})",
+                    file=sys.stderr,
+                )
+            self._newer = True
+            return Again(f"{status}: {said}", congested=True)
         if (
-            status in (400, 422)
+            field in (None, "response_format")
+            and complaint.about_format
+            and status in (400, 422)
             and "response_format" in request
             and self._formatted is not True
             and self._settings.response_format == "auto"
@@ -343,7 +391,24 @@ class Teacher(Session):
                 print(f"{where}: does not take response_format; asking without it ({said})", file=sys.stderr)
             self._formatted = False
             return Again(f"{status}: {said}", congested=True)
-        return Failure(f"refused with {status}: {said}")
+        if field and not self.pace.ever_answered:
+            return UserError(
+                f"{where}: does not take {field} ({status}: {said}); set {setting_without(field, tokens)}"
+            )
+        mute = "response_format" in request and self._formatted is None and field is None
+        hint = "; if it takes no JSON schema, set synthesize.endpoint.response_format: none" if mute else ""
+        return Failure(complaint.as_failure(said, names, tokens) + hint)
+
+    def _only_streams(self, what: str) -> UserError:
+        asked = self._settings.extra.get("stream")
+        remedy = (
+            "take `stream` out of synthesize.endpoint.extra"
+            if asked
+            else "use a server that answers whole"
+            if asked is False
+            else "set synthesize.endpoint.extra: {stream: false}, or use a server that answers whole"
+        )
+        return UserError(f"{self._settings.base_url}: {what}; {remedy}; answers so far are kept")
 
 
 def root(error: BaseException) -> BaseException:

@@ -17,6 +17,7 @@ from slm.teacher.batch import ask_in_batches
 from slm.teacher.budget import NOTHING_SPENT, approve, estimate, worst_case
 from slm.teacher.client import Request, key_of, parameters_of, request_of
 from slm.teacher.rationale import apart, instruction
+from slm.teacher.response import BLANKS, call_as_answer, understood
 from slm.teacher.store import Spent, Store
 
 # An answer with what is known of it, None if there is none; and then why.
@@ -78,14 +79,18 @@ class EndpointTeacher:
                 yield self._read(reply) | {"parameters": parameters_of(request)}, ""
 
     def _read(self, reply: dict[str, Any]) -> dict[str, Any]:
+        if called := call_as_answer(self._task, reply):
+            # from here on an answer like any other
+            rest = {name: value for name, value in reply.items() if name != "tool_calls"}
+            return rest | {"text": called, "finish_reason": "stop"}
         rationale, answer = apart(self._settings.endpoint, self._task, reply["text"])
         if answer is None:
             return reply | {"no_answer": True}
         known = {} if rationale is None else {"rationale": rationale}
-        return reply | {"text": tidied(self._task, answer)} | known
+        return reply | {"text": tidied(self._task, answer).strip(BLANKS)} | known
 
     def replies(self, keys: Iterable[str]) -> Iterator[dict[str, Any] | None]:
-        """What is stored under these keys, in their order; None where there is nothing.
+        """What is stored under these keys, in their order and read as of today; None where there is nothing.
 
         Raises:
             UserError: they are of several models, and params.yaml does not accept that.
@@ -94,7 +99,7 @@ class EndpointTeacher:
             reply = self._store.get(key)
             if reply is not None:
                 self._model.check(reply)
-            yield reply
+            yield reply and understood(reply)
 
     def ask(self, requests: KeyedRequests, later: Spent = NOTHING_SPENT) -> dict[str, str]:
         """Put the answers to all requests into the store; returns why, for the keys that have none.
@@ -136,7 +141,7 @@ class EndpointTeacher:
                 found.waiting = file
             else:
                 found.missing += 1
-                worst = worst_case(self._settings.endpoint, request)
+                worst = worst_case(self._settings, request)
                 found.most_in += worst.tokens_in
                 found.most_out += worst.tokens_out
         return found

@@ -6,32 +6,37 @@ them by name and shows samples. Nothing that was paid for is deleted, so a filte
 its records back without a request.
 """
 
-import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+import regex
 from datasketch import MinHash, MinHashLSH
 
-from slm.config.synthesis import Filters
+from slm.config.synthesis import LIMITS_OF_ANSWER, Filters
 from slm.quality.similarity import NEAR, Index, grams
-from slm.task.answers import class_of, normal, schema_error, strict
+from slm.task.answers import class_of, schema_error
 from slm.task.definition import Task
 from slm.task.records import Record
-from slm.teacher.patterns import CONTROL, PERSONAL, REFUSALS, SECRETS, found
+from slm.task.strict import Unreadable, strict_json
+from slm.task.text import bounded, nfc, runs
+from slm.teacher.patterns import PERSONAL, REFUSALS, SECRETS, control_in, found
+from slm.teacher.rationale import TOKENS
+from slm.teacher.response import ending_of, is_call, why_silent
 
 # Each filter with its parameter in params.yaml; None: always on. They judge in this order. The method
 # `_name` of Sieve gives the reason, or None. Put yours before `duplicate`, which remembers every prompt
 # that it sees. After all of them, the teacher itself can be asked, at a price (slm/teacher/verification.py).
 FILTERS = {
     "unanswered": None,
-    "refusal": "refusal",
     "cut": None,
-    "schema": None,
+    "ended": None,
+    "refusal": "refusal",
+    "empty": None,
     "control": None,
+    "schema": None,
     "secret": "secrets",
     "personal": "personal",
     "length": "longest_answer",
@@ -49,16 +54,6 @@ FOREIGN = 0.8
 PERMUTATIONS = 128  # of a MinHash: 512 bytes a prompt; what it finds is compared exactly
 
 
-def schema(task: Task, asked: str, text: str) -> str | None:
-    if task.kind == "json":
-        try:
-            strict(text)
-        except (ValueError, RecursionError) as error:
-            if "twice" in str(error) or "no JSON" in str(error) or "surrogate" in str(error):
-                return f"{error}: {text[:80]}"
-    return schema_error(task, asked, text)
-
-
 def leaves(value: Any) -> Iterator[str]:
     """Texts in a JSON value, without its keys, which all answers share."""
     if isinstance(value, str):
@@ -69,8 +64,7 @@ def leaves(value: Any) -> Iterator[str]:
 
 
 def words_in_a_row(text: str, n: int) -> set[int]:
-    words = normal(text).split()
-    return {hash(tuple(words[i : i + n])) for i in range(len(words) - n + 1)}
+    return {hash(run) for run in runs(text, n)}
 
 
 @cache
@@ -94,8 +88,8 @@ class Sieve:
         self._task, self._settings, self._limit = task, settings, limit
         self._rows: dict[int, str] = {}
         self._kept: Counter[str] = Counter()  # by class and by tag
-        words = "|".join(re.escape(word) for word in settings.words)
-        self._words = re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)
+        words = "|".join(regex.escape(nfc(word)) for word in settings.words)
+        self._words = regex.compile(bounded(words), regex.IGNORECASE)
         if settings.decontaminate:
             for name, record in held_out:
                 for text in (record.asked, *self._texts(record.answer)):
@@ -112,8 +106,8 @@ class Sieve:
         if self._task.kind != "json":
             return [answer]
         try:
-            return list(leaves(json.loads(answer)))
-        except (ValueError, RecursionError):
+            return list(leaves(strict_json(answer)))
+        except Unreadable:
             return []
 
     def reason(self, prompt: Record, answer: dict[str, Any] | None, text: str, why: str = "") -> str | None:
@@ -156,21 +150,34 @@ class Sieve:
         return None
 
     def _refusal(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
-        ended = answer.get("finish_reason")
         if answer.get("refusal"):
-            return f"the teacher refused: {answer['refusal'][:60]}"
-        if not text.strip():
-            return "the answer is empty"
-        if ended not in (None, "stop", "length"):
-            return f"ended by {ended!r}"
+            return f"the server's own refusal: {answer['refusal'][:60]}"
         refused = self._task.kind != "label" and REFUSALS.match(text)
         return f"the teacher refused: {text[:60]}" if refused else None
 
+    def _empty(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
+        return None if text.strip() else why_silent(answer | {"text": ""})
+
+    def _ended(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
+        if is_call(answer | {"text": text.strip()}):
+            names = ", ".join(repr(call["name"]) for call in answer.get("tool_calls") or []) or "not named"
+            schema_says = ", which is no answer by the task's schema" if self._task.kind == "json" else ""
+            return f"the server answered with a tool call ({names}){schema_says}"
+        ending = ending_of(answer.get("finish_reason"))
+        return None if ending in ("stop", "length") else f"by {ending[:60]!r} (finish_reason): {text[:60]}"
+
     def _cut(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
+        if not answer["cut"]:
+            return None
+        asked = answer.get("parameters", {})
+        limit = max((asked.get(name) or 0 for name in LIMITS_OF_ANSWER), default=0) or self._limit
+        own = limit in (self._limit, self._limit + TOKENS)
+        where = "synthesize.max_new_tokens" if own else "synthesize.endpoint.extra"
+        if text.strip():
+            return f"off after {limit} tokens ({where}): {text[:60]}"
         return (
-            f"off after {self._limit} tokens (synthesize.max_new_tokens): {text[:60]}"
-            if answer["cut"]
-            else None
+            f"off after {limit} tokens ({where}) before an answer began: a model that reasons spends them on "
+            "thoughts first; raise synthesize.max_new_tokens, or max_tokens in synthesize.endpoint.extra"
         )
 
     def _schema(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
@@ -179,12 +186,15 @@ class Sieve:
         return (
             f"no answer after a rationale: {text[:80]}"
             if answer.get("no_answer")
-            else schema(self._task, prompt.asked, text)
+            else schema_error(self._task, prompt.asked, text)
         )
 
     def _control(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
-        match = CONTROL.search(text)
-        return f"a control sequence of chat models: {match[0]!r}" if match else None
+        # In JSON a line break is written as two characters, and a mark may begin with the line.
+        for part in (text, *self._texts(text)):
+            if control := control_in(part):
+                return control
+        return None
 
     def _secret(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
         if answer.get("key_sent_back"):

@@ -9,8 +9,9 @@ import re
 from typing import Any
 
 from slm.config.synthesis import Endpoint
-from slm.task.answers import strict, unfenced
+from slm.task.answers import unfenced
 from slm.task.definition import Task
+from slm.task.strict import strict_json
 
 TOKENS = 512  # for the reasoning, beside those of the answer
 FIELD = (
@@ -78,7 +79,7 @@ def apart(settings: Endpoint, task: Task, text: str) -> tuple[str | None, str | 
         parts = MARK.split(text)
         return (parts[0].strip(), parts[1].strip()) if len(parts) == 2 and parts[1].strip() else (None, None)
     try:
-        reply = strict(unfenced(text))
+        reply = strict_json(unfenced(text))
     except (ValueError, RecursionError):
         return None, None
     if (

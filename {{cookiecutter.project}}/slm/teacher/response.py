@@ -1,12 +1,51 @@
-"""Read the responses of an endpoint without trust: a whole answer of the expected structure, or no answer."""
+"""Read the replies of an endpoint without trust: a whole answer of the expected structure, or no answer.
 
+`read_reply` takes a body apart, for the store. `understood` says what a stored reply means, whenever it was
+stored: its text without thoughts and outer blanks, and how it ended.
+"""
+
+import json
+import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError, WrapValidator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, WrapValidator
+from pydantic_core import from_json
+
+from slm.quality.markers import THOUGHT_CLOSES, THOUGHT_OPENS
+from slm.task.answers import schema_error
+from slm.task.definition import Task
+from slm.task.strict import strict_json
+from slm.teacher.server_errors import Complaint, complaint_inside
+
+# How servers say that an answer ended by itself, that its tokens were used up, that it is a tool call.
+WHOLE = {
+    *("", "stop", "stop_sequence", "stop_token", "eos", "eos_token", "end", "end_turn", "end_of_turn"),
+    *("complete", "completed", "done", "finish", "finished", "null", "none"),
+}
+TOO_LONG = {
+    *("length", "max_tokens", "max_length", "max_new_tokens", "max_output_tokens"),
+    *("max_completion_tokens", "token_limit"),
+}
+CALLED = {"tool_calls", "tool_call", "tool_use", "function_call"}
+BLANKS = "".join(chr(c) for c in range(0x3001) if chr(c).isspace()) + "\u200b\u2060\ufeff"
+MOST_OF_CHUNK = 1000  # characters in which a piece of an answer says that it is one
+STREAM = re.compile(rb"\s*(data|event|id|retry)?:")  # lines of server-sent events
 
 
 class NotAnAnswer(Exception):
     """Says in what the body differs from an answer, and quotes nothing of it."""
+
+
+class Streamed(NotAnAnswer):
+    """The answer comes in pieces."""
+
+
+class Complained(NotAnAnswer):
+    """An error stands where an answer should. begun: an answer had begun, and may be billed."""
+
+    def __init__(self, complaint: Complaint, begun: bool) -> None:
+        super().__init__(complaint.said)
+        self.complaint, self.begun = complaint, begun
 
 
 def or_none(value: Any, handler: Any) -> Any:
@@ -40,9 +79,36 @@ class Usage(BaseModel):
     completion_tokens: Count
 
 
+def part_of(value: Any) -> Any:
+    """A part of a message in pieces: its text. Thoughts are none of it."""
+    if not isinstance(value, dict):
+        raise ValueError("a part of the content is no object")
+    kind = value.get("type", "text")
+    if kind in ("thinking", "redacted_thinking", "reasoning"):
+        return ""
+    if kind not in ("text", "output_text"):
+        raise ValueError("a part of the content is no text")
+    return value.get("text")
+
+
+class ToolCall(BaseModel):
+    name: ReplyName
+    arguments: Any = None  # JSON as text, or an object already
+
+
+Part = Annotated[str, BeforeValidator(part_of)]
+Called = Annotated[
+    ToolCall, BeforeValidator(lambda call: call.get("function", call) if isinstance(call, dict) else call)
+]
+
+
 class ReplyMessage(BaseModel):
-    content: str | None = None
+    content: str | list[Part] | None = None
     refusal: str | None = None
+    tool_calls: Annotated[list[Called] | None, WrapValidator(or_none)] = None
+    function_call: Annotated[ToolCall | None, WrapValidator(or_none)] = None  # as OpenAI had it first
+    reasoning_content: Any = None
+    reasoning: Any = None
 
 
 class Choice(BaseModel):
@@ -67,26 +133,128 @@ def read_reply(body: bytes, asked: str) -> dict[str, Any]:
         asked: the model that was asked, where the endpoint does not say which one answered.
 
     Raises:
+        Complained: an error of the server in place of an answer.
+        Streamed: an answer in pieces.
         NotAnAnswer: another form, not UTF-8, not whole.
     """
-    try:
-        whole = Completion.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        raise NotAnAnswer(f"not an answer: {'.'.join(map(str, first['loc']))} {first['msg']}"[:200]) from None
+    whole = _completion(body)
     choice = whole.choices[0]
+    message, content = choice.message, choice.message.content
     answer = {
-        "text": choice.message.content or "",
-        "cut": choice.finish_reason == "length",
+        "text": content if isinstance(content, str) else "".join(content or []),
+        "cut": ending_of(choice.finish_reason) == "length",
         "finish_reason": choice.finish_reason,
-        "refusal": choice.message.refusal,
+        "refusal": message.refusal,
         "model": whole.model or asked,
         "request_id": whole.id,
         "usage": whole.usage.model_dump() if whole.usage else None,
     }
+    if calls := message.tool_calls or ([message.function_call] if message.function_call else []):
+        answer["tool_calls"] = [call.model_dump() for call in calls]
+    if not answer["text"] and (message.reasoning_content or message.reasoning):
+        answer["thoughts"] = True
     if choice.logprobs:
         answer["logprobs"] = [
             [t.token, t.logprob, [[a.token, a.logprob] for a in t.top_logprobs]]
             for t in choice.logprobs.content
         ]
     return answer
+
+
+def _completion(body: bytes) -> Completion:
+    try:
+        value = from_json(body)
+    except ValueError as error:
+        if STREAM.match(body):
+            raise Streamed("the answer comes in pieces") from None
+        raise NotAnAnswer(f"not an answer: invalid JSON: {error}"[:200]) from None
+    if complaint := complaint_inside(value):
+        raise Complained(complaint, begun=bool(value.get("choices") or value.get("usage")))
+    try:
+        return Completion.model_validate(value)
+    except ValidationError as error:
+        if '"delta"' in json.dumps(value)[:MOST_OF_CHUNK]:
+            raise Streamed("the answer comes in pieces") from None
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise NotAnAnswer(f"not an answer: {'.'.join(map(str, first['loc']))} {first['msg']}"[:200]) from None
+
+
+def ending_of(finish_reason: str | None) -> str:
+    """How an answer ended: "stop", "length", "tool_calls", or as the server says it."""
+    said = (finish_reason or "").strip()
+    name = said.rpartition(".")[2].casefold().replace("-", "_").replace(" ", "_")
+    name = name.removeprefix("finish_reason_")
+    if name in WHOLE:
+        return "stop"
+    return "length" if name in TOO_LONG else "tool_calls" if name in CALLED else said
+
+
+def understood(reply: dict[str, Any]) -> dict[str, Any]:
+    """A stored reply with the text that counts. lost: why there is none after its thoughts."""
+    text, lost = without_thoughts(reply["text"])
+    cut = reply["cut"] or ending_of(reply.get("finish_reason")) == "length"
+    return reply | {"text": text, "cut": cut} | ({"lost": lost} if lost else {})
+
+
+def without_thoughts(text: str) -> tuple[str, str]:
+    """What follows the thoughts that a text begins with, without outer blanks; and why there is nothing.
+
+    Thoughts in the middle of an answer stay, for the filter of marks to find.
+    """
+    rest, thought = text.strip(BLANKS), False
+    while opened := THOUGHT_OPENS.match(rest):
+        closed = THOUGHT_CLOSES.search(rest, opened.end())
+        if not closed:
+            return "", f"its thoughts never end: {rest[:60]}"
+        rest, thought = rest[closed.end() :].strip(BLANKS), True
+    # Chat templates such as R1's write the opening tag into the prompt, so that only the closing one is sent.
+    ends = list(THOUGHT_CLOSES.finditer(rest))
+    quoted = bool(ends) and rest[: ends[0].start()].endswith(("`", "'", '"'))
+    if not thought and len(ends) == 1 and not quoted and not THOUGHT_OPENS.search(rest):
+        rest, thought = rest[ends[0].end() :].strip(BLANKS), True
+    return rest, "nothing follows its thoughts" if thought and not rest else ""
+
+
+def is_call(reply: dict[str, Any]) -> bool:
+    """Whether a tool call stands in place of an answer in words."""
+    ending = ending_of(reply.get("finish_reason"))
+    return ending == "tool_calls" or (bool(reply.get("tool_calls")) and not reply["text"])
+
+
+def call_as_answer(task: Task, reply: dict[str, Any]) -> str | None:
+    """A tool call as the answer that it stands for: {"name", "arguments"}, compact, or a list of them. None
+    where the task's schema takes neither.
+    """
+    if task.kind != "json" or not is_call(reply):
+        return None
+    try:
+        calls = [
+            {"name": call["name"], "arguments": _parsed(call["arguments"])}
+            for call in reply.get("tool_calls") or []
+        ]
+    except (ValueError, RecursionError):
+        return None
+    for value in (*(calls if len(calls) == 1 else ()), calls):
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        if calls and schema_error(task, "", text) is None:
+            return text
+    return None
+
+
+def _parsed(arguments: Any) -> Any:
+    if isinstance(arguments, str):
+        return strict_json(arguments) if arguments.strip() else {}
+    return {} if arguments is None else arguments
+
+
+def why_silent(reply: dict[str, Any]) -> str:
+    """Why a reply that was understood has no text."""
+    if reply.get("cut"):
+        return "its tokens ended before an answer began: a model that reasons spends them on thoughts first"
+    if is_call(reply):
+        return "the server answered with a tool call"
+    if reply.get("lost"):
+        return reply["lost"]
+    if reply.get("refusal"):
+        return f"the server's own refusal came instead: {reply['refusal'][:60]}"
+    return "the server sent thoughts alone" if reply.get("thoughts") else "the answer is empty"

@@ -8,14 +8,15 @@ from itertools import islice
 from typing import Any
 
 from slm.config.synthesis import Synthesize
-from slm.task.answers import normal
 from slm.task.definition import Task
 from slm.task.records import Record
-from slm.teacher.budget import dollars, worst_case
+from slm.task.text import normal
+from slm.teacher.budget import allowed_tokens, dollars, worst_case
 from slm.teacher.client import Request, key_of
 from slm.teacher.endpoint import AnswerOrWhy, EndpointTeacher, requests_of
 from slm.teacher.filters import Sieve
 from slm.teacher.prompt_generation import calls_of, provenance_of, read_requests
+from slm.teacher.response import why_silent
 from slm.teacher.self_consistency import agreed
 from slm.teacher.store import Spent, Store
 from slm.teacher.verification import question_of, said_wrong
@@ -56,11 +57,12 @@ class Rounds:
             provenance = provenance_of(call, request, reply or {})
             found = read_requests(reply["text"], reply["cut"]) if reply else []
             if not found:
-                why = (
-                    f"unreadable: no request in {reply['text'][:60]!r}"
-                    if reply
-                    else f"unanswered: {failures.get(key, '')}"
-                )
+                if reply is None:
+                    why = f"unanswered: {failures.get(key, '')}"
+                elif reply["text"]:
+                    why = f"unreadable: no request in {reply['text'][:60]!r}"
+                else:
+                    why = f"unreadable: {why_silent(reply)}"
                 rows.append({"id": call.id, "messages": [], "dropped": why, "provenance": provenance})
             for i, text in enumerate(found, 1):
                 if not left[call.recipe]:
@@ -96,7 +98,7 @@ class Rounds:
         missing = [request for key, request in self._requests(prompts) if not self._store.has(key)]
         answers = [request for _, request in self._requests(new[:1])] * len(new)
         # All new prompts together are no longer than the replies that they come from.
-        longest = sum(worst_case(settings.endpoint, r).tokens_out for r in inventions)
+        longest = sum(worst_case(settings, r).tokens_out for r in inventions)
         often = settings.endpoint.answers + settings.filters.verify
         return self._at_worst(
             [*missing, *answers, *self._questions([*prompts, *new])], often * longest, len(prompts) + len(new)
@@ -115,11 +117,10 @@ class Rounds:
         twice their tokens.
         """
         settings = self._settings
-        costs = [worst_case(settings.endpoint, request) for request in requests]
+        costs = [worst_case(settings, request) for request in requests]
+        longest = max(settings.max_new_tokens, allowed_tokens(settings, settings.endpoint.extra))
         tokens_in = (
-            sum(c.tokens_in for c in costs)
-            + more_in
-            + 2 * settings.max_new_tokens * answered * settings.filters.verify
+            sum(c.tokens_in for c in costs) + more_in + 2 * longest * answered * settings.filters.verify
         )
         tokens_out = sum(c.tokens_out for c in costs)
         return Spent(
@@ -142,7 +143,8 @@ class Rounds:
                 yield several[0]
                 continue
             best, share = agreed(
-                self._task, [a["text"] if a and not a.get("no_answer") else None for a, _ in several]
+                self._task,
+                [(a["text"] or None) if a and not a.get("no_answer") else None for a, _ in several],
             )
             answer, why = several[best]
             yield answer and answer | {"answers": wanted, "agreement": round(share, 4)}, why

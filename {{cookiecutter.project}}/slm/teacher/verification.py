@@ -9,6 +9,7 @@ from typing import Any
 from slm.config.synthesis import Endpoint
 from slm.task.definition import Task
 from slm.teacher.client import Request, text_request
+from slm.teacher.response import why_silent
 
 MOST_VERDICT_TOKENS = 16
 SYSTEM = """You check the answers of an assistant. What the assistant is told:
@@ -40,5 +41,6 @@ def said_wrong(verdict: dict[str, Any] | None, why: str) -> str | None:
         return f"verify: not judged: {why}"
     word = re.match(r"\W*(yes|no)\b", verdict["text"], re.IGNORECASE)
     if word is None:
-        return f"verify: neither yes nor no: {verdict['text'][:60]!r}"
+        said = repr(verdict["text"][:60]) if verdict["text"] else why_silent(verdict)
+        return f"verify: neither yes nor no: {said}"
     return None if word[1].casefold() == "yes" else "verify: the teacher calls its answer wrong"
