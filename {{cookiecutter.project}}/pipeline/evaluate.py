@@ -21,6 +21,7 @@ from slm.task.metrics import summarise
 from slm.task.records import TASK, Record, fixed_sample, prediction, read_records
 
 TEST = TASK / "test.jsonl"
+BASE = Path("models/base")
 
 
 def by_transformers(
@@ -28,9 +29,11 @@ def by_transformers(
 ) -> Iterator[tuple[int, str, bool]]:
     from slm.inference.engine import answer_all
     from slm.modeling.checkpoints import load_tokenizer
-    from slm.modeling.encoding import encode_prompt
+    from slm.modeling.encoding import encode_prompt, keep_contents_plain
 
     tokenizer = load_tokenizer(folder)
+    if folder == BASE:  # taught models have such a template already
+        keep_contents_plain(tokenizer)
     ids = [encode_prompt(tokenizer, messages) for messages in prompts]
     for i, answer in answer_all(
         folder, tokenizer, ids, params, params.evaluate.batch_size, params.evaluate.max_new_tokens

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import onnxruntime_genai as og
 
+from slm.errors import UserError
+
 og.disable_telemetry_events()
 
 LARGEST_BATCH = 32  # the runtime takes no larger one
@@ -32,6 +34,12 @@ class Reply:
     request_ms: float | None = None
 
 
+def context_length(folder: Path) -> int:
+    """Tokens of prompt and answer together that a package takes."""
+    config = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
+    return int(config["model"]["context_length"])
+
+
 class GenAI:
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         config = og.Config(str(folder))
@@ -42,6 +50,7 @@ class GenAI:
         self.model = og.Model(config)
         self.tokenizer = og.Tokenizer(self.model)
         self.end_ids = set(self.tokenizer.eos_token_ids.tolist())
+        self.folder, self.context = folder, context_length(folder)
 
     def encode(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of the prompt, by the package's own chat template and tokenizer."""
@@ -51,6 +60,11 @@ class GenAI:
         return self.tokenizer.encode(text).tolist()
 
     def _generator(self, rows: int, max_length: int) -> og.Generator:
+        if max_length > self.context:
+            raise UserError(
+                f"{self.folder}: prompt and answer may have {max_length} tokens, more than the context of "
+                f"{self.context}; shorten the request, or raise models.context and make the model again"
+            )
         params = og.GeneratorParams(self.model)
         params.set_search_options(do_sample=False, batch_size=rows, max_length=max_length)
         return og.Generator(self.model, params)

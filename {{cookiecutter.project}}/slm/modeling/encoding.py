@@ -1,11 +1,15 @@
 """From chat messages to token ids, the same way in training, evaluation and the package."""
 
+import json
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from slm.errors import UserError
 from slm.task.records import Record
 
 IGNORE = -100
@@ -13,14 +17,74 @@ IGNORE = -100
 # ChatML without the base model's default system prompt and without the names of the roles: a taught model
 # does not need to be told who it is or whose turn it is, and every prompt token costs time, in training and
 # on the device. Two tokens stand around a request in place of eight. A system message begins with two start
-# tokens, which no plain text of a user can say.
+# tokens, which no plain text of a user can say. An unknown role, such as a tool's, speaks as the user does.
 SHORT_CHATML = Path(__file__).with_name("chatml.jinja")
+# Goes before the template of every family. (Transformers' own `sanitize_control_tokens` works in Transformers
+# only, where it cuts the same text otherwise than the runtimes would.)
+PLAIN_CONTENTS = Path(__file__).with_name("plain_contents.jinja")
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """Tokens by which a model knows who speaks and where a message ends, by id: those that the tokenizer
+    calls special, and those that its chat template writes (DeepSeek's `<｜User｜>` is not called special).
+    """
+    found = set(tokenizer._get_control_tokens(tokenizer.chat_template or ""))
+    return {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.content in found}
 
 
 def use_short_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give a ChatML tokenizer the short template; other families keep theirs."""
+    """Give a ChatML tokenizer the short template; other families keep theirs. In all of them, what a message
+    says becomes plain text.
+    """
     if "<|im_start|>" in tokenizer.get_vocab():
         tokenizer.chat_template = SHORT_CHATML.read_text(encoding="utf-8")
+    keep_contents_plain(tokenizer)
+
+
+def keep_contents_plain(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make the chat template read control tokens in a message as plain text.
+
+    Raises:
+        UserError: a request could still hold a control token.
+    """
+    template = tokenizer.chat_template = tokenizer.get_chat_template()  # a family may have several
+    plain = [{"role": "user", "content": "a plain request"}]
+    before = encode_prompt(tokenizer, plain)
+    tokens = control_tokens(tokenizer)
+    tokenizer.chat_template = _plain_contents(tokens.values()) + template
+
+    # Try it: all control tokens one after the other, and what a normalizer may make into them, full-width or
+    # in the other letter case.
+    written = "".join(tokens.values())
+    wide = written.translate({code: code + 0xFEE0 for code in range(ord("!"), ord("~") + 1)})
+    spoken = plain[0]["content"] + written + wide + written.swapcase()
+    ids = encode_prompt(tokenizer, [{"role": "user", "content": spoken}])
+    extra = Counter(i for i in ids if i in tokens) - Counter(before)
+    if extra or encode_prompt(tokenizer, plain) != before:
+        raise UserError(
+            f"the base model's tokenizer reads {[tokens[i] for i in extra] or 'a plain request'} in a "
+            "request otherwise than as plain text, so a user could speak as the system; take another base "
+            "model"
+        )
+
+
+def _plain_contents(tokens: Iterable[str]) -> str:
+    """The beginning of a chat template, for these control tokens.
+
+    None of them stands in it as a whole: what a template holds counts as part of prompts.
+    """
+    rests: dict[str, list[str]] = {}
+    for token in tokens:
+        if len(token) < 2 or " " in token:
+            raise UserError(
+                f"the base model's control token {token!r} cannot be broken by a blank, so a user could "
+                "speak as the system; take another base model"
+            )
+        # The blank breaks the tokens that overlap this one too, but for one that begins with its last
+        # character, as in `|x|x|`: that is found when the token is looked for again.
+        rests.setdefault(token[-1], []).extend([token[:-1]] * (2 if token[0] == token[-1] else 1))
+    listed = json.dumps([[last, found] for last, found in rests.items()], ensure_ascii=False)
+    return PLAIN_CONTENTS.read_text(encoding="utf-8").rstrip().replace("CONTROL_TOKENS", listed)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> list[int]:
@@ -28,8 +92,13 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, s
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
+def encode_plain(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """Ids of each text, in which a control token is letters like any others."""
+    return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
 def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
-    return [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    return [*encode_plain(tokenizer, [answer])[0], tokenizer.eos_token_id]
 
 
 def encode_example(tokenizer: PreTrainedTokenizerBase, record: Record) -> dict[str, Any]:
@@ -37,6 +106,23 @@ def encode_example(tokenizer: PreTrainedTokenizerBase, record: Record) -> dict[s
         "prompt_ids": encode_prompt(tokenizer, record.prompt),
         "answer_ids": encode_answer(tokenizer, record.answer),
     }
+
+
+def too_long(
+    tokenizer: PreTrainedTokenizerBase, context: int, limit: int, named: list[tuple[str, Record]]
+) -> list[str]:
+    """What is wrong with requests that leave no room for an answer of `limit` tokens in a context of so many.
+
+    Args:
+        named: (file:line, record).
+    """
+    counts = [(name, len(encode_prompt(tokenizer, record.prompt))) for name, record in named]
+    return [
+        f"{name}: the request has {tokens} tokens and its answer may have {limit} (evaluate.max_new_tokens), "
+        f"more than the context of {context}; shorten it, or raise models.context of params.yaml"
+        for name, tokens in counts
+        if tokens + limit > context
+    ]
 
 
 def collate(examples: list[dict[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:

@@ -22,8 +22,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from slm.config.params import Params
 from slm.errors import UserError
 from slm.modeling.checkpoints import load_model, load_tokenizer, map_rows, save_model
-from slm.modeling.encoding import use_short_template
-from slm.task.records import Record
+from slm.modeling.encoding import control_tokens, encode_answer, encode_plain, use_short_template
+from slm.task.records import TASK, Record
 
 # The commonest merges come first in a BPE vocabulary: they keep texts that the task never saw short.
 PREFIX = 1024
@@ -34,7 +34,7 @@ SEEN = 20
 
 
 def used_ids(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> set[int]:
-    return {i for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"] for i in ids}
+    return {i for ids in encode_plain(tokenizer, list(texts)) for i in ids}
 
 
 def texts_of(records: Iterable[Record]) -> list[str]:
@@ -52,18 +52,33 @@ def write_task_model(
         labelled: the training examples, whose answers say what becomes a phrase.
         others: records whose tokens stay too: validation data, prompts, an endpoint's answers. Never the test
             set: nothing of it may be seen before release.
+
+    Raises:
+        UserError: names the training example whose answer does not come back from its tokens.
     """
     tokenizer, model = load_tokenizer(base), load_model(base, params)
     use_short_template(tokenizer)
     if params.models.vocabulary == "task":
         trim(model, tokenizer, texts_of([*labelled, *others]))
         add_phrases(model, tokenizer, learn_phrases(tokenizer, labelled, params.models.phrases))
+    check_answers(tokenizer, labelled)
     if params.models.context:
         model.config.max_position_embeddings = min(
             params.models.context, model.config.max_position_embeddings
         )
     save_model(model, tokenizer, output)
     return output
+
+
+def check_answers(tokenizer: PreTrainedTokenizerBase, records: Iterable[Record]) -> None:
+    """Refuse an answer that its tokens do not give back: a model that learnt it would still say another."""
+    for record in records:
+        said = tokenizer.decode(encode_answer(tokenizer, record.answer), skip_special_tokens=True)
+        if said != record.answer:
+            raise UserError(
+                f"{TASK / 'train.jsonl'}:{record.line}: the tokens of record {record.id!r} say {said!r} "
+                f"where its answer is {record.answer!r}; write the answer so, or take another base model"
+            )
 
 
 def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> None:
@@ -79,6 +94,7 @@ def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iter
     """
     spec = _byte_level_bpe(tokenizer)
     vocab: dict[str, int] = spec["model"]["vocab"]
+    # Each process has the alphabet in another order, and a mean of rows in another order rounds otherwise.
     bytes_there = [vocab[c] for c in sorted(ByteLevel.alphabet()) if c in vocab]
     wanted = used_ids(tokenizer, texts) | {*range(PREFIX)} & {*vocab.values()}
     wanted |= {*bytes_there} | {t["id"] for t in spec["added_tokens"]}
@@ -160,11 +176,15 @@ def learn_phrases(tokenizer: PreTrainedTokenizerBase, records: Iterable[Record],
 
     Only the skeleton: a phrase neither begins nor ends inside a word or number, and stands in no labelled
     request, so that requests are cut as before.
+    Only what survives: a byte-level decoder takes each letter of a token for a byte, if all of them can stand
+    for one. It would make `"café"` as one token into `"caf\ufffd"`; in pieces, and beside a blank or a letter
+    of another script, the é comes back. And a phrase that begins a control token, such as `</a><` before
+    `<|im_end|>`, would take its beginning from it.
     What an assistant said in an earlier turn is no request: a model reads its own words there, cut as it said
     them.
     """
     records = list(records)
-    answers = [tokenizer(r.answer, add_special_tokens=False)["input_ids"] for r in records]
+    answers = encode_plain(tokenizer, [r.answer for r in records])
     trainer = BpeTrainer(
         vocab_size=len({i for ids in answers for i in ids}) + merges, min_frequency=SEEN, show_progress=False
     )
@@ -176,15 +196,26 @@ def learn_phrases(tokenizer: PreTrainedTokenizerBase, records: Iterable[Record],
 
     asked = "\n".join(m["content"] for r in records for m in r.prompt if m["role"] != "assistant")
     answered = "\n".join(r.answer for r in records)
+    decoder, controls = tokenizer.backend_tokenizer.decoder, set(control_tokens(tokenizer).values())
     phrases = [
         p
         for p in found
-        if p in answered and p not in asked and not any(c.isalnum() or c.isspace() for c in (p[0], p[-1]))
+        if p in answered
+        and p not in asked
+        and not any(c.isalnum() or c.isspace() for c in (p[0], p[-1]))
+        and decoder.decode([p]) == p
+        and not any(_takes_from(p, token) for token in controls)
     ]
     extended = _with(tokenizer, phrases)
-    said = Counter(i for r in records for i in extended.encode(r.answer, add_special_tokens=False).ids)
+    encoded = extended.encode_batch([r.answer for r in records], add_special_tokens=False)
+    said = Counter(i for answer in encoded for i in answer.ids)
     ids = {p: len(tokenizer) + n for n, p in enumerate(phrases)}
     return sorted((p for p in phrases if said[ids[p]]), key=lambda p: (-said[ids[p]], p))
+
+
+def _takes_from(phrase: str, token: str) -> bool:
+    """Whether the phrase holds the token, or ends in its beginning."""
+    return token in phrase or any(phrase.endswith(token[:n]) for n in range(1, len(token)))
 
 
 def _with(tokenizer: PreTrainedTokenizerBase, phrases: list[str]) -> Tokenizer:
