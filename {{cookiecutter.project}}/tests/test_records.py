@@ -1,12 +1,14 @@
 """Every malformed record is refused with its file, line, value and a remedy."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from slm.errors import UserError
-from slm.task.records import Record, prediction, read_records
+from slm.task.records import DATA_ERRORS, Record, answer_of_calls, prediction, read_records
 
+CALL = {"id": "c", "type": "function", "function": {"name": "light", "arguments": '{"on": true}'}}
 GOOD = {"id": "1", "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "{}"}]}
 
 
@@ -26,6 +28,47 @@ FAULTS = {
     "empty content": (but(messages=[{"role": "user", "content": " "}]), "content ' '"),
     "extra key in a message": (but(messages=[{"role": "user", "content": "hi", "name": "x"}]), "other keys"),
     "no answer": (but(messages=[{"role": "user", "content": "hi"}]), "the last role is 'user'"),
+    "key twice": (
+        '{"id":"5","messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],"messages":[]}',
+        "the key 'messages' stands twice",
+    ),
+    "too deep": (f'{{"id": "5", "messages": {"[" * 5000}{"]" * 5000}}}', "more than 64 deep"),
+    "a number without end": (f'{{"id": {"7" * 5000}}}', "a number of 5000 digits"),
+    "NUL": (
+        but(messages=[{"role": "user", "content": "a\0b"}, GOOD["messages"][1]]),
+        "content 'a\\x00b' holds U+0000 NULL (character 2)",
+    ),
+    "NUL in an id": (but(id="a\0"), "U+0000 NULL"),
+    "nobody sees the request": (
+        but(messages=[{"role": "user", "content": "\u200b\ufeff"}, GOOD["messages"][1]]),
+        "U+200B ZERO WIDTH SPACE (character 1)",
+    ),
+    "nobody sees the answer": (
+        but(messages=[GOOD["messages"][0], {"role": "assistant", "content": "\u3164"}]),
+        "U+3164 HANGUL FILLER",
+    ),
+    "half a character": (but(id="\ud800"), "U+D800 LONE SURROGATE"),
+    "tag of nothing": (but(tags=["\u00ad"]), "U+00AD SOFT HYPHEN"),
+    "tools no list": (but(tools={}), "tools {} is no list"),
+    "tool without a name": (but(tools=[{"type": "function"}]), "is no function"),
+    "weight": (
+        but(messages=[GOOD["messages"][0], {"role": "assistant", "content": "b", "weight": 1}]),
+        "other keys than role and content: 'weight'",
+    ),
+    "a user calls": (
+        but(messages=[{"role": "user", "content": "a", "tool_calls": [CALL]}, GOOD["messages"][1]]),
+        "tool_calls of the role user",
+    ),
+    "a call without arguments": (
+        but(
+            messages=[GOOD["messages"][0], {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]
+        ),
+        "arguments None of 'f'",
+    ),
+    "an answer to a tool that nobody asked": (
+        but(messages=[{"role": "tool", "content": "x"}, {"role": "assistant", "content": "y"}]),
+        "no user message",
+    ),
     "answer to nobody": (
         but(messages=[{"role": "system", "content": "x"}, {"role": "assistant", "content": "y"}]),
         "no user message",
@@ -64,6 +107,70 @@ def test_bad_bytes(data: bytes, message: str, tmp_path: Path):
     with pytest.raises(UserError) as error:
         read_records(path, answered=True)
     assert message in str(error.value)
+
+
+def test_all_errors_of_all_lines_are_shown(write):
+    both = but(id=7, messages=[{"role": "human", "content": "a"}, {"role": "assistant", "content": " "}])
+    path = write("nonsense", but(id="1"), both, but(id="1"), "[1]")
+    with pytest.raises(UserError) as error:
+        read_records(path, answered=True)
+    lines = str(error.value).split("\n")
+    assert [line.removeprefix(f"{path}:")[0] for line in lines] == ["1", "3", "3", "3", "4", "5"]
+    assert all("; " in line for line in lines) and not DATA_ERRORS.exists()
+
+
+def test_more_errors_than_ten_are_written_to_a_file(write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    path = write(*(but(id=f"{i}", messages="\u2028") for i in range(12)))
+    with pytest.raises(UserError) as error:
+        read_records(path, answered=True)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 11 and lines[-1] == f"and 2 more; all of them are in {DATA_ERRORS}"
+    written = DATA_ERRORS.read_text(encoding="utf-8").split("\n")
+    assert written[:10] == lines[:10] and len(written) == 13 and written[11].startswith(f"{path}:12: ")
+
+
+def test_what_unicode_calls_a_line_end_is_data(tmp_path: Path):
+    said = "first\u2028second\u2029third\u0085fourth"
+    row = but(messages=[{"role": "user", "content": said}, GOOD["messages"][1]])
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    (record,) = read_records(path, answered=True)
+    assert record.text == said
+
+
+def test_composed_and_apart_are_equal(write):
+    rows = [
+        {
+            "id": f"{n}{word}",
+            "messages": [{"role": "user", "content": word}, {"role": "assistant", "content": word}],
+            "tags": [word],
+        }
+        for n, word in enumerate(("caf\u00e9", "cafe\u0301"))
+    ]
+    one, other = read_records(write(*rows), answered=True)
+    assert (one.messages, one.tags, one.id[1:]) == (other.messages, other.tags, other.id[1:])
+    with pytest.raises(UserError, match="already used"):
+        read_records(write(but(id="caf\u00e9"), but(id="cafe\u0301")), answered=True)
+
+
+def test_a_call_is_the_answer(write):
+    tools = [{"type": "function", "function": {"name": "light", "parameters": {"type": "object"}}}]
+    turns = [
+        {"role": "developer", "content": "be brief"},
+        {"role": "user", "content": "light"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL, CALL]},
+        {"role": "tool", "tool_call_id": "c", "content": "done"},
+        {"role": "assistant", "tool_calls": [CALL]},
+    ]
+    (record,) = read_records(write(but(messages=turns, tools=tools)), answered=True)
+    assert record.answer == answer_of_calls([CALL]) == '{"name":"light","arguments":{"on":true}}'
+    assert [m["role"] for m in record.prompt] == ["system", "user", "assistant", "tool"]
+    assert all(m.keys() == {"role", "content"} for m in record.messages)
+    assert record.prompt[2]["content"] == f"[{record.answer},{record.answer}]"
+    assert record.text == "light" and record.tools == tools and record.asked.startswith("light\n[{")
+    (prompt,) = read_records(write(but(messages=turns[:-1])), answered=False)
+    assert prompt.answer == "" and prompt.prompt[-1] == {"role": "tool", "content": "done"}
 
 
 def test_missing_file(tmp_path: Path):

@@ -7,6 +7,7 @@ from slm.errors import UserError
 from slm.inference.genai import GenAI
 from slm.task.definition import load_task
 from slm.task.records import TASK, read_records
+from slm.task.strict import Unreadable, composed, plain_message
 
 
 def chat() -> None:
@@ -27,8 +28,21 @@ def chat() -> None:
         if not text:
             print()
             return
-        messages = [*said, {"role": "user", "content": text}]
-        reply = model.ask(model.encode(messages), params.evaluate.max_new_tokens)
+        try:
+            messages = [*said, plain_message({"role": "user", "content": composed(text)})]
+        except Unreadable as fault:
+            print(f"{fault.what}; {fault.remedy}")
+            continue
+        ids = model.encode(messages)
+        left = model.context - len(ids)
+        if left < 1:
+            print(
+                f"{len(ids)} tokens leave no room for an answer in a context of {model.context}; say less, "
+                "from the start"
+            )
+            said = []
+            continue
+        reply = model.ask(ids, min(params.evaluate.max_new_tokens, left))
         if converses:
             said = [*messages, {"role": "assistant", "content": reply.text}]
         cut = "" if not reply.cut else ", cut off"

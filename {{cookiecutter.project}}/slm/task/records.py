@@ -4,17 +4,36 @@
                                       {"role": "assistant", "content": "..."}], "tags": ["typo"]}
 
 A prompt has no assistant message. Several turns are allowed; the last assistant message is the answer.
+
+A file holds OpenAI's form of messages, inside there is one `Record`, whose messages have a role and a content
+each and no more:
+
+- `developer` is read as system. Content as parts of the type text is read as one text.
+- An assistant may call in place of saying something: `tool_calls`, without content. Its content is then what
+  `answer_of_calls` writes, so a call is taught and scored like any other answer.
+- A message of the role `tool` is what a call brought back: context, by its text.
+- `tools`, the schemas of the functions, stay with the record. A student learns them from the answers.
+
+What is read goes through slm/task/strict.py, like the server's requests: all texts are composed (NFC).
 """
 
-import json
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError
+from slm.files import write_text
+from slm.task.strict import Unreadable, json_lines, plain_message, shortly, text_fault
+from slm.task.strict import answer_of_calls as answer_of_calls  # who writes records looks for it here
 
 TASK = Path("task")
+DATA_ERRORS = Path("reports/data-errors.txt")  # all of them, where they are too many for a message
+FIRST_ERRORS = 10
+KEYS = ("id", "messages", "tags", "tools")
+# Besides role and content. A call's id and a tool's name say which call an answer belongs to: the order does.
+MESSAGE_KEYS = {"assistant": {"tool_calls"}, "tool": {"tool_call_id", "name"}}
 Prediction = dict[str, Any]  # a row of a predictions file, as `prediction` makes it
 
 
@@ -24,6 +43,7 @@ class Record:
     messages: list[dict[str, str]]
     tags: list[str] = field(default_factory=list)
     line: int = 0
+    tools: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def prompt(self) -> list[dict[str, str]]:
@@ -37,7 +57,7 @@ class Record:
     @property
     def text(self) -> str:
         """What the user said last."""
-        return self.prompt[-1]["content"]
+        return next(m["content"] for m in reversed(self.prompt) if m["role"] == "user")
 
     @property
     def asked(self) -> str:
@@ -72,42 +92,46 @@ def read_records(path: Path, answered: bool) -> list[Record]:
         answered: whether each record must end in an assistant message (labelled) or must not (a prompt).
 
     Raises:
-        UserError: names the file, the line, the value and the remedy.
+        UserError: names the file, the line, the value and the remedy of each error; of more than ten, the
+            first ten, and all are in reports/data-errors.txt.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file; create it as JSON lines (see docs/your-own-task.md)")
-    raw = path.read_bytes()
-    if raw.startswith(b"\xef\xbb\xbf"):
-        raise UserError(f"{path}:1: begins with a byte-order mark; save the file as UTF-8 without BOM")
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise UserError(
-            f"{path}:{line}: byte {raw[error.start : error.start + 1]!r} is not UTF-8; save the file as UTF-8"
-        ) from None
-    if "\r" in text:
-        line = text[: text.index("\r")].count("\n") + 1
-        raise UserError(
-            f"{path}:{line}: carriage return (Windows line end); save the file with LF line ends, so that "
-            "hashes agree everywhere"
-        )
     records: list[Record] = []
+    faults: list[tuple[int, Unreadable]] = []
     seen: dict[str, int] = {}
-    for number, row in enumerate(text.split("\n"), 1):
-        if not row:
-            continue
-        record = _parse(path, number, row, answered)
-        if record.id in seen:
-            raise UserError(
-                f"{path}:{number}: id {record.id!r} is already used in line {seen[record.id]}; give each "
-                "record its own id"
+    for number, value in json_lines(path):
+        found = [value] if isinstance(value, Unreadable) else list(_faults(value, answered))
+        identity = value.get("id") if isinstance(value, dict) else None
+        if isinstance(identity, str) and seen.setdefault(identity, number) != number:
+            found.append(
+                Unreadable(
+                    f"id {shortly(identity)} is already used in line {seen[identity]}",
+                    "give each record its own id",
+                )
             )
-        seen[record.id] = number
-        records.append(record)
+        if not found:
+            messages = [plain_message(message) for message in value["messages"]]
+            records.append(
+                Record(value["id"], messages, value.get("tags", []), number, value.get("tools", []))
+            )
+        faults += [(number, fault) for fault in found]
+    if faults:
+        ordered = sorted(faults, key=lambda fault: fault[0])
+        raise _all_errors([f"{path}:{number}: {fault.what}; {fault.remedy}" for number, fault in ordered])
     if not records:
         raise UserError(f"{path}: no records; add at least one JSON line")
     return records
+
+
+def _all_errors(errors: list[str]) -> UserError:
+    more = len(errors) - FIRST_ERRORS
+    if more <= 0:
+        return UserError("\n".join(errors))
+    write_text(DATA_ERRORS, "\n".join(errors) + "\n")
+    return UserError(
+        "\n".join([*errors[:FIRST_ERRORS], f"and {more} more; all of them are in {DATA_ERRORS}"])
+    )
 
 
 def read_prompts() -> list[Record]:
@@ -116,44 +140,70 @@ def read_prompts() -> list[Record]:
     return read_records(path, answered=False) if path.exists() else []
 
 
-def _parse(path: Path, number: int, row: str, answered: bool) -> Record:
-    def fail(what: str, remedy: str) -> UserError:
-        return UserError(f"{path}:{number}: {what}; {remedy}")
-
-    try:
-        value: Any = json.loads(row)
-    except json.JSONDecodeError as error:
-        raise fail(
-            f"not JSON ({error.msg} at column {error.colno}): {row[:80]!r}", "write one JSON object a line"
-        ) from None
+def _faults(value: Any, answered: bool) -> Iterator[Unreadable]:
+    """All that is wrong with a record."""
     if not isinstance(value, dict):
-        raise fail(f"{row[:80]!r} is no JSON object", 'write {"id": …, "messages": […]}')
-    unknown = value.keys() - {"id", "messages", "tags"}
-    if unknown:
-        raise fail(f"unknown key {sorted(unknown)[0]!r}", "allowed are id, messages, tags")
+        yield Unreadable(f"{shortly(value)} is no JSON object", 'write {"id": …, "messages": […]}')
+        return
+    for key in sorted(value.keys() - {*KEYS}):
+        yield Unreadable(f"unknown key {shortly(key)}", f"allowed are {', '.join(KEYS)}")
     identity, messages, tags = value.get("id"), value.get("messages"), value.get("tags", [])
     if not isinstance(identity, str) or not identity:
-        raise fail(f"id {identity!r} is no non-empty text", "give each record an id")
+        yield Unreadable(f"id {shortly(identity)} is no non-empty text", "give each record an id")
+    elif fault := text_fault(identity):
+        yield Unreadable(f"id {shortly(identity)} {fault}", "give each record an id that people can read")
     if not isinstance(tags, list) or not all(isinstance(t, str) for t in tags):
-        raise fail(f"tags {tags!r} is no list of texts", 'write "tags": ["typo"]')
+        yield Unreadable(f"tags {shortly(tags)} is no list of texts", 'write "tags": ["typo"]')
+    else:
+        for tag in tags:
+            if fault := text_fault(tag):
+                yield Unreadable(f"tag {shortly(tag)} {fault}", "write a name that people can read")
+    yield from _tool_faults(value.get("tools", []))
     if not isinstance(messages, list) or not messages:
-        raise fail(f"messages {messages!r} is no list", "write the chat as a list of messages")
-    for message in messages:
-        if not isinstance(message, dict) or message.keys() != {"role", "content"}:
-            raise fail(
-                f"message {str(message)[:80]} has other keys than role and content",
-                "each message has exactly these two",
+        yield Unreadable(f"messages {shortly(messages)} is no list", "write the chat as a list of messages")
+    else:
+        yield from _message_faults(messages, answered)
+
+
+def _tool_faults(tools: Any) -> Iterator[Unreadable]:
+    if not isinstance(tools, list):
+        yield Unreadable(f"tools {shortly(tools)} is no list", "write the functions' schemas as a list")
+        return
+    for tool in tools:
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            yield Unreadable(
+                f"tool {shortly(tool)} is no function",
+                'write {"type": "function", "function": {"name": …, "parameters": …}}',
             )
-        if message["role"] not in ("system", "user", "assistant"):
-            raise fail(f"role {message['role']!r} is unknown", "use system, user or assistant")
-        if not isinstance(message["content"], str) or not message["content"].strip():
-            raise fail(f"content {message['content']!r} is no text", "every message says something")
-    if (messages[-1]["role"] == "assistant") != answered:
+
+
+def _message_faults(messages: list[Any], answered: bool) -> Iterator[Unreadable]:
+    """What is wrong with each message, or, where nothing is, with their order."""
+    roles = []
+    for message in messages:
+        try:
+            roles.append(plain_message(message)["role"])
+        except Unreadable as fault:
+            yield fault
+            continue
+        others = sorted(message.keys() - {"role", "content"} - MESSAGE_KEYS.get(message["role"], set()))
+        if others:
+            yield Unreadable(
+                f"message {shortly(message)} has other keys than role and content: {shortly(others[0])}",
+                "remove it; only an assistant's has tool_calls besides, and a tool's tool_call_id and name",
+            )
+    if len(roles) < len(messages):
+        return
+    if (roles[-1] == "assistant") != answered:
         wanted = "must end in an assistant message" if answered else "must not end in an assistant message"
-        raise fail(f"the last role is {messages[-1]['role']!r}", f"a record of this file {wanted}")
-    if messages[-2 if answered else -1 :][0]["role"] != "user":
-        raise fail("no user message before the answer", "the answer follows a user message")
-    return Record(identity, messages, tags, number)
+        yield Unreadable(f"the last role is {roles[-1]!r}", f"a record of this file {wanted}")
+        return
+    asked = roles[:-1] if answered else roles
+    if "user" not in asked or asked[-1] not in ("user", "tool"):
+        yield Unreadable(
+            "no user message before the answer", "the answer follows a user message, or what a tool said"
+        )
 
 
 def fixed_sample(items: list[Any], count: int | None, seed: int) -> list[Any]:

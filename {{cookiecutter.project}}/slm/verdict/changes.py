@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from slm.git import changed_files, differing, file_at, git
+from slm.task.strict import json_rows
 from slm.verdict.contract import CONTRACT, Contract, loosened
 from slm.verdict.waivers import WAIVERS, Waivers, waived_since
 
@@ -108,12 +109,9 @@ def dropped_tests(base: str, head: str) -> list[str]:
 
     def read(revision: str) -> dict[str, str]:
         rows = {}
-        for line in (file_at(revision, "task/test.jsonl") or "").splitlines():
-            try:
-                row = json.loads(line)
+        for _, row in json_rows((file_at(revision, "task/test.jsonl") or "").encode()):
+            if isinstance(row, dict) and "id" in row and "messages" in row:
                 rows[str(row["id"])] = json.dumps(row["messages"], sort_keys=True)
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue
         return rows
 
     before, after = read(base), read(head)

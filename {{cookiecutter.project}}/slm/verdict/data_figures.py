@@ -1,6 +1,5 @@
 """Figures of the data that a model is made from, for gates such as `metric: data.synthetic_share`."""
 
-import json
 from collections import Counter
 from typing import Any
 
@@ -10,6 +9,7 @@ from slm.errors import UserError
 from slm.task.answers import class_of
 from slm.task.definition import Task
 from slm.task.records import TASK
+from slm.task.strict import json_rows, plain_message
 
 CountsByName = dict[str, int]
 
@@ -66,11 +66,19 @@ def _contents(task: Task, text: str | None) -> tuple[CountsByName, CountsByName]
     """Classes and tags of labelled examples in another commit; None where there are none."""
     if not text:
         return None
-    try:
-        rows = [json.loads(line) for line in text.split("\n") if line]
-        classes = Counter(class_of(task, r["messages"][-1]["content"]) for r in rows)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{TASK}/train.jsonl of the released commit cannot be read: {error}") from None
-    return {c: n for c, n in classes.items() if c is not None}, dict(
-        Counter(t for r in rows for t in r.get("tags", []))
-    )
+    classes: Counter[str | None] = Counter()
+    tags: Counter[str] = Counter()
+    read = 0
+    for _, row in json_rows(text.encode()):
+        try:
+            answer, tagged = plain_message(row["messages"][-1])["content"], Counter(row.get("tags", []))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            continue  # a commit that an older reader took cannot be mended
+        classes[class_of(task, answer)] += 1
+        tags += tagged
+        read += 1
+    if not read:
+        raise UserError(
+            f"{TASK}/train.jsonl of the released commit cannot be read: none of its lines is a record"
+        )
+    return {c: n for c, n in classes.items() if c is not None}, dict(tags)

@@ -2,7 +2,6 @@
 released models.
 """
 
-import json
 import os
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -18,6 +17,7 @@ from slm.files import folder_mb, folder_sha256, read_json, read_jsonl, sha256_fi
 from slm.git import file_at, git_line
 from slm.task.definition import Task, load_task
 from slm.task.records import TASK, Prediction, Record, read_records
+from slm.task.strict import json_lines
 from slm.verdict.changes import loosening, parameters_diff
 from slm.verdict.contract import CONTRACT, Contract, load_contract
 from slm.verdict.released import RELEASED, predictions_of
@@ -98,7 +98,7 @@ def collect_facts() -> Facts:
     if missing:
         raise UserError(f"{missing[0]}: no such file; run `slm repro` first (or `slm pull`)")
     test = TASK / "test.jsonl"
-    test_ids = [json.loads(line)["id"] for line in test.read_text(encoding="utf-8").split("\n") if line]
+    records = read_records(test, answered=True) if any(json_lines(test)) else []
     entries = read_json(RELEASED)
     released = entries.get("released")
     revision = released["revision"] if released else None
@@ -115,9 +115,9 @@ def collect_facts() -> Facts:
         cost=read_json(REPORTS / "cost.json"),
         quality=read_quality(REPORTS),
         predictions=_read_predictions(),
-        test_ids=test_ids,
+        test_ids=[r.id for r in records],
         test_sha256=sha256_file(test),
-        records=read_records(test, answered=True) if test_ids else [],
+        records=records,
         package=_read_package(Path("dist") / params.package.name),
         data=_read_if_there(REPORTS / "data.json"),
         synthetic=_read_if_there(REPORTS / "synthetic.json"),

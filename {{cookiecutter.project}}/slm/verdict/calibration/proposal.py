@@ -9,7 +9,6 @@ what the limits in gates.yaml cost, and proposes limits and a size of the test s
 reports/calibration.json. It takes a minute or two on one core. The same files give the same numbers.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from slm.errors import UserError
 from slm.files import read_jsonl, write_json
 from slm.tables import plain
 from slm.task.definition import load_task
-from slm.task.records import TASK
+from slm.task.records import TASK, read_records
 from slm.verdict.calibration.rates import ALARMS, CAUGHT, SMALL_LOSSES, SPLIT, calibrate
 from slm.verdict.calibration.simulation import read_answers
 from slm.verdict.contract import load_contract
@@ -134,7 +133,7 @@ def sizes_table(result: Rates) -> list[Any]:
 
 def complete_predictions(folder: Path, test: Path = TASK / "test.jsonl") -> list[Path]:
     """The predictions that answer every example of the test set."""
-    ids = [json.loads(line)["id"] for line in test.read_text(encoding="utf-8").splitlines() if line]
+    ids = [r.id for r in read_records(test, answered=True)]
     found = [
         p
         for p in sorted(folder.glob("*.jsonl"))
