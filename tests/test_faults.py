@@ -104,6 +104,15 @@ def test_check_refuses(name: str, copy: Path):
     assert (copy / "reports" / "data.json").read_bytes() == before
 
 
+def test_check_refuses_a_request_that_leaves_no_room_for_its_answer(copy: Path):
+    row = {"id": "long", "messages": [{"role": "user", "content": "light on " * 5000}, {"role": "assistant", "content": '{"name":"none"}'}]}
+    with (copy / "task" / "train.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(row) + "\n")
+    done = python(copy, "-m", "pipeline.check", check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert PLACE in done.stderr and "more than the context of 8192" in done.stderr and "models.context" in done.stderr
+
+
 def test_wrong_wheel_is_refused(copy: Path):
     (wheel,) = (copy / ".cache").glob("*.whl")
     with wheel.open("ab") as stream:

@@ -2,8 +2,15 @@
 
 from pathlib import Path
 
+from pydantic import BaseModel
+from transformers import AutoConfig
+
+from slm.config.loader import load_yaml
+from slm.config.params import Params, load_params
 from slm.errors import UserError
 from slm.files import write_json
+from slm.modeling.checkpoints import load_tokenizer
+from slm.modeling.encoding import too_long, use_short_template
 from slm.progress import print_closing_line
 from slm.quality.expectations import explain_failures, validate
 from slm.quality.frame import frame, summary
@@ -11,13 +18,42 @@ from slm.quality.label_errors import doubtful_labels
 from slm.quality.similarity import Index, similarity
 from slm.stage import stage
 from slm.task.definition import load_task
-from slm.task.records import TASK, read_records
+from slm.task.records import TASK, Record, read_records
 
 OUTPUT = Path("reports/data.json")
 # Training depends on this file. It holds nothing of the data, so that a change of the test set alone trains
 # nothing again.
 JUDGED = Path("reports/judged.json")
 SPLITS = {"train": True, "validation": True, "test": True, "prompts": False}
+CONTRACT = Path("gates.yaml")
+# The checkpoints whose tokenizers read the requests. Only a student of its own has one in models/own.
+MODELS = [Path("models/base"), Path("models/own")]
+NAMED = 10
+
+
+class Asked(BaseModel):
+    """What the contract asks of the suites; all else in it is the gate's to read."""
+
+    required_expectations: list[str] | None = None
+
+
+def required_columns() -> list[str]:
+    """Columns that the labelled suite must judge, lest the gate miss them after hours of training.
+
+    dvc.yaml does not name the contract as an input. It changes nothing that this stage writes, and an edit of
+    a limit must not make dvc.lock stale. A suite is an input, so what is removed from it is seen.
+    """
+    return (load_yaml(CONTRACT, Asked).required_expectations or []) if CONTRACT.exists() else []
+
+
+def beyond_context(model: Path, params: Params, named: list[tuple[str, Record]]) -> list[str]:
+    """Requests that this checkpoint cannot read as a whole and answer; none where there is no checkpoint."""
+    if not (model / "config.json").exists():
+        return []
+    tokenizer = load_tokenizer(model)
+    use_short_template(tokenizer)
+    own: int = AutoConfig.from_pretrained(model, local_files_only=True).max_position_embeddings
+    return too_long(tokenizer, min(own, params.models.context or own), params.evaluate.max_new_tokens, named)
 
 
 @stage
@@ -30,6 +66,14 @@ def main() -> None:
         if name != "prompts" or (TASK / "prompts.jsonl").exists()
     }
 
+    # Check that requests fit into the model's context
+    params = load_params()
+    named = [(f"{TASK}/{name}.jsonl:{r.line}", r) for name, records in splits.items() for r in records]
+    faults = [fault for model in MODELS for fault in beyond_context(model, params, named)]
+    if faults:
+        more = [f"… and {len(faults) - NAMED} more"] if len(faults) > NAMED else []
+        raise UserError("\n".join(faults[:NAMED] + more))
+
     # Find the nearest held-out example of each: training data must not be near validation or test,
     # validation not near test
     test = Index([(f"{TASK}/test.jsonl:{r.line}", r.asked) for r in splits["test"]])
@@ -40,17 +84,24 @@ def main() -> None:
     frames = {name: frame(task, records, against[name]) for name, records in splits.items()}
 
     # Run the suites of Great Expectations
-    reports = []
+    reports, failed = [], []
     for suite, names in {"labelled": ("train", "validation", "test"), "prompts": ("prompts",)}.items():
         path = TASK / "expectations" / f"{suite}.json"
         files = {f"{TASK}/{name}.jsonl": name for name in names if name in frames}
-        report = validate(
-            path,
-            {f: frames[n] for f, n in files.items()},
-            {f: [r.line for r in splits[n]] for f, n in files.items()},
-        )
-        reports.append((path, report))
-    failed = [explain_failures(report, path) for path, report in reports if not report["passed"]]
+        try:
+            report = validate(
+                path,
+                {f: frames[n] for f, n in files.items()},
+                {f: [r.line for r in splits[n]] for f, n in files.items()},
+                required_columns() if suite == "labelled" else [],
+            )
+        except UserError as error:
+            # So that what is wrong with the other suite is said in the same run
+            failed.append(str(error))
+            continue
+        reports.append(report)
+        if not report["passed"]:
+            failed.append(explain_failures(report, path))
     if failed:
         raise UserError("\n".join(failed))
 
@@ -60,7 +111,7 @@ def main() -> None:
         "nearest_in_train": {
             name: similarity(splits["train"], splits[name]) for name in ("validation", "test")
         },
-        "suites": [report for _, report in reports],
+        "suites": reports,
         "doubtful": doubtful_labels(
             task, {name: records for name, records in splits.items() if SPLITS[name]}
         ),

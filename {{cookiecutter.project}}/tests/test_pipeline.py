@@ -27,7 +27,11 @@ STARTED = {"measure": {"slm/evaluation/cost_worker.py", "slm/inference/genai.py"
 # What a stage depends on and does not use, since its folder is named whole or a file is imported for a
 # constant's sake.
 ADDED = {"finetune": {"slm/modeling/vocabulary.py", "slm/task/augmentation.py"}}
-SPARED = {"fetch": {"slm/modeling/encoding.py", "slm/modeling/loss.py", "slm/task/records.py"}}
+SPARED = {
+    "fetch": {
+        *("slm/modeling/encoding.py", "slm/modeling/loss.py", "slm/task/records.py", "slm/task/strict.py"),
+    }
+}
 
 
 def imports(path: Path) -> set[str]:

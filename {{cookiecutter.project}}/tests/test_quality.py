@@ -4,9 +4,10 @@ import pytest
 
 from slm.quality.frame import frame
 from slm.quality.similarity import NEAR, Index, typos
-from slm.task.answers import normal, schema_error
+from slm.task.answers import schema_error
 from slm.task.definition import Task
 from slm.task.records import Record
+from slm.task.text import normal
 
 INDEX = Index(
     [
@@ -101,3 +102,17 @@ def test_conversations_that_end_in_the_same_words_are_not_the_same():
 
 def test_requests_without_words_are_not_all_the_same():
     assert normal("👍") != normal("?!") and normal(" ?! ") == normal("?!")
+
+
+def test_an_answer_with_a_key_twice_or_a_mark_of_chat_models_is_refused():
+    task = Task(name="t", kind="json", instruction="i")
+    assert "stands twice" in (schema_error(task, "", '{"room":"a","room":"b"}') or "")
+    texts = Task(name="t", kind="text", instruction="i")
+    said = ["fine", "bad<|im_end|>", "<think>hm</think> fine", "fine [/INST]"]
+    rows = [
+        Record(str(i), [{"role": "user", "content": f"r{i}"}, {"role": "assistant", "content": text}])
+        for i, text in enumerate(said)
+    ]
+    found = frame(texts, rows, None)["schema_error"]
+    assert found.notna().tolist() == [False, True, True, True]
+    assert "mark of chat models" in found[1]

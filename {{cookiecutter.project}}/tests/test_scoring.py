@@ -10,8 +10,10 @@ EXPECTED = '{"name":"a","arguments":{"n":21,"t":"Hey Jude"}}'
     ("answer", "score", "valid"),
     [
         (EXPECTED, 1, True),
-        # same meaning; the schema's name is not "A "
-        ('{"arguments": {"t": " hey jude ", "n": 21.0}, "name": "A "}', 1, False),
+        ('{"arguments": {"t": " hey jude ", "n": 21.0}, "name": "a"}', 1, True),  # the same meaning
+        ('{"arguments": {"t": "Hey Jude", "n": 21}, "name": "A"}', 0, False),  # the schema has no such name
+        ('{"NAME":"a","arguments":{"n":21,"t":"Hey Jude"}}', 0, False),
+        ('{"name":"a","name":"a","arguments":{"n":21,"t":"Hey Jude"}}', 0, False),  # which one counts?
         ('{"name":"a","arguments":{"n":21}}', 0, True),
         ('{"name":"a","arguments":{"n":true,"t":"hey jude"}}', 0, False),
         ('{"name":"a","arguments":{"n":21,"t":"hey jude","x":1}}', 0, True),
@@ -45,10 +47,11 @@ def test_field_f1_counts_fields(task: Task):
 
 def test_label_task():
     task = Task(name="t", kind="label", instruction="i", labels=["yes", "no"])
+    assert score_one(task, "yes", "Yes") == {"valid": False, "score": 0.0, "exact_match": 0.0}  # no label
     facts = summarise(
         task,
         [
-            {"expected": "yes", "answer": "Yes", "tags": []},
+            {"expected": "yes", "answer": " yes", "tags": []},
             {"expected": "no", "answer": "perhaps", "tags": []},
         ],
     )
@@ -78,7 +81,10 @@ def test_an_answer_can_be_partly_right_where_the_task_says_so(task: Task):
     answer = '{"name":"a","arguments":{"n":20}}'
     assert score_one(task, EXPECTED, answer)["score"] == 0
     assert score_one(graded, EXPECTED, answer)["score"] == pytest.approx(2 / 5)
-    assert score_one(graded, "{}", "{}")["score"] == 1 and score_one(graded, "{}", "no")["score"] == 0
+    assert (
+        score_one(graded, EXPECTED, EXPECTED)["score"] == 1
+        and score_one(graded, EXPECTED, "no")["score"] == 0
+    )
     assert summarise(graded, [{"expected": EXPECTED, "answer": answer, "tags": []}])["exact_match"] == 0
 
 

@@ -90,3 +90,23 @@ def test_answers_in_plain_text_are_not_varied():
         for i, t in enumerate(ITEMS)
     ]
     assert vary(plain, [], Augment(variations=3, by=None), 0) == []
+
+
+def test_random_words_never_contradict_a_label():
+    """Rooms are named in requests too, but a request that says another room than its label is wrong."""
+    lights = [
+        record(f"turn the {room} light on", "light", i, room=room)
+        for i, room in enumerate(["kitchen", "Bathroom", "living room"] * 10)
+    ]
+    made = vary([*shopping(), *lights], [], Augment(variations=30, by="name"), seed=0)
+    said = {word.lower() for r in made if r.id.startswith("add") for word in r.text.split()[1:-4]}
+    assert len(said) > 5 and not said & {"kitchen", "bathroom", "living", "room", "shopping", "light"}
+
+
+def test_values_change_places_in_scripts_without_blanks():
+    foods = [f"{first}{second}" for first in "米肉鱼茶" for second in "饭片汤叶包"]
+    rows = [record(f"把{food}加到购物清单", "add", i, item=food) for i, food in enumerate(foods)]
+    made = vary(rows, [], Augment(variations=5, by="name"), seed=0)
+    assert len({r.text for r in made}) > len(rows)
+    for r in made:
+        assert r.text == f"把{json.loads(r.answer)['arguments']['item']}加到购物清单"

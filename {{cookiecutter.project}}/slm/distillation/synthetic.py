@@ -33,10 +33,10 @@ def read_synthetic(records: Path, logprobs: Path) -> list[tuple[Record, np.ndarr
 def encode_synthetic(
     tokenizer: PreTrainedTokenizerBase, record: Record, ids: np.ndarray, logprobs: np.ndarray
 ) -> dict[str, Any]:
-    """A training example, with the teacher's distribution where student and teacher cut the answer into the
-    same tokens.
+    """A training example, with the teacher's distribution where its tokens are those that the student learns:
+    the same number of others would be paired wrongly.
     """
     example = encode_example(tokenizer, record)
-    if len(ids) == 0 or len(ids) != len(example["answer_ids"]):
+    if len(ids) == 0 or ids[:, 0].tolist() != example["answer_ids"]:
         return example
     return example | {"topk_ids": ids, "topk_logprobs": logprobs}

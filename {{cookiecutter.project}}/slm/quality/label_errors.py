@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline, make_union
 from slm.task.answers import class_of
 from slm.task.definition import Task
 from slm.task.records import TASK, Record
+from slm.task.text import units
 
 FOLDS = 3
 SHOWN_LABELS = 40
@@ -39,7 +40,9 @@ def doubtful_labels(task: Task, splits: dict[str, list[Record]]) -> dict[str, An
     classes = sorted({c for _, _, c in rows})
     if len(classes) < 2:
         return nothing
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
+    words = TfidfVectorizer(
+        tokenizer=units, token_pattern=None, ngram_range=(1, 2), sublinear_tf=True, min_df=2
+    )
     letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 4), sublinear_tf=True, min_df=3)
     model = make_pipeline(make_union(words, letters), LogisticRegression(C=10, max_iter=300))
     labels = [classes.index(c) for _, _, c in rows]

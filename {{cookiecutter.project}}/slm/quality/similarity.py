@@ -1,36 +1,46 @@
 """How near requests are to each other: copies, copies with a typo, nearest records of another split."""
 
-import re
-
 import pandas as pd
+import regex
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from slm.task.answers import normal
 from slm.task.records import Record
+from slm.task.text import graphemes, normal, runs, units
 
-LONG = 200  # letters of a text above which one typo leaves most of its word 3-grams alone
-NEAR = 0.7  # word 3-gram Jaccard above which two requests count as the same
+LONG = 200  # characters of a text above which one typo leaves most of its runs of words alone
+NEAR = 0.7  # Jaccard similarity of runs of three words above which two requests count as the same
+LONG_WORD = 5  # characters; a change in a shorter word makes another word
 
 
 def grams(text: str) -> set[tuple[str, ...]]:
-    words = normal(text).split()
-    return {tuple(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
+    """Runs of three words; of a shorter text, all of it."""
+    return set(runs(text, 3)) or {tuple(units(text))}
 
 
 def typos(text: str) -> set[str]:
-    """A short text, and it with any one letter of a long word left out: two texts that differ by one typo (a
-    letter missing, added, changed, or swapped with its neighbour) share one of these. Short words and numbers
-    stay: 7 am and 7 pm, 20 and 21 are no typo.
+    """A short text, and it with any one character of a long word left out: two texts that differ by one typo
+    (a character missing, added, changed, or swapped with its neighbour) share one of these. Short words and
+    numbers stay: 7 am and 7 pm, 20 and 21 are no typo. Nor is one character of Chinese or Japanese.
     """
     plain = normal(text)
-    if len(plain) > LONG:  # word 3-grams find its copies
-        return {plain}
-    words = [m.span() for m in re.finditer(r"[^\W\d_]{5,}", plain)]
-    return {plain} | {plain[:i] + plain[i + 1 :] for start, end in words for i in range(start, end)}
+    found = {plain}
+    if len(plain) > LONG:  # runs of words find its copies
+        return found
+    said = units(text)
+    for place, word in enumerate(said):
+        letters = graphemes(word)
+        if len(letters) < LONG_WORD or not regex.fullmatch(r"[\p{L}\p{M}]+", word):
+            continue
+        for i in range(len(letters)):
+            shorter = "".join((*letters[:i], *letters[i + 1 :]))
+            found.add(" ".join((*said[:place], shorter, *said[place + 1 :])))
+    return found
 
 
 class Index:
-    """Finds the record whose word 3-grams overlap most (Jaccard); a copy with one typo counts as the same."""
+    """Finds the record whose runs of three words overlap most (Jaccard). A copy with one typo counts as the
+    same.
+    """
 
     def __init__(self, named: list[tuple[str, str]]) -> None:
         self._grams = [(name, grams(text)) for name, text in named]
@@ -64,7 +74,7 @@ def similarity(reference: list[Record], asked: list[Record]) -> dict[str, float]
     """How near the nearest record of `reference` is to each of `asked`: cosine of TF-IDF over words and word
     pairs.
     """
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    vectorizer = TfidfVectorizer(tokenizer=units, token_pattern=None, ngram_range=(1, 2), sublinear_tf=True)
     known = vectorizer.fit_transform([r.asked for r in reference])
     nearest = (vectorizer.transform([r.asked for r in asked]) @ known.T).max(axis=1).toarray().ravel()
     series = pd.Series(nearest)

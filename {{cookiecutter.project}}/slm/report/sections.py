@@ -2,10 +2,11 @@
 
 import difflib
 import math
-import re
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
+
+import regex
 
 from slm.config.params import Params
 from slm.experiments.seeds import student_fingerprint
@@ -13,6 +14,7 @@ from slm.files import Json
 from slm.task.answers import class_of, valid
 from slm.task.definition import Task
 from slm.task.metrics import interval, score_one
+from slm.task.text import WORD_CHARACTER
 from slm.verdict.rows import Verdict, rows_of
 
 LADDER_FIGURES = [  # title, figure of the ladder, form of a value, hint
@@ -138,7 +140,7 @@ def slice_rows(quality: Json) -> dict[str, list[Json]]:
 
 def difference(expected: str, answer: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
     """Both texts in pieces, each with whether the other one lacks it."""
-    a, b = (re.findall(r"\w+|\W", t) for t in (expected, answer))
+    a, b = (regex.findall(rf"{WORD_CHARACTER}+|\X", t) for t in (expected, answer))
     steps = difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
     left = [("".join(a[i:j]), kind != "equal") for kind, i, j, _, _ in steps if i < j]
     return left, [("".join(b[i:j]), kind != "equal") for kind, _, _, i, j in steps if i < j]

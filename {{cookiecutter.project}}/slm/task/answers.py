@@ -4,55 +4,67 @@ the form that labelled answers have.
 
 import json
 import re
-from decimal import Decimal
+from collections import Counter
 from typing import Any
 
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
 from slm.task.definition import Task
+from slm.task.numbers import number_of
+from slm.task.strict import Unreadable, strict_json
+from slm.task.text import folded, nfc, stands_in, unusual
 
 NOTHING = object()  # an answer that cannot be read
-DEEPEST = 64
 FINAL = "Answer:"  # what stands before a final answer
-NUMBER = re.compile(r"[-+]?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?")
 
 
 def parse(answer: str) -> Any:
+    """The JSON value of an answer; NOTHING if others would read it otherwise, or not at all."""
     try:
-        value = json.loads(answer)
-    except (ValueError, RecursionError):  # ValueError: also of a number with thousands of digits
+        return strict_json(answer)
+    except Unreadable:
         return NOTHING
-    return NOTHING if deep(value) else value
 
 
-def deep(value: Any, levels: int = DEEPEST) -> bool:
-    """Whether lists and objects stand in one another deeper than anybody asks for: what reads them would not
-    come to an end.
-    """
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels == 0 or any(deep(part, levels - 1) for part in parts)
-
-
-def canonical(value: Any) -> Any:
-    """Equal answers become equal values: key order, letter case, outer blanks and 21 against 21.0 do not
+def canonical(value: Any, cased: frozenset[str] = frozenset()) -> Any:
+    """Equal answers become equal values: key order, outer blanks, letter case and 21 against 21.0 do not
     matter.
+
+    Args:
+        cased: texts that only letter case tells apart (`Task.cased`): these stay as they are.
     """
     if isinstance(value, dict):
-        return {str(k).strip().casefold(): canonical(v) for k, v in sorted(value.items())}
+        return {nfc(str(k)): canonical(v, cased) for k, v in sorted(value.items())}
     if isinstance(value, list):
-        return [canonical(v) for v in value]
+        return [canonical(v, cased) for v in value]
     if isinstance(value, str):
-        return value.strip().casefold()
+        text = nfc(value).strip()
+        return text if text in cased else nfc(text.casefold())
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return ("bool", value) if isinstance(value, bool) else value  # True is not 1
 
 
-def fields(value: Any, path: str = "") -> set[tuple[str, str]]:
-    """Leaves of a canonical answer as (path, value)."""
-    if isinstance(value, dict):
-        return {leaf for k, v in value.items() for leaf in fields(v, f"{path}.{k}")}
-    if isinstance(value, list):
-        return {leaf for v in value for leaf in fields(v, f"{path}[]")}
-    return {(path, json.dumps(value, sort_keys=True))}
+def count_fields(value: Any) -> int:
+    """Leaves of a canonical answer; an empty list or object is one."""
+    if isinstance(value, dict | list) and value:
+        return sum(count_fields(v) for v in (value.values() if isinstance(value, dict) else value))
+    return 1
+
+
+def count_equal_fields(want: Any, got: Any) -> int:
+    """Leaves that two canonical answers share. The members of two lists are paired so that the most are
+    equal, in any order: a field counts for the object that it stands in.
+    """
+    if isinstance(want, dict) and isinstance(got, dict) and (want or got):
+        return sum(count_equal_fields(want[k], got[k]) for k in want.keys() & got.keys())
+    if isinstance(want, list) and isinstance(got, list) and (want or got):
+        if not any(isinstance(v, dict | list) for v in (*want, *got)):
+            return (Counter(want) & Counter(got)).total()
+        equal = np.array([[count_equal_fields(one, other) for other in got] for one in want])
+        return int(equal[linear_sum_assignment(equal, maximize=True)].sum()) if equal.size else 0
+    return int(type(want) is type(got) and want == got)
 
 
 def final_answer(answer: str) -> str | None:
@@ -63,23 +75,23 @@ def final_answer(answer: str) -> str | None:
 
 
 def same_value(one: str, other: str) -> bool:
-    """Whether two final answers are the same: as numbers (1,200.50 is 1200.5), else letter by letter without
-    case; a full stop at the end says nothing.
+    """Whether two final answers are the same: as numbers in any written form (slm/task/numbers.py), else
+    letter by letter without case; a full stop at the end says nothing.
     """
-    left, right = (text.strip().removesuffix(".").casefold() for text in (one, other))
-    if NUMBER.fullmatch(left) and NUMBER.fullmatch(right):
-        return Decimal(left.replace(",", "")) == Decimal(right.replace(",", ""))
-    return left == right
+    left, right = (folded(text).strip().rstrip(".。।").strip() for text in (one, other))
+    values = number_of(left), number_of(right)
+    return values[0] == values[1] if None not in values else left == right
 
 
 def valid(task: Task, answer: str) -> bool:
+    """Whether the caller of the model can read its answer."""
     if task.kind == "json":
         if answer not in task.known_answers:
             value = parse(answer)
             task.known_answers[answer] = value is not NOTHING and task.validator.is_valid(value)
         return task.known_answers[answer]
     if task.kind == "label":
-        return answer.strip().casefold() in {label.casefold() for label in task.labels}
+        return nfc(answer).strip() in task.labels
     if task.kind == "reasoning":
         return final_answer(answer) is not None
     return bool(answer.strip())
@@ -88,31 +100,23 @@ def valid(task: Task, answer: str) -> bool:
 def class_of(task: Task, answer: str) -> str | None:
     """The class of an answer, for the confusion table; None where the task has none."""
     if task.kind == "label":
-        return answer.strip().casefold() if valid(task, answer) else "(invalid)"
+        return nfc(answer).strip() if valid(task, answer) else "(invalid)"
     if task.kind != "json" or task.class_field is None:
         return None
     value = parse(answer)
     name = value.get(task.class_field) if isinstance(value, dict) else None
-    return name if isinstance(name, str) else "(invalid)"
-
-
-def normal(text: str) -> str:
-    """Words only, lower case: what decides whether two requests are the same. A text without any is what it
-    is.
-    """
-    return " ".join(re.findall(r"\w+", text.casefold())) or text.strip()
+    return nfc(name) if isinstance(name, str) else "(invalid)"
 
 
 def schema_error(task: Task, asked: str, answer: str) -> str | None:
     """What is wrong with an answer by the task's schema, or as an answer to this request; else None."""
     if task.kind == "label":
-        return None if answer in task.labels else f"{answer!r} is none of the labels"
+        return None if answer in task.labels else f"{answer!r}{_seen(answer)} is none of the labels"
     if task.kind == "answer":
-        quoted = f" {normal(answer)} " in f" {normal(asked)} "
         return (
             None
-            if quoted or answer == task.no_answer
-            else f"{answer[:80]!r} does not stand in the passage, word for word"
+            if answer == task.no_answer or stands_in(answer, asked)
+            else f"{answer[:80]!r}{_seen(answer)} does not stand in the passage, word for word"
         )
     if task.kind == "reasoning":
         if final_answer(answer) is None:
@@ -125,9 +129,10 @@ def schema_error(task: Task, asked: str, answer: str) -> str | None:
         )
     if task.kind != "json":
         return None
-    value = parse(answer)
-    if value is NOTHING:
-        return f"not JSON: {answer[:80]}"
+    try:
+        value = strict_json(answer)
+    except Unreadable as fault:
+        return f"{fault.what}: {answer[:80]}"
     error = next(
         iter(sorted(task.validator.iter_errors(value), key=lambda e: len(e.path), reverse=True)), None
     )
@@ -138,38 +143,26 @@ def schema_error(task: Task, asked: str, answer: str) -> str | None:
     return f"{'.'.join(map(str, error.absolute_path)) or 'answer'}: {error.message[:120]} in {answer[:120]}"
 
 
+def _seen(text: str) -> str:
+    """What a reader cannot see of a text that looks right."""
+    return f" (with {found})" if (found := unusual(text)) else ""
+
+
 def tidied(task: Task, text: str) -> str:
-    """An endpoint's answer in the form that the labelled answers have: JSON without a code fence around it,
-    compact; no more than a final answer where the task asks for no rationale.
+    """An endpoint's answer in the form that the labelled answers have: composed, without blanks around it;
+    JSON without a code fence, compact; no more than a final answer where the task asks for no rationale.
     """
-    if task.kind in ("label", "answer"):
-        return text.strip()
+    text = nfc(text).strip()
     if task.kind == "reasoning" and not task.rationale and (final := final_answer(text)):
         return f"{FINAL} {final}"
     if task.kind != "json":
         return text
     try:
-        return json.dumps(strict(unfenced(text)), ensure_ascii=False, separators=(",", ":"))
-    except (ValueError, RecursionError):
+        return json.dumps(strict_json(unfenced(text)), ensure_ascii=False, separators=(",", ":"))
+    except Unreadable:
         return text
 
 
 def unfenced(text: str) -> str:
     fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", text, re.DOTALL)
     return fenced[1] if fenced else text
-
-
-def strict(text: str) -> Any:
-    """JSON as others read it too: no NaN, no key twice, no lone surrogates."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len({key for key, _ in pairs}) < len(pairs):
-            raise ValueError("a key stands twice")
-        return dict(pairs)
-
-    def number(name: str) -> Any:
-        raise ValueError(f"{name} is no JSON")
-
-    value = json.loads(text, object_pairs_hook=once, parse_constant=number)
-    json.dumps(value, ensure_ascii=False).encode()
-    return value

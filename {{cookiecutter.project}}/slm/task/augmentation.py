@@ -12,18 +12,21 @@ not.
 import itertools
 import json
 import random
-import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
+
+import regex
 
 from slm.config.params import Augment
 from slm.task.records import Record
+from slm.task.text import bounded, script_of, units, words
 
 # A field is open, its values free text, if so many different ones were copied, and so large a share of all.
 # Rooms and states are not.
 DISTINCT, COPIED = 20, 0.5
 UNSEEN = 0.5  # share of values that are any words
+SPACED = ("latin", "other")  # scripts with blanks between words
 Path = tuple[str | int, ...]
 Slot = tuple[Any, Path]  # the kind of answer, and where it holds the text
 
@@ -47,9 +50,9 @@ def slots_of(answer: str, by: str | None) -> list[tuple[Slot, str]]:
     return [((name, path), text) for path, text in texts(value)]
 
 
-def find_once(request: str, value: str) -> re.Match[str] | None:
+def find_once(request: str, value: str) -> regex.Match[str] | None:
     """Where a request says a value, if just once."""
-    found = list(re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", request, re.IGNORECASE))
+    found = list(regex.finditer(bounded(regex.escape(value)), request, regex.IGNORECASE))
     return found[0] if len(found) == 1 else None
 
 
@@ -69,6 +72,35 @@ def open_slots(records: list[Record], by: str | None) -> dict[Slot, list[tuple[s
     }
 
 
+def closed_words(records: list[Record], by: str | None, open_ones: Container[Slot]) -> set[str]:
+    """Words of values that are not open, such as rooms and states. A request that said one of them at random
+    would contradict its label.
+    """
+    closed = {value for r in records for slot, value in slots_of(r.answer, by) if slot not in open_ones}
+    named = {
+        word for value in closed for word in (value, *_plain_words(value), *units(value.replace("_", " ")))
+    }
+    return {form for word in named for form in (word, word.lower(), word.capitalize(), word.upper())}
+
+
+def _plain_words(text: str) -> list[str]:
+    """Words of three letters or more; all of them in scripts that put no blanks between words."""
+    found = regex.findall(r"[\p{L}\p{M}]+", text)
+    return [
+        part
+        for word in found
+        for part in ((word,) if script_of(word) in SPACED else words(word))
+        if len(part) >= 3 or script_of(word) not in SPACED
+    ]
+
+
+def _replaced(said: str, pool: list[str], draw: random.Random) -> str:
+    """As many words of the pool as a value has."""
+    spaced = script_of(said) in SPACED
+    count = len(said.split()) if spaced else len(words(said))
+    return (" " if spaced else "").join(draw.choice(pool) for _ in range(count))
+
+
 def put(answer: Any, path: Path, value: str) -> None:
     for key in path[:-1]:
         answer = answer[key]
@@ -83,7 +115,8 @@ def vary(records: list[Record], unlabelled: list[Record], settings: Augment, see
     says a value twice, or not at all, keeps that value.
     """
     slots, draw, made = open_slots(records, settings.by), random.Random(seed), []
-    words = sorted({word for r in (*records, *unlabelled) for word in re.findall(r"[^\W\d_]{3,}", r.text)})
+    said_words = {word for r in (*records, *unlabelled) for word in _plain_words(r.text)}
+    pool = sorted(said_words - closed_words(records, settings.by, slots))
     # Where all labels are in lower case, so is what is copied into new ones.
     lower = {slot for slot, values in slots.items() if all(value == value.lower() for _, value in values)}
     for record in records:
@@ -98,8 +131,8 @@ def vary(records: list[Record], unlabelled: list[Record], settings: Augment, see
             request, new = record.text, json.loads(record.answer)
             for slot, at in reversed(found):
                 said, value = draw.choice(slots[slot])
-                if draw.random() < UNSEEN:
-                    said = " ".join(draw.choice(words) for _ in said.split())
+                if pool and draw.random() < UNSEEN:
+                    said = _replaced(said, pool, draw)
                     value = said.lower() if slot in lower else said
                 request = request[: at.start()] + said + request[at.end() :]
                 put(new, slot[1], value)

@@ -1,6 +1,8 @@
 """What the model must do: `task/task.yaml`, typed."""
 
 import json
+from collections import Counter
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -10,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from slm.config.loader import load_yaml
 from slm.task.records import TASK
+from slm.task.text import nfc
 
 # The figures of one answer that can be a kind's score (slm/task/metrics.py says what each is); the first is,
 # unless task.yaml names another.
@@ -51,6 +54,8 @@ class Task(BaseModel):
 
     @model_validator(mode="after")
     def known_score(self) -> Self:
+        self.labels = [nfc(label) for label in self.labels]
+        self.no_answer = nfc(self.no_answer) if self.no_answer else self.no_answer
         choices = SCORES[self.kind]
         self.score = self.score or choices[0]
         if self.score not in choices:
@@ -76,11 +81,27 @@ class Task(BaseModel):
         return Draft202012Validator(self.plain_schema)
 
     @cached_property
+    def cased(self) -> frozenset[str]:
+        """Values enumerated in the schema that only letter case tells apart."""
+        named = {nfc(text) for text in _enumerated(self.plain_schema)}
+        times = Counter(text.casefold() for text in named)
+        return frozenset(text for text in named if times[text.casefold()] > 1)
+
+    @cached_property
     def known_answers(self) -> dict[str, bool]:
         """Whether an answer is valid, of those that were asked before: models repeat each other, and a check
         takes a millisecond.
         """
         return {}
+
+
+def _enumerated(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        values = [*schema.get("enum", []), *([schema["const"]] if "const" in schema else [])]
+        yield from (value for value in values if isinstance(value, str))
+    if isinstance(schema, dict | list):
+        for inner in schema.values() if isinstance(schema, dict) else schema:
+            yield from _enumerated(inner)
 
 
 def load_task(path: Path = TASK / "task.yaml") -> Task:

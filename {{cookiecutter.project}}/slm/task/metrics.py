@@ -21,59 +21,98 @@ kind reasoning
 An answer is valid if its caller can read it: by the schema, one of the labels, some text, a final answer.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import regex
 from statsmodels.stats.proportion import proportion_confint
 
-from slm.task.answers import NOTHING, canonical, class_of, fields, final_answer, parse, same_value, valid
+from slm.task.answers import (
+    NOTHING,
+    canonical,
+    class_of,
+    count_equal_fields,
+    count_fields,
+    final_answer,
+    parse,
+    same_value,
+    valid,
+)
 from slm.task.definition import SCORES, Task
+from slm.task.text import folded, nfc, scored_units, script_of, script_parts
 
 
-def _json(expected: str, answer: str) -> dict[str, Any]:
-    want, got = parse(expected), parse(answer)
-    wanted, have = (fields(canonical(v)) if v is not NOTHING else set() for v in (want, got))
-    hits = len(wanted & have)
-    exact = float(NOTHING not in (want, got) and canonical(got) == canonical(want))
-    some = len(wanted) + len(have)
-    counts = {"hits": hits, "wrong": len(have) - hits, "missed": len(wanted) - hits}
-    return {"exact_match": exact, "field_f1": 2 * hits / some if some else exact, **counts}
+def _json(task: Task, expected: str, answer: str) -> dict[str, Any]:
+    """An answer that the schema does not allow is worth nothing, since its caller cannot use it."""
+    want, got = (canonical(v, task.cased) if v is not NOTHING else v for v in map(parse, (expected, answer)))
+    wanted, have = (count_fields(v) if v is not NOTHING else 0 for v in (want, got))
+    usable = NOTHING not in (want, got) and valid(task, answer)
+    hits = count_equal_fields(want, got) if usable else 0
+    counts = {"hits": hits, "wrong": have - hits, "missed": wanted - hits}
+    return {
+        "exact_match": float(usable and got == want),
+        "field_f1": 2 * hits / max(1, wanted + have),
+        **counts,
+    }
 
 
-def _label(expected: str, answer: str) -> dict[str, Any]:
-    return {"exact_match": float(answer.strip().casefold() == expected.strip().casefold())}
+def _label(task: Task, expected: str, answer: str) -> dict[str, Any]:
+    return {"exact_match": float(nfc(answer).strip() == nfc(expected).strip())}
+
+
+class UnicodeTokenizer:
+    """Words for ROUGE in every script; the library's own knows ASCII letters alone."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return scored_units(text)
 
 
 @cache
 def _rouge_l() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL"])
+    return RougeScorer(["rougeL"], tokenizer=UnicodeTokenizer())
 
 
-def _text(expected: str, answer: str) -> dict[str, Any]:
+def _text(task: Task, expected: str, answer: str) -> dict[str, Any]:
     import sacrebleu
 
-    rouge_l = _rouge_l().score(expected, answer)["rougeL"].fmeasure
-    return {"rouge_l": rouge_l, "chrf": min(1.0, sacrebleu.sentence_chrf(answer, [expected]).score / 100)}
+    want, got = nfc(expected), nfc(answer)
+    rouge_l = _rouge_l().score(want, got)["rougeL"].fmeasure
+    return {"rouge_l": rouge_l, "chrf": min(1.0, sacrebleu.sentence_chrf(got, [want]).score / 100)}
 
 
-def _answer(expected: str, answer: str) -> dict[str, Any]:
-    from torchmetrics.functional.text import squad
+def _answer(task: Task, expected: str, answer: str) -> dict[str, Any]:
+    want, got = squad_words(expected), squad_words(answer)
+    hits, some = (Counter(want) & Counter(got)).total(), len(want) + len(got)
+    alike = " ".join(want) == " ".join(got)
+    return {"token_f1": 2 * hits / some if want and got else float(alike), "exact_match": float(alike)}
 
-    target: Any = {"id": "", "answers": {"text": [expected], "answer_start": [0]}}
-    found = squad({"id": "", "prediction_text": answer}, target)
-    return {"token_f1": float(found["f1"]) / 100, "exact_match": float(found["exact_match"]) / 100}
+
+def squad_words(text: str) -> list[str]:
+    """The words by which SQuAD compares answers: without letter case, punctuation and English articles (arXiv
+    1606.05250); Chinese and Japanese by characters, other scripts without blanks by words, as MLQA does
+    (arXiv 1910.07475).
+    """
+    plain = regex.sub(r"[\p{P}\p{Cf}$+<=>^`|~]", "", folded(text))
+    plain = regex.sub(r"\b(a|an|the)\b", " ", plain)
+    return [part for word in plain.split() for part in script_parts(word)]
 
 
-def _reasoning(expected: str, answer: str) -> dict[str, Any]:
+def bleu_tokenizer(texts: list[str]) -> str:
+    """The tokenizer of sacreBLEU for the script of these texts: its default is for European ones."""
+    counts = Counter(script_of(text) for text in texts)
+    return {"chinese": "zh", "unspaced": "char", "latin": "13a"}.get(counts.most_common(1)[0][0], "intl")
+
+
+def _reasoning(task: Task, expected: str, answer: str) -> dict[str, Any]:
     want, got = final_answer(expected), final_answer(answer)
     return {"exact_match": float(want is not None and got is not None and same_value(want, got))}
 
 
-METRICS: dict[str, Callable[[str, str], dict[str, Any]]] = {
+METRICS: dict[str, Callable[[Task, str, str], dict[str, Any]]] = {
     "json": _json,
     "label": _label,
     "text": _text,
@@ -86,7 +125,7 @@ def score_one(task: Task, expected: str, answer: str) -> dict[str, Any]:
     """score in [0, 1]; valid; the figures of the kind; and for JSON the counts of right, wrong and missed
     fields.
     """
-    figures = METRICS[task.kind](expected, answer)
+    figures = METRICS[task.kind](task, expected, answer)
     return {"valid": valid(task, answer), "score": figures[task.score], **figures}
 
 
@@ -120,12 +159,8 @@ def summarise(task: Task, predictions: list[dict[str, Any]]) -> dict[str, Any]:
     if task.kind == "text":
         import sacrebleu
 
-        facts["bleu"] = (
-            sacrebleu.corpus_bleu(
-                [p["answer"] for p in predictions], [[p["expected"] for p in predictions]]
-            ).score
-            / 100
-        )
+        want, got = ([nfc(p[name]) for p in predictions] for name in ("expected", "answer"))
+        facts["bleu"] = sacrebleu.corpus_bleu(got, [want], tokenize=bleu_tokenizer(want)).score / 100
     per_class = class_f1(task, predictions)
     if per_class:
         facts["class_f1"] = per_class
