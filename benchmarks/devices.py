@@ -19,8 +19,8 @@ OUTPUT = Path("build/bench/devices.json").resolve()
 sys.path.insert(0, str(PROJECT))
 
 import onnx  # noqa: E402
-from slm.export import foundry  # noqa: E402
 from slm.config.params import load_params  # noqa: E402
+from slm.export import foundry  # noqa: E402
 from slm.files import read_json, read_jsonl, write_json  # noqa: E402
 from slm.inference.genai import GenAI  # noqa: E402
 from statsmodels.stats.proportion import proportion_confint  # noqa: E402

@@ -18,10 +18,10 @@ sys.path.insert(0, str(PROJECT))
 from slm.modeling.checkpoints import load_tokenizer  # noqa: E402
 from slm.quality.similarity import NEAR, Index  # noqa: E402
 from slm.task.answers import canonical, parse  # noqa: E402
-from slm.task.text import normal  # noqa: E402
 from slm.task.definition import load_task  # noqa: E402
 from slm.task.metrics import score_one  # noqa: E402
 from slm.task.records import Record, read_records  # noqa: E402
+from slm.task.text import normal  # noqa: E402
 
 SECOND = Path(__file__).parent / "second_labels"
 OUTPUT = Path(__file__).parent.parent / "build" / "bench" / "task.json"
