@@ -18,7 +18,7 @@ from slm.quality.label_errors import doubtful_labels
 from slm.quality.similarity import Index, similarity
 from slm.stage import stage
 from slm.task.definition import load_task
-from slm.task.records import TASK, Record, read_records
+from slm.task.records import TASK, Record, read_files
 
 OUTPUT = Path("reports/data.json")
 # Training depends on this file. It holds nothing of the data, so that a change of the test set alone trains
@@ -60,11 +60,10 @@ def beyond_context(model: Path, params: Params, named: list[tuple[str, Record]])
 def main() -> None:
     # Read all data of the task
     task = load_task()
-    splits = {
-        name: read_records(TASK / f"{name}.jsonl", answered)
-        for name, answered in SPLITS.items()
-        if name != "prompts" or (TASK / "prompts.jsonl").exists()
-    }
+    data = {TASK / f"{name}.jsonl": answered for name, answered in SPLITS.items()}
+    if not (TASK / "prompts.jsonl").exists():
+        del data[TASK / "prompts.jsonl"]
+    splits = {path.stem: records for path, records in read_files(data).items()}
 
     # Check that requests fit into the model's context
     params = load_params()

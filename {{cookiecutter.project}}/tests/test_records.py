@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from slm.errors import UserError
-from slm.task.records import DATA_ERRORS, Record, answer_of_calls, prediction, read_records
+from slm.files import write_text
+from slm.task.records import DATA_ERRORS, Record, answer_of_calls, prediction, read_files, read_records
 
 CALL = {"id": "c", "type": "function", "function": {"name": "light", "arguments": '{"on": true}'}}
 GOOD = {"id": "1", "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "{}"}]}
@@ -204,3 +205,17 @@ def test_a_prediction_keeps_the_whole_conversation():
         == Record("2", turns[:1]).asked
         == "turn it on"
     )
+
+
+def test_what_is_wrong_in_several_files_is_said_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = [Path(name) for name in ("train.jsonl", "test.jsonl")]
+    for path in paths:
+        write_text(path, "no json\n" * 6)
+    with pytest.raises(UserError) as caught:
+        read_files({**dict.fromkeys(paths, True), Path("lost.jsonl"): True})
+    lines = str(caught.value).split("\n")
+    assert lines[0].startswith("train.jsonl:1: ") and lines[9].startswith("test.jsonl:4: ")
+    assert lines[10] == f"and 3 more; all of them are in {DATA_ERRORS}"
+    written = DATA_ERRORS.read_text(encoding="utf-8")
+    assert "test.jsonl:6: " in written and "lost.jsonl: no such file" in written

@@ -92,11 +92,36 @@ def read_records(path: Path, answered: bool) -> list[Record]:
         answered: whether each record must end in an assistant message (labelled) or must not (a prompt).
 
     Raises:
+        UserError: as `read_files`.
+    """
+    return read_files({path: answered})[path]
+
+
+def read_files(files: dict[Path, bool]) -> dict[Path, list[Record]]:
+    """Read and check several JSON-lines files, so that all that is wrong in them is said at once.
+
+    Args:
+        files: each with whether its records must end in an assistant message.
+
+    Raises:
         UserError: names the file, the line, the value and the remedy of each error; of more than ten, the
             first ten, and all are in reports/data-errors.txt.
     """
+    read = {path: _read(path, answered) for path, answered in files.items()}
+    errors = [error for _, found in read.values() for error in found]
+    more = len(errors) - FIRST_ERRORS
+    if more > 0:
+        write_text(DATA_ERRORS, "\n".join(errors) + "\n")
+        errors = [*errors[:FIRST_ERRORS], f"and {more} more; all of them are in {DATA_ERRORS}"]
+    if errors:
+        raise UserError("\n".join(errors))
+    return {path: records for path, (records, _) in read.items()}
+
+
+def _read(path: Path, answered: bool) -> tuple[list[Record], list[str]]:
+    """The records of a file that are right, and what is wrong with the others."""
     if not path.exists():
-        raise UserError(f"{path}: no such file; create it as JSON lines (see docs/your-own-task.md)")
+        return [], [f"{path}: no such file; create it as JSON lines (see docs/your-own-task.md)"]
     records: list[Record] = []
     faults: list[tuple[int, Unreadable]] = []
     seen: dict[str, int] = {}
@@ -116,22 +141,11 @@ def read_records(path: Path, answered: bool) -> list[Record]:
                 Record(value["id"], messages, value.get("tags", []), number, value.get("tools", []))
             )
         faults += [(number, fault) for fault in found]
-    if faults:
-        ordered = sorted(faults, key=lambda fault: fault[0])
-        raise _all_errors([f"{path}:{number}: {fault.what}; {fault.remedy}" for number, fault in ordered])
-    if not records:
-        raise UserError(f"{path}: no records; add at least one JSON line")
-    return records
-
-
-def _all_errors(errors: list[str]) -> UserError:
-    more = len(errors) - FIRST_ERRORS
-    if more <= 0:
-        return UserError("\n".join(errors))
-    write_text(DATA_ERRORS, "\n".join(errors) + "\n")
-    return UserError(
-        "\n".join([*errors[:FIRST_ERRORS], f"and {more} more; all of them are in {DATA_ERRORS}"])
-    )
+    faults.sort(key=lambda fault: fault[0])
+    errors = [f"{path}:{number}: {fault.what}; {fault.remedy}" for number, fault in faults]
+    if not records and not errors:
+        errors = [f"{path}: no records; add at least one JSON line"]
+    return records, errors
 
 
 def read_prompts() -> list[Record]:
