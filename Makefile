@@ -11,7 +11,7 @@ DEMO := build/my-slm
 UV_VERSION := 0.13.9
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-find-links
 
-.PHONY: help setup tools demo test test-fast test-full update-test lint lock pictures bench-house bench-proof bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict bench-synthesis bench-student bench-ablations bench-adapters bench-data
+.PHONY: help setup tools demo test test-fast test-full update-test lint lock pictures bench-house bench-right bench-proof bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict bench-synthesis bench-student bench-ablations bench-adapters bench-data
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -104,6 +104,9 @@ bench-verdict: tools ## how often the verdict is wrong, and what it catches (aft
 
 bench-house: ## can an adopter find the way, and read what is said of it? (after make demo)
 	$(DEMO)/$(BIN)/python -m benchmarks.house $(DEMO)
+
+bench-right: ## is every language, every answer and every door right? (after make demo; five minutes)
+	$(DEMO)/$(BIN)/python benchmarks/right.py $(DEMO)
 
 BEFORE := 43d9da1
 AFTER := HEAD
