@@ -57,7 +57,7 @@ def test_an_example_is_whole_and_its_records_are_its_own(kind: str):
         *(f"{split}.jsonl" for split in SPLITS),
         *(f"expectations/{suite}.json" for suite in ("labelled", "prompts", "synthetic")),
     }
-    assert len((EXAMPLES / kind / "README.md").read_text(encoding="utf-8").splitlines()) == 2
+    assert len((EXAMPLES / kind / "README.md").read_text(encoding="utf-8").split()) < 100
     splits = {split: rows_of(kind, split) for split in SPLITS}
     assert {split: len(rows) for split, rows in splits.items()} == SPLITS
     asked = [json.dumps(r["messages"][: -1 if name != "prompts" else None]) for name, rows in splits.items() for r in rows]

@@ -120,7 +120,7 @@ def test_groups_that_would_cross_rows_of_weights_are_refused(tiny):
     model = copy.deepcopy(tiny[0])
     with pytest.raises(
         UserError,
-        match=f"group_size is 48, which the {model.config.hidden_size} inputs of a layer's self_attn.q_proj",
+        match=f"group_size is 48, but the {model.config.hidden_size} inputs of a layer's self_attn.q_proj",
     ):
         round_in_training(model, Rounding(bits=4, group_size=48))
 
