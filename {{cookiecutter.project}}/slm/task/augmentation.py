@@ -20,6 +20,7 @@ import regex
 
 from slm.config.params import Augment
 from slm.task.records import Record
+from slm.task.strict import Unreadable, strict_json
 from slm.task.text import bounded, script_of, units, words
 
 # A field is open, its values free text, if so many different ones were copied, and so large a share of all.
@@ -43,8 +44,8 @@ def texts(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
 def slots_of(answer: str, by: str | None) -> list[tuple[Slot, str]]:
     """Texts in an answer, each with its slot; none if the answer is not JSON."""
     try:
-        value = json.loads(answer)
-    except json.JSONDecodeError:
+        value = strict_json(answer)
+    except Unreadable:
         return []
     name = value.get(by) if isinstance(value, dict) else None
     return [((name, path), text) for path, text in texts(value)]

@@ -13,6 +13,7 @@ from typing import Any
 
 from slm.errors import UserError
 from slm.files import replacing
+from slm.task.strict import strict_json
 from slm.teacher.store import PAID, STORE, Store
 
 
@@ -33,7 +34,7 @@ def read_export(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as stream:
             for number, line in enumerate(stream, 1):
-                row = json.loads(line)
+                row = strict_json(line)
                 if (
                     not isinstance(row, dict)
                     or row.keys() != {"key", "value", *PAID}
