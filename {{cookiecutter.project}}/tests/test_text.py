@@ -98,6 +98,13 @@ DIFFERENT = [
     ("ปิดไฟในห้องนอน", "เปิดไฟในห้องนอน"),
     ("关上客厅的灯", "打开客厅的灯"),
     ("x ∧ y", "x ∨ y"),
+    ("-$5", "$5"),
+    ("5 - x", "5 x"),
+    ("温度-5度", "温度5度"),
+    (".5", "5"),
+    ("a != b", "a = b"),
+    (":)", ":("),
+    ("???", "!!!"),
     ("♀", "♂"),
 ]
 
@@ -142,6 +149,13 @@ def test_case_punctuation_form_and_unseen_characters_do_not(one: str, other: str
         ("1½", "1.5", True),
         ("3/4", "0,75", True),
         ("१२", "12", True),
+        ("0,125", "0.125", True),
+        ("0,125", "125", False),
+        ("３．５", "3.5", True),
+        ("–5", "-5", True),
+        ("%50", "50 %", True),
+        ("۵۔", "5", True),
+        ("\U00010d41", "1", False),  # a digit that Python does not know yet
         ("٣٫٥", "3.5", True),
         ("１２", "12", True),
         ("1,200", "1.200", False),
@@ -158,6 +172,28 @@ def test_numbers_are_compared_in_all_their_written_forms(one: str, other: str, s
 @pytest.mark.parametrize("text", ["", "-", "1/0", "12 apples", "$5", "1,2,3", "--5", "9" * 300])
 def test_what_is_no_number_is_none(text: str):
     assert number_of(text) is None
+
+
+@pytest.mark.parametrize(
+    ("quoted", "text", "stands"),
+    [
+        ("서울", "나는 서울에서 산다", True),  # particles are joined to words
+        ("ירושלים", "אני גר בירושלים", True),
+        ("东京", "2020东京奥运", True),
+        ("20 minutes.", "It takes 20 minutes, roughly", True),
+        ("200", "1,200 people", False),
+        ("5", "costs 1.5 euros", False),
+        ("cat", "a category", False),
+    ],
+)
+def test_a_quote_is_a_whole_word_or_number(quoted: str, text: str, stands: bool):
+    assert stands_in(quoted, text) is stands
+
+
+def test_a_short_text_against_itself_has_a_bleu_of_1():
+    task = Task(name="t", kind="text", instruction="i")
+    for text in ("turn left", "สวัสดี"):
+        assert summarise(task, [{"expected": text, "answer": text, "tags": []}])["bleu"] == 1
 
 
 def test_words_and_characters_are_counted_as_people_do():

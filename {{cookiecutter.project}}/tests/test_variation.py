@@ -110,3 +110,45 @@ def test_values_change_places_in_scripts_without_blanks():
     assert len({r.text for r in made}) > len(rows)
     for r in made:
         assert r.text == f"把{json.loads(r.answer)['arguments']['item']}加到购物清单"
+
+
+def test_bare_texts_lists_and_empty_values_stay():
+    bare = [
+        Record(
+            str(i), [{"role": "user", "content": item}, {"role": "assistant", "content": json.dumps(item)}]
+        )
+        for i, item in enumerate(ITEMS)
+    ]
+    assert vary(bare, [], Augment(variations=1, by="name"), seed=0) == []
+    named = [
+        Record(
+            str(i),
+            [
+                {"role": "user", "content": f"buy {item}"},
+                {"role": "assistant", "content": json.dumps({"name": ["a"], "x": "", "item": item})},
+            ],
+        )
+        for i, item in enumerate(ITEMS)
+    ]
+    made = vary(named, [], Augment(variations=1, by="name"), seed=0)
+    assert made and all(json.loads(r.answer)["x"] == "" for r in made)
+
+
+def test_what_a_tool_gave_back_stays_behind_the_request():
+    rows = [
+        Record(
+            str(i),
+            [
+                {"role": "user", "content": f"buy {item}"},
+                {"role": "assistant", "content": '{"name":"stock"}'},
+                {"role": "tool", "content": "3 left"},
+                {"role": "assistant", "content": json.dumps({"name": "buy", "item": item})},
+            ],
+            tools=[{"type": "function"}],
+        )
+        for i, item in enumerate(ITEMS)
+    ]
+    for r in vary(rows, [], Augment(variations=2, by="name"), seed=0):
+        assert [m["role"] for m in r.messages] == ["user", "assistant", "tool", "assistant"]
+        assert r.messages[0]["content"] == f"buy {json.loads(r.answer)['item']}"
+        assert r.messages[2]["content"] == "3 left" and r.tools

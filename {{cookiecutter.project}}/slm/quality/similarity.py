@@ -14,7 +14,7 @@ LONG_WORD = 5  # characters; a change in a shorter word makes another word
 
 def grams(text: str) -> set[tuple[str, ...]]:
     """Runs of three words; of a shorter text, all of it."""
-    return set(runs(text, 3)) or {tuple(units(text))}
+    return set(runs(text, 3)) or {tuple(units(text)) or (normal(text),)}
 
 
 def typos(text: str) -> set[str]:
@@ -74,7 +74,12 @@ def similarity(reference: list[Record], asked: list[Record]) -> dict[str, float]
     """How near the nearest record of `reference` is to each of `asked`: cosine of TF-IDF over words and word
     pairs.
     """
-    vectorizer = TfidfVectorizer(tokenizer=units, token_pattern=None, ngram_range=(1, 2), sublinear_tf=True)
+    vectorizer = TfidfVectorizer(
+        tokenizer=lambda text: units(text) or [normal(text)],
+        token_pattern=None,
+        ngram_range=(1, 2),
+        sublinear_tf=True,
+    )
     known = vectorizer.fit_transform([r.asked for r in reference])
     nearest = (vectorizer.transform([r.asked for r in asked]) @ known.T).max(axis=1).toarray().ravel()
     series = pd.Series(nearest)

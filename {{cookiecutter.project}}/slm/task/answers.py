@@ -3,11 +3,11 @@ the form that labelled answers have.
 """
 
 import json
-import re
 from collections import Counter
 from typing import Any
 
 import numpy as np
+import regex
 from scipy.optimize import linear_sum_assignment
 
 from slm.task.definition import Task
@@ -16,6 +16,7 @@ from slm.task.strict import Unreadable, strict_json
 from slm.task.text import folded, nfc, stands_in, unusual
 
 NOTHING = object()  # an answer that cannot be read
+ENDED = regex.compile(r"[\p{Sentence_Terminal}--[!?！？]]+$", regex.V1)  # the full stops of all scripts
 FINAL = "Answer:"  # what stands before a final answer
 
 
@@ -78,7 +79,7 @@ def same_value(one: str, other: str) -> bool:
     """Whether two final answers are the same: as numbers in any written form (slm/task/numbers.py), else
     letter by letter without case; a full stop at the end says nothing.
     """
-    left, right = (folded(text).strip().rstrip(".。।").strip() for text in (one, other))
+    left, right = (ENDED.sub("", folded(text).strip()).strip() for text in (one, other))
     values = number_of(left), number_of(right)
     return values[0] == values[1] if None not in values else left == right
 
@@ -164,5 +165,9 @@ def tidied(task: Task, text: str) -> str:
 
 
 def unfenced(text: str) -> str:
-    fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", text, re.DOTALL)
-    return fenced[1] if fenced else text
+    """The text within a code fence around all of it."""
+    plain = text.strip()
+    first, _, rest = plain.partition("\n")
+    if first.strip() not in ("```", "```json") or not rest.endswith("```"):
+        return text
+    return rest.removesuffix("```").strip()

@@ -48,12 +48,13 @@ def slots_of(answer: str, by: str | None) -> list[tuple[Slot, str]]:
     except Unreadable:
         return []
     name = value.get(by) if isinstance(value, dict) else None
-    return [((name, path), text) for path, text in texts(value)]
+    kind = name if isinstance(name, str) else None
+    return [((kind, path), text) for path, text in texts(value) if path]
 
 
 def find_once(request: str, value: str) -> regex.Match[str] | None:
     """Where a request says a value, if just once."""
-    found = list(regex.finditer(bounded(regex.escape(value)), request, regex.IGNORECASE))
+    found = list(regex.finditer(bounded([value]), request, regex.IGNORECASE)) if value else []
     return found[0] if len(found) == 1 else None
 
 
@@ -128,6 +129,7 @@ def vary(records: list[Record], unlabelled: list[Record], settings: Augment, see
         found.sort(key=lambda pair: pair[1].start())
         if not found or any(a[1].end() > b[1].start() for a, b in itertools.pairwise(found)):
             continue
+        asked = max(i for i, m in enumerate(record.prompt) if m["role"] == "user")
         for number in range(settings.variations):
             request, new = record.text, json.loads(record.answer)
             for slot, at in reversed(found):
@@ -138,10 +140,7 @@ def vary(records: list[Record], unlabelled: list[Record], settings: Augment, see
                 request = request[: at.start()] + said + request[at.end() :]
                 put(new, slot[1], value)
             text = json.dumps(new, ensure_ascii=False, separators=(",", ":"))
-            messages = [
-                *record.prompt[:-1],
-                {"role": "user", "content": request},
-                {"role": "assistant", "content": text},
-            ]
-            made.append(Record(f"{record.id}-{number + 1}", messages, record.tags))
+            messages = [*record.prompt, {"role": "assistant", "content": text}]
+            messages[asked] = {"role": "user", "content": request}
+            made.append(Record(f"{record.id}-{number + 1}", messages, record.tags, tools=record.tools))
     return made

@@ -160,7 +160,9 @@ def summarise(task: Task, predictions: list[dict[str, Any]]) -> dict[str, Any]:
         import sacrebleu
 
         want, got = ([nfc(p[name]) for p in predictions] for name in ("expected", "answer"))
-        facts["bleu"] = sacrebleu.corpus_bleu(got, [want], tokenize=bleu_tokenizer(want)).score / 100
+        # Answers may be shorter than the four words that BLEU counts.
+        found = sacrebleu.corpus_bleu(got, [want], tokenize=bleu_tokenizer(want), use_effective_order=True)
+        facts["bleu"] = min(1.0, found.score / 100)
     per_class = class_f1(task, predictions)
     if per_class:
         facts["class_f1"] = per_class

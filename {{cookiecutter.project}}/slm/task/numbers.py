@@ -9,17 +9,20 @@ import regex
 
 LONGEST_NUMBER = 200  # characters; a longer one is compared as text
 _SPACES = " \u00a0\u2009\u202f"
-_GROUPS = rf"\d{{1,3}}(?:,\d{{3}})+|\d{{1,2}}(?:,\d{{2}})+,\d{{3}}|\d{{1,3}}(?:[{_SPACES}'’]\d{{3}})+"
+_GROUPS = (
+    r"[1-9][0-9]{0,2}(?:,[0-9]{3})+|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}"
+    rf"|[1-9][0-9]{{0,2}}(?:[{_SPACES}'’][0-9]{{3}})+"
+)
 # Each way to write the amount, with its decimal mark. A comma before exactly three digits parts thousands, as
 # in English; a point never does, unless two stand in the number or a comma follows.
 _FORMS = (
-    (regex.compile(rf"(?:\d+|{_GROUPS})?(?:\.\d+)?"), "."),
-    (regex.compile(r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}"), ","),
-    (regex.compile(rf"(?:\d+|\d{{1,3}}(?:[{_SPACES}'’]\d{{3}})+)?,\d+"), ","),
+    (regex.compile(rf"(?:[0-9]+|{_GROUPS})?(?:\.[0-9]+)?"), "."),
+    (regex.compile(r"[1-9][0-9]{0,2}(?:\.[0-9]{3})+,[0-9]+|[1-9][0-9]{0,2}(?:\.[0-9]{3}){2,}"), ","),
+    (regex.compile(rf"(?:[0-9]+|[1-9][0-9]{{0,2}}(?:[{_SPACES}'’][0-9]{{3}})+)?,[0-9]+"), ","),
 )
-_FRACTION = regex.compile(rf"(?:(\d+)[{_SPACES}]+)?(\d+)[{_SPACES}]*/[{_SPACES}]*(\d+)")
+_FRACTION = regex.compile(rf"(?:([0-9]+)[{_SPACES}]+)?([0-9]+)[{_SPACES}]*/[{_SPACES}]*([0-9]+)")
 _PERCENT = {"%": 100, "‰": 1000}
-_WRITTEN = str.maketrans("٪％٫٬⁄∕−﹣－＋", "%%.,//---+")
+_WRITTEN = str.maketrans("٪％٫٬⁄∕−﹣－＋．，‐‑‒–—", "%%.,//---+.,-----")
 
 
 def number_of(text: str) -> Fraction | None:
@@ -29,6 +32,8 @@ def number_of(text: str) -> Fraction | None:
         return None
     divisor = _PERCENT.get(text[-1], 1)
     body = (text[:-1] if divisor > 1 else text).rstrip()
+    if text[0] == "%" and divisor == 1:  # as in Turkish
+        divisor, body = 100, text[1:].lstrip()
     sign = -1 if body.startswith("-") else 1
     value = _amount(body[1:].lstrip() if body.startswith(("+", "-")) else body)
     return None if value is None else sign * value / divisor
@@ -51,6 +56,6 @@ def _amount(body: str) -> Fraction | None:
     for form, mark in _FORMS:
         if body and form.fullmatch(body):
             before, _, after = body.rpartition(mark) if mark in body else (body, "", "")
-            digits = regex.sub(r"\D", "", before)
+            digits = regex.sub(r"[^0-9]", "", before)
             return Fraction(int(digits + after), 10 ** len(after)) if digits + after else None
     return None

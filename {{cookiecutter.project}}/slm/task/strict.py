@@ -235,12 +235,13 @@ def plain_message(message: Any) -> dict[str, str]:
         text = _content_text(content)
     elif role != "assistant":
         raise Unreadable(f"tool_calls of the role {role}", "only an assistant calls", "tool_calls")
-    elif content:
+    elif content and not (isinstance(content, str) and not content.strip()):
         raise Unreadable(
             f"content {shortly(content)} beside tool_calls", "an answer is one of the two", "content"
         )
     else:
         text = answer_of_calls(calls)
+    text = text.replace("\r\n", "\n")  # as browsers and Windows send the end of a line
     if fault := text_fault(text):
         raise Unreadable(
             f"content {shortly(text)} {fault}", "every message says something in text", "content"

@@ -17,17 +17,25 @@ from icu4py.breakers import WordBreaker
 # Zero-width characters, variation selectors, fillers: no reader sees them. A joiner within an emoji and the
 # tags behind a flag make another sign, so they stay.
 _UNSEEN = regex.compile(
-    r"(?!\u200D\p{Extended_Pictographic})(?!(?<=\U0001F3F4[\U000E0020-\U000E007F]*)[\U000E0020-\U000E007F])"
+    r"(?!\u200D\p{Extended_Pictographic})(?!(?<=\U0001F3F4[\U000E0020-\U000E007F]{0,7})[\U000E0020-\U000E007F])"
     r"\p{Default_Ignorable_Code_Point}"
 )
 _EMOJI = (
     r"\p{RI}\p{RI}|\p{Extended_Pictographic}\p{EMod}?"
     r"(?:\u200D\p{Extended_Pictographic}\p{EMod}?|[\U000E0020-\U000E007F])*"
 )
-_NUMBER_OR_WORD = r"[\p{L}\p{M}\p{N}_]+(?:(?<=\p{Nd})[.,٫٬](?=\p{Nd})[\p{L}\p{M}\p{N}_]+)*"
-# A hyphen is a sign only before a number, and not inside a word. Other punctuation changes no meaning.
-_SIGN = r"[\p{Sm}\p{Sc}\p{So}^#%‰٪&@*/\\]|(?<![\p{L}\p{M}])-(?=\s*\p{N})"
-_TOKEN = regex.compile(f"{_EMOJI}|{_NUMBER_OR_WORD}|{_SIGN}")
+_NUMBER_OR_WORD = (
+    r"(?:(?<![\p{L}\p{M}\p{N}_])\.(?=\p{Nd}))?"
+    r"[\p{L}\p{M}\p{N}_]+(?:(?<=\p{Nd})[.,٫٬](?=\p{Nd})[\p{L}\p{M}\p{N}_]+)*"
+)
+# A hyphen is a sign before a number or an amount of money, but not inside a word, and between blanks after a
+# number. Other punctuation changes no meaning, but for "!=" and the faces :) and :(.
+_SIGN = (
+    r"!(?==)|[:;]-?[()DP](?!\w)|[\p{Sm}\p{Sc}\p{So}^#%‰٪&@*/\\]|(?<=\p{N}\s)-(?=\s)"
+    r"|(?<![[\p{L}\p{M}]--[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Han}\p{Hiragana}\p{Katakana}]])"
+    r"-(?=\s*[\p{N}\p{Sc}])"
+)
+_TOKEN = regex.compile(f"{_EMOJI}|{_NUMBER_OR_WORD}|{_SIGN}", regex.V1)
 _SCORED = regex.compile(rf"{_EMOJI}|[\p{{L}}\p{{M}}\p{{N}}]+")
 _DASHES = regex.compile(r"[\u2010-\u2015\u2212\uFE58\uFE63\uFF0D]")
 _BY_DICTIONARY = regex.compile(r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
@@ -106,16 +114,35 @@ def runs(text: str, n: int) -> list[tuple[str, ...]]:
     return [tuple(found[i : i + n]) for i in range(len(found) - n + 1)]
 
 
-def bounded(pattern: str) -> str:
-    """The pattern where it is a whole word. Scripts without blanks have no bounds to look for."""
-    open_script = r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Han}\p{Hiragana}\p{Katakana}]"
-    return rf"(?<!(?!{open_script}){WORD_CHARACTER})(?:{pattern})(?!(?!{open_script}){WORD_CHARACTER})"
+def bounded(texts: Iterable[str], attached: str = "") -> str:
+    """A pattern that finds one of these texts where it is a whole word.
+
+    Scripts without blanks have no bounds to look for.
+
+    Args:
+        attached: classes of more scripts to look for within words, such as those that join particles to them.
+    """
+    open_script = (
+        rf"[\p{{Thai}}\p{{Lao}}\p{{Khmer}}\p{{Myanmar}}\p{{Han}}\p{{Hiragana}}\p{{Katakana}}{attached}]"
+    )
+    before = rf"(?<!(?!{open_script}){WORD_CHARACTER})"
+    after = rf"(?!(?!{open_script}){WORD_CHARACTER})"
+    found = []
+    for text in texts:
+        begins, ends = (not regex.match(open_script, edge) for edge in (text[:1], text[-1:]))
+        number = (r"(?<!\p{N}[.,٫٬])", r"(?![.,٫٬]\p{N})")
+        left = (before if begins else "") + (number[0] if regex.match(r"\p{N}", text) else "")
+        right = (after if ends else "") + (number[1] if regex.search(r"\p{N}$", text) else "")
+        found.append(f"{left}{regex.escape(text)}{right}")
+    return "|".join(found)
 
 
 def stands_in(quoted: str, text: str) -> bool:
-    """Whether a text says these very words: as they are written, or but for punctuation and letter case."""
+    """Whether a text says these very words: as they are written, or but for punctuation and letter case.
+    Korean, Hebrew and Arabic join particles to a word.
+    """
     whole, part = (" ".join(folded(t).split()) for t in (text, quoted))
-    if part and regex.search(bounded(regex.escape(part)), whole):
+    if part and regex.search(bounded([part], r"\p{Hangul}\p{Hebrew}\p{Arabic}"), whole):
         return True
     said = normal(quoted)
     return bool(said) and f" {said} " in f" {normal(text)} "

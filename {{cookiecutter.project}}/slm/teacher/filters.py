@@ -88,8 +88,7 @@ class Sieve:
         self._task, self._settings, self._limit = task, settings, limit
         self._rows: dict[int, str] = {}
         self._kept: Counter[str] = Counter()  # by class and by tag
-        words = "|".join(regex.escape(nfc(word)) for word in settings.words)
-        self._words = regex.compile(bounded(words), regex.IGNORECASE)
+        self._words = regex.compile(bounded(map(nfc, settings.words)), regex.IGNORECASE)
         if settings.decontaminate:
             for name, record in held_out:
                 for text in (record.asked, *self._texts(record.answer)):
