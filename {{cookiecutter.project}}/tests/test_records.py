@@ -30,7 +30,8 @@ FAULTS = {
     "extra key in a message": (but(messages=[{"role": "user", "content": "hi", "name": "x"}]), "other keys"),
     "no answer": (but(messages=[{"role": "user", "content": "hi"}]), "the last role is 'user'"),
     "key twice": (
-        '{"id":"5","messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],"messages":[]}',
+        '{"id":"5","messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],'
+        '"messages":[]}',
         "the key 'messages' stands twice",
     ),
     "too deep": (f'{{"id": "5", "messages": {"[" * 5000}{"]" * 5000}}}', "more than 64 deep"),

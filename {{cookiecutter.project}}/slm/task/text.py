@@ -17,7 +17,8 @@ from icu4py.breakers import WordBreaker
 # Zero-width characters, variation selectors, fillers: no reader sees them. A joiner within an emoji and the
 # tags behind a flag make another sign, so they stay.
 _UNSEEN = regex.compile(
-    r"(?!\u200D\p{Extended_Pictographic})(?!(?<=\U0001F3F4[\U000E0020-\U000E007F]{0,7})[\U000E0020-\U000E007F])"
+    r"(?!\u200D\p{Extended_Pictographic})"
+    r"(?!(?<=\U0001F3F4[\U000E0020-\U000E007F]{0,7})[\U000E0020-\U000E007F])"
     r"\p{Default_Ignorable_Code_Point}"
 )
 _EMOJI = (
