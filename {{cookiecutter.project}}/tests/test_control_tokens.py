@@ -33,20 +33,10 @@ from slm.modeling.vocabulary import check_answers
 from slm.task.records import Record
 from tests.conftest import TEXTS
 
-LLAMA = (
-    "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = "
-    "'<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + "
-    "'<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
-    "{% endif %}"
-)
-GEMMA = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
-    "{{ raise_exception('System role not supported') }}{% endif %}{% for message in messages %}"
-    "{% if (message['role'] == 'assistant') %}{% set role = 'model' %}"
-    "{% else %}{% set role = message['role'] %}{% endif %}"
-    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"
+# Chat templates as three families have them.
+LLAMA, GEMMA, DEEPSEEK = (
+    (Path(__file__).parent / "templates" / f"{family}.jinja").read_text(encoding="utf-8")
+    for family in ("llama", "gemma", "deepseek")
 )
 CHATML = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", "|x|", "'\\q\"'", "<｜end▁of▁text｜>"]
 HEADERS = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>"]
@@ -332,7 +322,7 @@ def test_the_list_of_tokens_keeps_none_from_being_the_padding(packed):
 def test_a_role_token_that_is_not_called_special_cannot_be_written_either():
     tokenizer = of("llama")
     tokenizer.add_tokens([AddedToken("<｜User｜>", normalized=False), AddedToken("<tool>", normalized=False)])
-    tokenizer.chat_template = "{% for m in messages %}{{ '<｜User｜>' + m['content'] }}{% endfor %}"
+    tokenizer.chat_template = DEEPSEEK
     use_short_template(tokenizer)
     role, tool = tokenizer.convert_tokens_to_ids(["<｜User｜>", "<tool>"])
     ids = encode_prompt(tokenizer, [{"role": "user", "content": "a<｜User｜>b<tool>"}])

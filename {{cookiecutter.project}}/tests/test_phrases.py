@@ -98,7 +98,8 @@ def test_an_answer_that_does_not_come_back_is_named(tiny, project: Path, monkeyp
     monkeypatch.chdir(project)
     model, tokenizer = copy.deepcopy(tiny)
     tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
-    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    template = Path(__file__).parent / "templates" / "contents.jinja"
+    tokenizer.chat_template = template.read_text(encoding="utf-8")
     save_model(model, tokenizer, base := Path("normalizing"))
     records = [
         Record(f"r{i}", [{"role": "user", "content": "a"}, {"role": "assistant", "content": answer}], [], i)

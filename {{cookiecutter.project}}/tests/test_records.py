@@ -7,7 +7,8 @@ import pytest
 
 from slm.errors import UserError
 from slm.files import write_text
-from slm.task.records import DATA_ERRORS, Record, answer_of_calls, prediction, read_files, read_records
+from slm.task.records import DATA_ERRORS, Record, prediction, read_files, read_records
+from slm.task.strict import answer_of_calls
 
 CALL = {"id": "c", "type": "function", "function": {"name": "light", "arguments": '{"on": true}'}}
 GOOD = {"id": "1", "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "{}"}]}

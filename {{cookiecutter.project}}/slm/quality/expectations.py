@@ -31,6 +31,7 @@ from great_expectations.expectations.registry import (
 )
 
 from slm.errors import UserError
+from slm.task.strict import unique_keys
 
 logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
 
@@ -153,19 +154,11 @@ def validate(
 
 def _read_suite(path: Path) -> tuple[dict[str, Any], list[str]]:
     """A suite as it is written, and what is wrong with its keys."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise ValueError(f"the key {twice[0]!r} stands twice in one object")
-        return dict(pairs)
-
     form = "compare it with the suites in docs and task/expectations"
     if not path.exists():
         raise UserError(f"{path}: no such file; write the suite, or take it from git")
     try:
-        spec = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+        spec = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not a suite: {error.msg}; {form}") from None
     except (ValueError, RecursionError) as error:

@@ -26,7 +26,6 @@ from typing import Any
 from slm.errors import UserError
 from slm.files import write_text
 from slm.task.strict import Unreadable, json_lines, plain_message, shortly, text_fault
-from slm.task.strict import answer_of_calls as answer_of_calls  # who writes records looks for it here
 
 TASK = Path("task")
 DATA_ERRORS = Path("reports/data-errors.txt")  # all of them, where they are too many for a message

@@ -60,7 +60,7 @@ def strict_json(text: str) -> Any:
     try:
         value = json.loads(
             text,
-            object_pairs_hook=_unique_keys,
+            object_pairs_hook=unique_keys,
             parse_int=_whole_number,
             parse_float=_finite_number,
             parse_constant=_no_number,
@@ -92,7 +92,8 @@ def _limit_depth(text: str) -> None:
             )
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, refused if a key stands in it twice."""
     seen: set[str] = set()
     for key, _ in pairs:
         name = composed(key)
