@@ -73,7 +73,9 @@ def strict_json(text: str) -> Any:
     for where, said in _texts(value):
         if lone := regex.search(r"\p{Cs}", said):
             raise Unreadable(
-                f"{_named(lone[0])} is half a character", "write both halves, or the character itself", where
+                f"{named_character(lone[0])} is half a character",
+                "write both halves, or the character itself",
+                where,
             )
     return value
 
@@ -171,12 +173,13 @@ def text_fault(text: str) -> str | None:
 
 def _characters(text: str, pattern: regex.Pattern[str]) -> str:
     """The characters that match, each by code, name and position; the first few of many."""
-    found = [f"{_named(m[0])} (character {m.start() + 1})" for m in pattern.finditer(text)]
+    found = [f"{named_character(m[0])} (character {m.start() + 1})" for m in pattern.finditer(text)]
     more = [f"{len(found) - NAMED_FAULTS} more"] if len(found) > NAMED_FAULTS else []
     return ", ".join(found[:NAMED_FAULTS] + more)
 
 
-def _named(character: str) -> str:
+def named_character(character: str) -> str:
+    """A character as a message shows it: U+200B ZERO WIDTH SPACE."""
     kinds = {"Cc": "CONTROL CHARACTER", "Cs": "LONE SURROGATE", "Cn": "NONCHARACTER"}
     kind = kinds.get(unicodedata.category(character), "WITHOUT A NAME")
     return f"U+{ord(character):04X} {_CONTROLS.get(character) or unicodedata.name(character, kind)}"

@@ -14,6 +14,8 @@ from functools import lru_cache
 import regex
 from icu4py.breakers import WordBreaker
 
+from slm.task.strict import named_character
+
 # Zero-width characters, variation selectors, fillers: no reader sees them. A joiner within an emoji and the
 # tags behind a flag make another sign, so they stay.
 _UNSEEN = regex.compile(
@@ -180,7 +182,7 @@ def unusual(text: str) -> str:
         for c in dict.fromkeys(text)
         if _UNSEEN.match(c) or (c.isalpha() and _script(c) != main) or (c.isspace() and c not in " \n\t")
     ]
-    return ", ".join(f"U+{ord(c):04X} {unicodedata.name(c, 'without a name')}" for c in found[:5])
+    return ", ".join(map(named_character, found[:5]))
 
 
 def _script(character: str) -> str:

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from slm.quality.markers import THOUGHT_CLOSES, THOUGHT_OPENS
 from slm.task.answers import schema_error
 from slm.task.definition import Task
-from slm.task.strict import strict_json
+from slm.task.strict import Unreadable, answer_of_calls
 from slm.teacher.server_errors import Complaint, complaint_inside
 
 # How servers say that an answer ended by itself, that its tokens were used up, that it is a tool call.
@@ -227,24 +227,21 @@ def call_as_answer(task: Task, reply: dict[str, Any]) -> str | None:
     """
     if task.kind != "json" or not is_call(reply):
         return None
+    calls = reply.get("tool_calls") or []
+    # Some servers send nothing, or blanks, where a function has no arguments.
+    given = [
+        call["arguments"].strip() if isinstance(call["arguments"], str) else call["arguments"]
+        for call in calls
+    ]
+    functions = [
+        {"name": call["name"], "arguments": said or {}} for call, said in zip(calls, given, strict=True)
+    ]
     try:
-        calls = [
-            {"name": call["name"], "arguments": _parsed(call["arguments"])}
-            for call in reply.get("tool_calls") or []
-        ]
-    except (ValueError, RecursionError):
+        text = answer_of_calls([{"function": function} for function in functions])
+    except Unreadable:
         return None
-    for value in (*(calls if len(calls) == 1 else ()), calls):
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        if calls and schema_error(task, "", text) is None:
-            return text
-    return None
-
-
-def _parsed(arguments: Any) -> Any:
-    if isinstance(arguments, str):
-        return strict_json(arguments) if arguments.strip() else {}
-    return {} if arguments is None else arguments
+    written = (text, f"[{text}]") if len(calls) == 1 else (text,)
+    return next((answer for answer in written if schema_error(task, "", answer) is None), None)
 
 
 def why_silent(reply: dict[str, Any]) -> str:
