@@ -1,6 +1,8 @@
 """Labelled data and prompts, judged by Great Expectations before anything costs time or money."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 from transformers import AutoConfig
@@ -10,7 +12,7 @@ from slm.config.params import Params, load_params
 from slm.errors import UserError
 from slm.files import write_json
 from slm.modeling.checkpoints import load_tokenizer
-from slm.modeling.encoding import too_long, use_short_template
+from slm.modeling.encoding import keep_contents_plain, too_long, use_short_template
 from slm.progress import print_closing_line
 from slm.quality.expectations import explain_failures, validate
 from slm.quality.frame import frame, summary
@@ -18,7 +20,7 @@ from slm.quality.label_errors import doubtful_labels
 from slm.quality.similarity import Index, similarity
 from slm.stage import stage
 from slm.task.definition import load_task
-from slm.task.records import TASK, Record, read_files
+from slm.task.records import DATA_ERRORS, TASK, Record, fixed_sample, read_files, refuse
 
 OUTPUT = Path("reports/data.json")
 # Training depends on this file. It holds nothing of the data, so that a change of the test set alone trains
@@ -28,7 +30,6 @@ SPLITS = {"train": True, "validation": True, "test": True, "prompts": False}
 CONTRACT = Path("gates.yaml")
 # The checkpoints whose tokenizers read the requests. Only a student of its own has one in models/own.
 MODELS = [Path("models/base"), Path("models/own")]
-NAMED = 10
 
 
 class Asked(BaseModel):
@@ -53,7 +54,34 @@ def beyond_context(model: Path, params: Params, named: list[tuple[str, Record]])
     tokenizer = load_tokenizer(model)
     use_short_template(tokenizer)
     own: int = AutoConfig.from_pretrained(model, local_files_only=True).max_position_embeddings
-    return too_long(tokenizer, min(own, params.models.context or own), params.evaluate.max_new_tokens, named)
+    limits = {
+        "evaluate.max_new_tokens": params.evaluate.max_new_tokens,
+        "measure.max_new_tokens": params.measure.max_new_tokens,
+    }
+    if params.synthesize.teacher == "local":
+        limits["synthesize.max_new_tokens"] = params.synthesize.max_new_tokens
+    name = max(limits, key=lambda name: limits[name])
+    return too_long(tokenizer, min(own, params.models.context or own), (limits[name], name), named)
+
+
+def beyond_untaught(instruction: str, params: Params, test: list[Record]) -> list[str]:
+    """The test requests that the base model, which must be told what to do, cannot read as a whole and
+    answer.
+    """
+    model = MODELS[0]
+    if not (model / "config.json").exists():
+        return []
+    tokenizer = load_tokenizer(model)
+    keep_contents_plain(tokenizer)
+    own: int = AutoConfig.from_pretrained(model, local_files_only=True).max_position_embeddings
+    told = [
+        (
+            f"{TASK}/test.jsonl:{r.line}, after the instruction of task.yaml",
+            replace(r, messages=[{"role": "system", "content": instruction}, *r.prompt]),
+        )
+        for r in fixed_sample(test, params.evaluate.sample["base"], params.seed)
+    ]
+    return too_long(tokenizer, own, (params.evaluate.max_new_tokens, "evaluate.max_new_tokens"), told)
 
 
 @stage
@@ -64,14 +92,13 @@ def main() -> None:
     if not (TASK / "prompts.jsonl").exists():
         del data[TASK / "prompts.jsonl"]
     splits = {path.stem: records for path, records in read_files(data).items()}
+    DATA_ERRORS.unlink(missing_ok=True)
 
     # Check that requests fit into the model's context
     params = load_params()
     named = [(f"{TASK}/{name}.jsonl:{r.line}", r) for name, records in splits.items() for r in records]
     faults = [fault for model in MODELS for fault in beyond_context(model, params, named)]
-    if faults:
-        more = [f"… and {len(faults) - NAMED} more"] if len(faults) > NAMED else []
-        raise UserError("\n".join(faults[:NAMED] + more))
+    refuse(faults or beyond_untaught(task.instruction, params, splits["test"]))
 
     # Find the nearest held-out example of each: training data must not be near validation or test,
     # validation not near test
@@ -83,7 +110,9 @@ def main() -> None:
     frames = {name: frame(task, records, against[name]) for name, records in splits.items()}
 
     # Run the suites of Great Expectations
-    reports, failed = [], []
+    reports: list[dict[str, Any]] = []
+    failed: list[str] = []
+    whole: list[str] = []
     for suite, names in {"labelled": ("train", "validation", "test"), "prompts": ("prompts",)}.items():
         path = TASK / "expectations" / f"{suite}.json"
         files = {f"{TASK}/{name}.jsonl": name for name in names if name in frames}
@@ -97,12 +126,20 @@ def main() -> None:
         except UserError as error:
             # So that what is wrong with the other suite is said in the same run
             failed.append(str(error))
+            whole.append(str(error))
             continue
         reports.append(report)
         if not report["passed"]:
             failed.append(explain_failures(report, path))
-    if failed:
-        raise UserError("\n".join(failed))
+            whole.append(explain_failures(report, path, None))
+    try:
+        # Its data comes later, after hours of training: what cannot be run is said now
+        later = [*map(str, frames["train"].columns), "dropped"]
+        validate(TASK / "expectations" / "synthetic.json", {}, {}, columns=later)
+    except UserError as error:
+        failed.append(str(error))
+        whole.append(str(error))
+    refuse(failed, whole)
 
     # Write the facts
     facts = {

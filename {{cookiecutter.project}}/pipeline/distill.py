@@ -1,6 +1,7 @@
 """The student: the teacher's most important layers, trained on the teacher's answers."""
 
 import tempfile
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from slm.errors import UserError
 from slm.files import write_json
 from slm.modeling.checkpoints import load_model, load_tokenizer, parameters_m, save_model
 from slm.modeling.encoding import collate, encode_example
-from slm.modeling.vocabulary import write_task_model
+from slm.modeling.vocabulary import learnable, write_task_model
 from slm.progress import print_closing_line
 from slm.stage import stage
 from slm.task.augmentation import vary
@@ -98,11 +99,14 @@ def main() -> None:
     kept, importance = prune(model, tokenizer, validation, params, start)
 
     # Encode the teacher's answers, people's labels, and variations of both
+    kept_answers = list(compress(synthetic, learnable(tokenizer, [record for record, _, _ in synthetic])))
+    left_out, synthetic = len(synthetic) - len(kept_answers), kept_answers
     examples = [encode_synthetic(tokenizer, record, ids, values) for record, ids, values in synthetic]
     # Of the teacher's answers too: where it copied wrongly, the request does not hold the value, and nothing
     # is exchanged.
     answered = [*labelled, *(record for record, _, _ in synthetic)]
-    varied = vary(answered, prompts, params.augment, params.seed)
+    made = vary(answered, prompts, params.augment, params.seed)
+    varied = list(compress(made, learnable(tokenizer, made)))
     examples += [encode_example(tokenizer, record) for record in (*labelled, *varied)]
 
     # Train on the teacher's distribution and on the answers themselves
@@ -115,7 +119,7 @@ def main() -> None:
     write_json(CURVE, trained.curve)
     save_model(student, tokenizer, OUTPUT)
     facts = trained.facts | {"layers": kept, "vocabulary": student.config.vocab_size}
-    facts |= {"parameters_m": parameters_m(student)}
+    facts |= {"parameters_m": parameters_m(student), "left_out": left_out + len(made) - len(varied)}
     write_json(FACTS, facts | {"importance": importance})
     forget_checkpoints("distill")
     print_closing_line("distill", facts)

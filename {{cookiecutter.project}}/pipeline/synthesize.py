@@ -29,8 +29,8 @@ KNOWN = ("model", "parameters", "request_id", "usage", "usd", "answers", "agreem
 def ask_local(
     records: list[Record], provenance: dict[str, Any], params: Params, store: Store
 ) -> Iterator[dict[str, Any] | None]:
-    """The local teacher's answers. Their text stays as it is: its log-probabilities belong to these very
-    tokens.
+    """The local teacher's answers, without outer blanks. Their text else stays as it is: its
+    log-probabilities belong to these very tokens, and go unused where blanks went.
     """
     from slm.inference.engine import answer_all
     from slm.modeling.checkpoints import load_tokenizer
@@ -55,7 +55,8 @@ def ask_local(
                 store.put(batch)
                 batch = {}
         store.put(batch)
-    return (store.get(key) for key in keys)
+    given = (store.get(key) for key in keys)
+    return (answer and answer | {"text": answer["text"].strip()} for answer in given)
 
 
 def tags_of(invented: dict[str, Any]) -> list[str]:

@@ -1,13 +1,14 @@
 """The local teacher: the base model, adapted to the task with people's labels."""
 
 import tempfile
+from itertools import compress
 from pathlib import Path
 
 from slm.config.params import Params, load_params
 from slm.files import replacing, write_json
 from slm.modeling.checkpoints import adapt, load_tokenizer, merged, parameters_m, save_model
 from slm.modeling.encoding import encode_example
-from slm.modeling.vocabulary import write_task_model
+from slm.modeling.vocabulary import learnable, write_task_model
 from slm.progress import print_closing_line
 from slm.stage import stage
 from slm.task.augmentation import vary
@@ -55,7 +56,8 @@ def main() -> None:
 
         # Encode the labels and their variations
         tokenizer = load_tokenizer(start)
-        varied = vary(labelled, prompts, params.augment, params.seed)
+        made = vary(labelled, prompts, params.augment, params.seed)
+        varied = compress(made, learnable(tokenizer, made))
         examples = [encode_example(tokenizer, record) for record in [*labelled, *varied]]
 
         # Train all weights, or adapters that are then merged

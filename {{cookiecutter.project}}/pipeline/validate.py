@@ -4,7 +4,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from slm.errors import UserError
 from slm.files import read_jsonl, write_json
 from slm.progress import print_closing_line
 from slm.quality.expectations import explain_failures, validate
@@ -12,7 +11,7 @@ from slm.quality.frame import frame, summary
 from slm.quality.similarity import Index
 from slm.stage import stage
 from slm.task.definition import load_task
-from slm.task.records import TASK, Record, read_records
+from slm.task.records import TASK, Record, read_records, refuse
 
 INPUT = Path("data/synthetic.jsonl")
 INVENTED = Path("data/invented.jsonl")
@@ -53,7 +52,7 @@ def main() -> None:
     # Run the suite of Great Expectations
     report = validate(SUITE, {str(INPUT): table}, {str(INPUT): list(range(1, len(rows) + 1))})
     if not report["passed"]:
-        raise UserError(explain_failures(report, SUITE))
+        refuse([explain_failures(report, SUITE)], [explain_failures(report, SUITE, None)])
 
     # Count what was kept, and what each filter dropped
     invented = read_jsonl(INVENTED)

@@ -124,6 +124,31 @@ def name_of(request: dict[str, Any]) -> bytes:
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).digest()[:12]
 
 
+def misplaced(messages: list[dict[str, Any]]) -> str | None:
+    """Why OpenAI refuses these messages: what a tool said answers a call, by its id, and each call has its
+    answer at once.
+    """
+    waiting: list[str] = []
+    for i, message in enumerate(messages):
+        if message["role"] == "tool":
+            if message.get("tool_call_id") not in waiting:
+                return (
+                    f"Invalid parameter: messages[{i}] with role 'tool' must be a response to a preceeding "
+                    "message with 'tool_calls'."
+                )
+            waiting.remove(message["tool_call_id"])
+            continue
+        if waiting:
+            return (
+                "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
+                "'tool_call_id'."
+            )
+        waiting = [call["id"] for call in message.get("tool_calls", [])]
+        if not waiting and not isinstance(message["content"], str):
+            return f"Invalid value for 'content' of messages[{i}]: expected a string, got null."
+    return "The last 'tool_calls' have no answer." if waiting else None
+
+
 def completion(request: dict[str, Any], text: str | None, number: int, **changes: Any) -> dict[str, Any]:
     choice: dict[str, Any] = {
         "index": 0,
@@ -677,6 +702,9 @@ class Connection(asyncio.Protocol):
         if fault in STATUSES:
             stats.refused += 1
             return self.refuse(fault, key)
+        if said := misplaced(request["messages"]):
+            stats.refused += 1
+            return self.send(400, encoded({"error": {"message": said, "type": "invalid_request_error"}}))
         field, status, body = REFUSED_FORMS.get(fault, ("none of a request", 0, None))
         if not field or field in request:
             return self.send(status, encoded(body))

@@ -9,6 +9,7 @@ from slm.config.edit import PROFILES, merge
 from slm.config.params import PARAMS, Params, load_params
 from slm.errors import UserError
 from slm.files import read_json
+from slm.task.definition import load_task
 from slm.verdict.contract import load_contract, loosened
 
 ROOT = Path(__file__).parent.parent
@@ -55,6 +56,34 @@ def test_a_wrong_parameter_is_named_with_its_line(old: str, new: str, message: s
         load_params(path)
     assert message in str(error.value)
     assert str(error.value).split(":")[1].isdigit()
+
+
+def test_a_file_in_another_encoding_or_none_is_named(tmp_path: Path):
+    path = tmp_path / "task.yaml"
+    path.write_bytes("name: t\nkind: text\ninstruction: café\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"task.yaml:3: byte b'\\xe9' is not UTF-8; save the file as UTF-8"):
+        load_task(path)
+    path.write_text("name: t\nkind: text\ninstruction: café\n", encoding="utf-8")
+    assert load_task(path).instruction == "café"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=r"task.yaml: cannot be read \(Is a directory\)"):
+        load_task(path)
+
+
+@pytest.mark.parametrize("text", ["a\\0b", "\\u200b", "a\\u009f", "\\u3164"])
+@pytest.mark.parametrize("key", ["name", "instruction", "no_answer", "labels"])
+def test_a_task_says_nothing_that_nobody_can_read(key: str, text: str, tmp_path: Path):
+    path = tmp_path / "task.yaml"
+    for said, wrong in (("plain", False), (text, True)):
+        values = {"name": '"n"', "instruction": '"i"', "no_answer": '"none"', "labels": '["a", "b"]'}
+        values[key] = f'["a", "{said}"]' if key == "labels" else f'"{said}"'
+        path.write_text("kind: label\n" + "".join(f"{k}: {v}\n" for k, v in values.items()), encoding="utf-8")
+        if wrong:
+            with pytest.raises(UserError, match=rf"task.yaml:\d: {key} is .*U\+"):
+                load_task(path)
+        else:
+            load_task(path)
 
 
 def test_a_profile_may_set_what_is_off():

@@ -1,13 +1,18 @@
 """A held-out request that is trained on is found, also when somebody mistyped it."""
 
-import pytest
+import json
 
+import pytest
+from test_filters import GOOD, OFF
+
+from slm.config.synthesis import Filters
 from slm.quality.frame import frame
 from slm.quality.similarity import NEAR, Index, typos
 from slm.task.answers import schema_error
 from slm.task.definition import Task
 from slm.task.records import Record
 from slm.task.text import normal
+from slm.teacher.filters import Sieve
 
 INDEX = Index(
     [
@@ -116,3 +121,41 @@ def test_an_answer_with_a_key_twice_or_a_mark_of_chat_models_is_refused():
     found = frame(texts, rows, None)["schema_error"]
     assert found.notna().tolist() == [False, True, True, True]
     assert "mark of chat models" in found[1]
+
+
+FORM = Task(name="t", kind="json", instruction="i")
+FAULTY = [
+    '{"a":"\\u0000"}',
+    '{"\\u009f":1}',
+    '{"a":"\\u003cthink\\u003ehm"}',
+    '{"a":"hi</s>"}',
+    '{"a":"x\\ry"}',
+]
+
+
+@pytest.mark.parametrize("answer", FAULTY)
+def test_people_and_teachers_answer_by_one_rule(answer: str):
+    record = Record("1", [{"role": "user", "content": "r"}, {"role": "assistant", "content": answer}])
+    (labelled,) = frame(FORM, [record], None)["schema_error"]
+    off = Filters.model_validate(OFF)
+    dropped = Sieve(FORM, off, 50, []).reason(Record("p", record.prompt), GOOD, answer)
+    assert labelled and dropped and labelled == f"{dropped.removeprefix('control: ')}: {answer}"
+    honest = json.dumps({"a": "first\n5 < 6"})
+    assert Sieve(FORM, off, 50, []).reason(Record("p", record.prompt), GOOD, honest) is None
+
+
+@pytest.mark.parametrize("said", ["<think>secret</think>hello", "hello<|im_end|>", "hello\u200b</s>"])
+@pytest.mark.parametrize("role", ["assistant", "user", "tool"])
+def test_what_the_assistant_said_before_holds_no_marks_either(said: str, role: str):
+    task = Task(name="t", kind="text", instruction="i")
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": role, "content": said},
+        {"role": "user", "content": "b"},
+    ]
+    answered = Record("1", [*turns, {"role": "assistant", "content": "ok"}])
+    for record in (answered, Record("p", turns)):
+        (error,) = frame(task, [record], None)["schema_error"]
+        assert bool(error) == (role == "assistant")
+    dropped = Sieve(task, Filters.model_validate(OFF), 50, []).reason(Record("p", turns), GOOD, "ok")
+    assert bool(dropped) == (role == "assistant")

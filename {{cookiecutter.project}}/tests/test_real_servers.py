@@ -4,6 +4,7 @@ All of it goes through the real client, and once more through the files of a bat
 """
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from slm.task.records import Record
 from slm.teacher.budget import worst_case
 from slm.teacher.endpoint import EndpointTeacher, requests_of
 from slm.teacher.filters import Sieve
-from slm.teacher.response import understood
+from slm.teacher.response import NotAnAnswer, read_reply, understood
 from slm.teacher.server_errors import complaint_of
 from slm.teacher.store import Store
 
@@ -82,8 +83,8 @@ DROPPED = {
     "think_alone": "empty: nothing follows its thoughts",
     "think_open": "empty: its thoughts never end: <think>{",
     "think_cut": "cut: off after 50 tokens (synthesize.max_new_tokens) before an answer began",
-    "think_after": "control: a mark of chat models: '<think>'",
-    "think_inside": "control: a mark of chat models: '<think>'",
+    "think_after": "control: '<think>' is a mark of chat models",
+    "think_inside": "control: '<think>' is a mark of chat models",
     "reasoning_alone": "empty: the server sent thoughts alone",
     "content_null": "empty: the answer is empty",
     "content_empty": "empty: the answer is empty",
@@ -145,7 +146,112 @@ def test_thoughts_and_blanks_are_not_learnt_by_any_kind_of_task(
 def test_one_filter_finds_marks_for_every_kind_of_task(tmp_path: Path, serve, task: Task, mark: str):
     answers = {"json": CALL, "label": "light", "text": "It rains.", "reasoning": "3 x 4 = 12\nAnswer: 12"}
     ((_, dropped),) = learnt(tmp_path, serve("--answer", answers[task.kind] + mark).url, task)
-    assert dropped and dropped.startswith("control: a mark of chat models: "), dropped
+    assert dropped and dropped.startswith("control: ") and "is a mark of chat models" in dropped
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("It\r\nrains.", "It\nrains."),
+        ("cafe\u0301", "café"),
+        ("a\x9fb", None),
+        ("a\rb", None),
+        ("a\ufffeb", None),
+        ("\u202e", None),
+        ("a" + "\u0301\u0323" * 40_000, None),
+    ],
+)
+def test_a_teachers_text_is_read_as_data_is(tmp_path: Path, serve, said: str, text: str | None):
+    start = time.perf_counter()
+    endpoint = settings(serve().url)
+    reply = {"text": said, "cut": False, "finish_reason": "stop", "refusal": None, "key_sent_back": False}
+    store = Store(tmp_path / "answers.sqlite")
+    try:
+        got = EndpointTeacher(endpoint, TEXT, store)._read(understood(reply))["text"]
+    finally:
+        store.close()
+    sieve = Sieve(TEXT, Filters.model_validate(OFF), endpoint.max_new_tokens, [])
+    dropped = sieve.reason(Record("p", prompts(1)[0]), reply, got)
+    assert (dropped or "").startswith("control: ") == (text is None) and got == (text or got)
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        (
+            '{"name":"none","arguments":{"caf\\u0065\\u0301":"e\\u0301"}}',
+            '{"name":"none","arguments":{"café":"é"}}',
+        ),
+        ('{"name":"none","arguments":{"a":"\\u0000"}}', None),
+        ('{"name":"none","arguments":{"\\u009f":1}}', None),
+        ('{"name":"none","arguments":{"a":"\\r"}}', None),
+    ],
+)
+def test_a_teachers_json_is_read_as_data_is(tmp_path: Path, serve, said: str, text: str | None):
+    ((got, dropped),) = learnt(tmp_path, serve("--answer", said).url)
+    assert (dropped or "").startswith("control: ") == (text is None) and got == (text or got)
+
+
+def test_a_reply_that_says_a_thing_twice_is_no_answer():
+    honest = b'{"choices": [{"message": {"content": "one"}, "finish_reason": "stop"}], "model": "big"}'
+    assert read_reply(honest, "big")["text"] == "one"
+    for old, new in (
+        (b'"content": "one"', b'"content": "one", "content": "two"'),
+        (b'"model": "big"', b'"model": "big", "model": "small"'),
+        (b'"model": "big"', b'"usage": null, "\\u0075sage": null'),
+    ):
+        with pytest.raises(NotAnAnswer, match="stands twice"):
+            read_reply(honest.replace(old, new), "big")
+
+
+CALLED = '{"name":"set_light","arguments":{"room":"café"}}'
+
+
+def turns(*said: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in said]
+
+
+@pytest.mark.parametrize(
+    ("messages", "roles"),
+    [
+        (turns(("user", "a"), ("assistant", CALLED), ("tool", "done")), "user assistant tool"),
+        (
+            turns(("user", "a"), ("assistant", f"[{CALLED},{CALLED}]"), ("tool", "1"), ("tool", "2")),
+            "user assistant tool tool",
+        ),
+        (turns(("user", "a"), ("assistant", "I look."), ("tool", "done")), "user assistant user"),
+        (
+            turns(("user", "a"), ("assistant", CALLED), ("tool", "1"), ("tool", "2")),
+            "user assistant user user",
+        ),
+        (turns(("user", "a"), ("tool", "done")), "user user"),
+        (turns(("user", "a"), ("assistant", CALLED), ("user", "b")), "user assistant user"),
+        (
+            turns(
+                *(("user", "a"), ("assistant", CALLED), ("tool", "1")),
+                *(("assistant", "ok"), ("user", "b"), ("assistant", CALLED), ("tool", "2")),
+            ),
+            "user assistant tool assistant user assistant tool",
+        ),
+    ],
+)
+@pytest.mark.parametrize("batch", [False, True], ids=["single", "batch"])
+def test_a_conversation_with_tools_can_be_asked(tmp_path: Path, serve, messages, roles: str, batch: bool):
+    chosen, store = settings(serve().url, batch=batch), Store(tmp_path / "answers.sqlite")
+    try:
+        ((answer, why),) = EndpointTeacher(chosen, TASK, store).answers([messages])
+    finally:
+        store.close()
+    assert answer and not why
+    ((_, request),) = requests_of(chosen, TASK, [messages])
+    sent = request["messages"][1:]
+    assert " ".join(m["role"] for m in sent) == roles
+    ids = [call["id"] for m in sent for call in m.get("tool_calls", [])]
+    assert len(set(ids)) == len(ids) and ids == [m["tool_call_id"] for m in sent if m["role"] == "tool"]
+    assert [m["content"] for m in sent if m.get("content")] == [
+        m["content"] for m, s in zip(messages, sent, strict=True) if not s.get("tool_calls")
+    ]
 
 
 def test_a_quoted_tag_is_not_the_end_of_thoughts():

@@ -7,7 +7,7 @@ import pytest
 
 from slm.errors import UserError
 from slm.files import write_text
-from slm.task.records import DATA_ERRORS, Record, prediction, read_files, read_records
+from slm.task.records import DATA_ERRORS, Record, prediction, read_files, read_records, refuse
 from slm.task.strict import answer_of_calls
 
 CALL = {"id": "c", "type": "function", "function": {"name": "light", "arguments": '{"on": true}'}}
@@ -16,6 +16,10 @@ GOOD = {"id": "1", "messages": [{"role": "user", "content": "hi"}, {"role": "ass
 
 def but(**changes: object) -> dict:
     return GOOD | changes
+
+
+def tool(name: str, **function: object) -> dict:
+    return {"type": "function", "function": {"name": name, **function}}
 
 
 FAULTS = {
@@ -54,6 +58,24 @@ FAULTS = {
     "tag of nothing": (but(tags=["\u00ad"]), "U+00AD SOFT HYPHEN"),
     "tools no list": (but(tools={}), "tools {} is no list"),
     "tool without a name": (but(tools=[{"type": "function"}]), "is no function"),
+    "tool of another type": (but(tools=[{"type": "retrieval", "function": {"name": "f"}}]), "is no function"),
+    "tool of no name": (but(tools=[tool("")]), "tool name '' is empty"),
+    "tool with a NUL": (but(tools=[tool("a\0b")]), "tool name 'a\\x00b' holds U+0000 NULL"),
+    "tool that nobody sees": (but(tools=[tool("\u200b")]), "U+200B ZERO WIDTH SPACE"),
+    "tool described by a NUL": (
+        but(tools=[tool("f", description="a\0")]),
+        "U+0000 NULL (character 2) in desc",
+    ),
+    "tool with a NUL as a key": (
+        but(tools=[tool("f", parameters={"properties": {"a\x9f": {}}})]),
+        "tool 'f' holds U+009F CONTROL CHARACTER (character 2) in parameters.properties",
+    ),
+    "tool of a list": (
+        but(tools=[tool("f", parameters=[1])]),
+        "parameters [1] of tool 'f' are no JSON object",
+    ),
+    "tool of no schema": (but(tools=[tool("f", parameters=None)]), "parameters None of tool 'f'"),
+    "two tools of one name": (but(tools=[tool("f"), tool("g"), tool("f")]), "two tools are called 'f'"),
     "weight": (
         but(messages=[GOOD["messages"][0], {"role": "assistant", "content": "b", "weight": 1}]),
         "other keys than role and content: 'weight'",
@@ -102,6 +124,16 @@ def test_duplicate_id_names_both_lines(write):
         (b"{}\n\xff\n", ":2: byte b'\\xff' is not UTF-8"),
         (b"{}\r\n", ":1: carriage return"),
         (b"", "no records"),
+        (b"{}\n" + b"\0" * 9, ":2: holds NUL bytes"),
+        (
+            '{"id": "é"}\n{}\n'.encode("utf-16"),
+            ":1: holds NUL bytes: it is UTF-16, or damaged; save the file as",
+        ),
+        ('{"id": "é"}\n{}\n'.encode("utf-16-le"), ":1: holds NUL bytes"),
+        ('{"id": "é"}\n{}\n'.encode("utf-16-be"), ":1: holds NUL bytes"),
+        ('{"id": "é"}\n{}\n'.encode("utf-32-le"), ":1: holds NUL bytes"),
+        (b'{"messages": [{"content": "\\ud800"}]}', ":1: messages[0].content: U+D800 LONE SURROGATE is half"),
+        (b'{"id": 1, "id": 2}', ":1: the key 'id' stands twice"),
     ],
 )
 def test_bad_bytes(data: bytes, message: str, tmp_path: Path):
@@ -110,6 +142,22 @@ def test_bad_bytes(data: bytes, message: str, tmp_path: Path):
     with pytest.raises(UserError) as error:
         read_records(path, answered=True)
     assert message in str(error.value)
+
+
+def test_what_is_no_file_is_named(tmp_path: Path):
+    for name, said in (("folder.jsonl", "cannot be read (Is a directory)"), ("none.jsonl", "no such file")):
+        path = tmp_path / name
+        if name == "folder.jsonl":
+            path.mkdir()
+        with pytest.raises(UserError) as error:
+            read_records(path, answered=True)
+        assert f"{path}: {said}; " in str(error.value)
+
+
+def test_tools_are_kept_as_they_are(write):
+    tools = [tool("f", description="say é", parameters={"type": "object"}), {"function": {"name": "g"}}]
+    (record,) = read_records(write(but(tools=tools)), answered=True)
+    assert record.tools == tools
 
 
 def test_all_errors_of_all_lines_are_shown(write):
@@ -131,6 +179,21 @@ def test_more_errors_than_ten_are_written_to_a_file(write, tmp_path: Path, monke
     assert len(lines) == 11 and lines[-1] == f"and 2 more; all of them are in {DATA_ERRORS}"
     written = DATA_ERRORS.read_text(encoding="utf-8").split("\n")
     assert written[:10] == lines[:10] and len(written) == 13 and written[11].startswith(f"{path}:12: ")
+    with pytest.raises(UserError):
+        read_records(write("nonsense"), answered=True)
+    assert not DATA_ERRORS.exists()  # its errors are those of another run
+
+
+def test_what_a_message_cuts_is_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    refuse([])
+    with pytest.raises(UserError) as error:
+        refuse(["suite:\n  one\n  … and 1 more"], ["suite:\n  one\n  two"])
+    assert str(error.value) == f"suite:\n  one\n  … and 1 more\nall of them are in {DATA_ERRORS}"
+    assert DATA_ERRORS.read_text(encoding="utf-8") == "suite:\n  one\n  two\n"
+    with pytest.raises(UserError, match=r"\Asuite: one\Z"):
+        refuse(["suite: one"], ["suite: one"])
+    assert not DATA_ERRORS.exists()
 
 
 def test_what_unicode_calls_a_line_end_is_data(tmp_path: Path):

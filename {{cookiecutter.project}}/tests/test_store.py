@@ -1,6 +1,8 @@
 """The response store keeps what was paid, says what it cost, and goes from one machine to another."""
 
+import contextlib
 import gzip
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from slm.teacher.transfer import export, read_export
 def answer(text: str, usd: float | None = 0.5) -> dict[str, Any]:
     return {
         "text": text,
+        "cut": False,
         "model": "big",
         "usage": {"prompt_tokens": 10, "completion_tokens": 5},
         "usd": usd,
@@ -80,12 +83,76 @@ def test_what_is_no_export_is_refused(store: Store, tmp_path: Path, text: str):
     path = tmp_path / "bad.jsonl.gz"
     with gzip.open(path, "wt") as stream:
         stream.write(text)
-    with pytest.raises(UserError, match="export"):
+    with pytest.raises(UserError, match=r"bad.jsonl.gz:1: .*export again"):
         store.add(read_export(path))
     path.write_bytes(b"not gzip")
     with pytest.raises(UserError, match="cannot be read"):
         store.add(read_export(path))
     assert store.spent() == Spent()
+
+
+def packed_row(**changes: Any) -> bytes:
+    row = {"key": "k", "value": answer("hi"), "time": "t", "run": "r", "model": "big"}
+    row |= {"tokens_in": 1, "tokens_out": 1, "usd": 0.1, "seconds": 1}
+    return json.dumps(row | changes).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (packed_row(key=[1]), "key Input should be a valid string"),
+        (packed_row(key=None), "key "),
+        (packed_row(usd={}), "usd "),
+        (packed_row(usd="0.1"), "usd "),
+        (packed_row(tokens_in=10**30), "tokens_in "),
+        (packed_row(tokens_out=-1), "tokens_out "),
+        (packed_row(tokens_in=True), "tokens_in "),
+        (packed_row(model=None), "model "),
+        (packed_row(other=1), "other "),
+        (packed_row(value={"a": 1}), "value.text Field required"),
+        (packed_row(value=answer("hi") | {"text": None}), "value.text "),
+        (packed_row(value=answer("hi") | {"text": 5}), "value.text "),
+        (packed_row(value=answer("hi") | {"cut": "no"}), "value.cut "),
+        (packed_row(value=answer("hi") | {"finish_reason": 5}), "value.finish_reason "),
+        (packed_row(usd="@").replace(b'"@"', b"NaN"), "NaN is no JSON"),
+        (packed_row().replace(b'"hi"', b'"\\ud800"'), "half a character"),
+        (packed_row().replace(b'"hi"', b'"\xe9"'), "not UTF-8"),
+        (packed_row().replace(b'"key"', b'"run": 1, "key"'), "'run' stands twice"),
+        (b"nonsense\n", "not JSON"),
+        (b"\n", "not JSON"),
+    ],
+)
+def test_a_line_that_is_no_answer_is_named_and_nothing_comes_in(
+    store: Store, tmp_path: Path, line: bytes, said: str
+):
+    path = tmp_path / "bad.jsonl.gz"
+    path.write_bytes(gzip.compress(packed_row(key="a") + line))
+    with pytest.raises(UserError) as error:
+        store.add(read_export(path))
+    assert f"{path}:2: not an answer that" in str(error.value) and said in str(error.value)
+    assert store.spent() == Spent()
+
+
+def test_any_answer_that_was_stored_comes_in(store: Store, tmp_path: Path):
+    path = tmp_path / "good.jsonl.gz"
+    odd = answer("a\0b\u2028c", None) | {"seconds": None, "tool_calls": [{"name": "a", "arguments": {}}]}
+    lines = [packed_row(), packed_row(key="a", value=odd, usd=None, time=None), packed_row(key="b", usd=0)]
+    path.write_bytes(gzip.compress(b"".join(lines)))
+    assert store.add(read_export(path)) == 3 and store.get("a") == odd
+
+
+def test_spoilt_bytes_are_no_export(store: Store, tmp_path: Path):
+    path, whole = (
+        tmp_path / "bad.jsonl.gz",
+        gzip.compress(b"".join(packed_row(key=f"{i}") for i in range(50))),
+    )
+    for at in range(0, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x5A]) + whole[at + 1 :])
+        with contextlib.suppress(UserError):  # some bytes, such as the time, mean nothing
+            store.add(read_export(path))
+    path.write_bytes(whole[:-20])
+    with pytest.raises(UserError, match="cannot be read"):
+        store.add(read_export(path))
 
 
 def test_the_ledger_sums_by_run(store: Store, tmp_path: Path):

@@ -14,6 +14,7 @@ from slm.task.strict import (
     answer_of_calls,
     composed,
     json_lines,
+    order_fault,
     plain_message,
     strict_json,
     text_fault,
@@ -200,7 +201,15 @@ def call(name: object, arguments: object) -> dict:
     return {"id": "c", "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
+def nested(depth: int) -> dict:
+    return {"a": nested(depth - 1)} if depth > 1 else {}
+
+
 def test_calls_are_written_as_the_answer_that_is_taught():
+    for arguments in ({E_APART: E_APART}, json.dumps({E_APART: E_APART})):
+        text = answer_of_calls([call(f"caf{E_APART}", arguments)])
+        assert text == f'{{"name":"café","arguments":{{"{E_ACUTE}":"{E_ACUTE}"}}}}'
+    assert strict_json(answer_of_calls([call("a", nested(63))]))["arguments"] == nested(63)
     lamp, none = call("lamp", '{ "room": "caf\\u0065\\u0301" }'), call("none", {})
     assert answer_of_calls([lamp]) == '{"name":"lamp","arguments":{"room":"café"}}'
     assert (
@@ -223,6 +232,11 @@ def test_calls_are_written_as_the_answer_that_is_taught():
         ([call("a", None)], "arguments None"),
         ([call("a", "[" * 100_000)], "64 deep"),
         ([call("a", '{"b": "\\u0000"}')], "U+0000 NULL"),
+        ([call("a", {"b": {"\x9f": 1}})], "U+009F CONTROL CHARACTER"),
+        ([call("a", {"b": "a" + "\u0301" * 40})], "more than 30 marks"),
+        ([call("a", nested(64))], "64 deep"),
+        ([call("a", json.dumps(nested(64)))], "64 deep"),
+        ([call("a", nested(63)), call("a", {})], "64 deep"),
     ],
 )
 def test_calls_without_a_form_are_refused(calls: object, reason: str):
@@ -276,6 +290,39 @@ def test_a_message_without_a_form_is_refused(message: object, where: str, reason
     with pytest.raises(Unreadable) as error:
         plain_message(message)
     assert reason in str(error.value) and error.value.where == where and error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("roles", "answered", "fault"),
+    [
+        (["user"], False, None),
+        (["system", "user", "assistant", "tool"], False, None),
+        (["system", "user", "assistant"], True, None),
+        (["system"], False, "no user message"),
+        (["tool"], False, "no user message"),
+        (["user", "system"], False, "no user message"),
+        (["user", "assistant"], False, "the last role is 'assistant'"),
+        (["user"], True, "the last role is 'user'"),
+        (["user", "assistant", "assistant"], True, "no user message"),
+    ],
+)
+def test_a_conversation_has_an_order(roles: list[str], answered: bool, fault: str | None):
+    found = order_fault(roles, answered)
+    assert found is None if fault is None else found and fault in str(found) and found.remedy
+
+
+@pytest.mark.parametrize("unit", ["a\0", "\u200b", " ", "\x9f", "\ufffe"])
+def test_many_faults_are_counted_in_a_moment(unit: str):
+    start = time.perf_counter()
+    fault = text_fault(unit * 1_000_000)
+    assert (fault and fault.endswith(f"{1_000_000 - 5} more")) or "which is no text" in str(fault)
+    assert "999995 more" in str(fault) and len(str(fault)) < 400 and time.perf_counter() - start < 3
+
+
+def test_a_million_characters_of_json_are_read_in_a_moment():
+    start = time.perf_counter()
+    assert len(strict_json("{" + ",".join(f'"k{i}":1' for i in range(90_000)) + "}")) == 90_000
+    assert time.perf_counter() - start < 3
 
 
 def test_random_texts_are_judged_by_one_rule():

@@ -1,13 +1,17 @@
 """The teacher's distribution belongs to its own tokens."""
 
+import copy
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from slm.distillation.synthetic import encode_synthetic
 from slm.modeling.checkpoints import load_tokenizer
 from slm.modeling.encoding import encode_answer
+from slm.modeling.vocabulary import learnable
 from slm.task.records import Record
 
 
@@ -20,3 +24,24 @@ def test_a_distribution_is_paired_with_its_own_tokens_alone(project: Path, other
     top = np.array([[token, 0] for token in said])
     example = encode_synthetic(tokenizer, record, top, np.zeros_like(top, dtype=np.float32))
     assert ("topk_ids" in example) is not other
+
+
+LOSSY = "a\U000401f0b"
+
+
+def test_what_the_tokenizer_loses_is_left_out_and_said(tiny, capsys: pytest.CaptureFixture[str]):
+    """A tokenizer without some bytes, as SmolLM2's, drops their characters in silence."""
+    _, tokenizer = copy.deepcopy(tiny)
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    lost = {c for c in spec["model"]["vocab"] if len(c) == 1 and not c.isascii() and c not in "Ġéï"}
+    spec["model"]["vocab"] = {t: i for t, i in spec["model"]["vocab"].items() if not lost & {*t}}
+    spec["model"]["merges"] = [m for m in spec["model"]["merges"] if not lost & {*"".join(m)}]
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(spec))
+    records = [
+        Record(f"synthetic-{i}", [{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}])
+        for i, answer in enumerate(["blinds", LOSSY, "close", "日"])
+    ]
+    assert learnable(tokenizer, records) == [True, False, True, False]
+    said = capsys.readouterr().err
+    assert "2 of 4 answers are left out" in said and "'synthetic-1'" in said
+    assert learnable(tokenizer, records[::2]) == [True, True] and not capsys.readouterr().err

@@ -22,7 +22,15 @@ def load_yaml(path: Path, model: type[Model], context: dict[str, Any] | None = N
     """context: what the model's validators are told beside the file."""
     if not path.exists():
         raise UserError(f"{path}: no such file")
-    return parse_yaml(path.read_text(encoding="utf-8"), str(path), model, context)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        byte = error.object[error.start : error.start + 1]
+        raise UserError(f"{path}:{line}: byte {byte!r} is not UTF-8; save the file as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); it must be a file") from None
+    return parse_yaml(text, str(path), model, context)
 
 
 def parse_yaml(text: str, path: str, model: type[Model], context: dict[str, Any] | None = None) -> Model:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from slm.errors import UserError
@@ -88,7 +89,15 @@ def _plain_contents(tokens: Iterable[str]) -> str:
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> list[int]:
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    """Raises UserError where the family's chat template does not take these roles in this order."""
+    try:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise UserError(
+            f"the model's chat template does not take a conversation of {roles}: {error}; write the "
+            "conversation without these roles, or take another base model"
+        ) from None
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
@@ -109,20 +118,33 @@ def encode_example(tokenizer: PreTrainedTokenizerBase, record: Record) -> dict[s
 
 
 def too_long(
-    tokenizer: PreTrainedTokenizerBase, context: int, limit: int, named: list[tuple[str, Record]]
+    tokenizer: PreTrainedTokenizerBase, context: int, limit: tuple[int, str], named: list[tuple[str, Record]]
 ) -> list[str]:
-    """What is wrong with requests that leave no room for an answer of `limit` tokens in a context of so many.
+    """What is wrong with requests that leave no room for an answer in a context of so many tokens, or that
+    the chat template does not take.
 
     Args:
+        limit: tokens of an answer that a model gives, and the parameter that says so. A labelled answer may
+            be longer: it is learnt as a whole.
         named: (file:line, record).
     """
-    counts = [(name, len(encode_prompt(tokenizer, record.prompt))) for name, record in named]
-    return [
-        f"{name}: the request has {tokens} tokens and its answer may have {limit} (evaluate.max_new_tokens), "
-        f"more than the context of {context}; shorten it, or raise models.context of params.yaml"
-        for name, tokens in counts
-        if tokens + limit > context
-    ]
+    faults = []
+    for name, record in named:
+        try:
+            tokens = len(encode_prompt(tokenizer, record.prompt))
+        except UserError as error:
+            faults.append(f"{name}: {error}")
+            continue
+        room, why = limit[0], f"may have {limit[0]} ({limit[1]})"
+        labelled = len(encode_answer(tokenizer, record.answer)) if record.answer else 0
+        if labelled > room:
+            room, why = labelled, f"has {labelled}"
+        if tokens + room > context:
+            faults.append(
+                f"{name}: the request has {tokens} tokens and its answer {why}, more than the context of "
+                f"{context}; shorten it, or raise models.context of params.yaml"
+            )
+    return faults
 
 
 def collate(examples: list[dict[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from slm.errors import UserError
 from slm.modeling.encoding import IGNORE, collate
 
 
@@ -38,7 +39,19 @@ def generate(
     `model.generate` computes every row until the longest answer of its batch ends; here rows leave the batch
     when they end, which halves the time for answers of mixed length, and log-probabilities need no [batch,
     tokens, vocabulary].
+
+    Raises:
+        UserError: a prompt and its answer may be longer than the model's context, beyond which a model says
+            what it never learnt.
     """
+    context = getattr(model.config, "max_position_embeddings", None)
+    longest = max(map(len, prompts), default=0)
+    if context and longest + max_new_tokens > context:
+        raise UserError(
+            f"a prompt of {longest} tokens and an answer of up to {max_new_tokens} are more than the model's "
+            f"context of {context}; shorten the request or the limit of answers, or raise models.context of "
+            "params.yaml"
+        )
     model.eval()
     for rows in batches(prompts, batch_size):
         yield from _generate_batch(model, tokenizer, prompts, rows, max_new_tokens, top_k)

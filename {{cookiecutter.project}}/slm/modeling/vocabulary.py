@@ -7,6 +7,7 @@ a domain. SuperBPE (arXiv 2503.13423) introduced tokens that cross word boundari
 """
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -71,14 +72,35 @@ def write_task_model(
 
 
 def check_answers(tokenizer: PreTrainedTokenizerBase, records: Iterable[Record]) -> None:
-    """Refuse an answer that its tokens do not give back: a model that learnt it would still say another."""
+    """Refuse a labelled answer that its tokens do not give back: a model that learnt it would still say
+    another.
+    """
     for record in records:
-        said = tokenizer.decode(encode_answer(tokenizer, record.answer), skip_special_tokens=True)
-        if said != record.answer:
+        if (said := _said_by_tokens(tokenizer, record)) != record.answer:
             raise UserError(
                 f"{TASK / 'train.jsonl'}:{record.line}: the tokens of record {record.id!r} say {said!r} "
                 f"where its answer is {record.answer!r}; write the answer so, or take another base model"
             )
+
+
+def learnable(tokenizer: PreTrainedTokenizerBase, records: list[Record]) -> list[bool]:
+    """Of each record that no person wrote, whether its tokens give its answer back. How many do not is said:
+    nobody can mend them, and nobody must learn from them.
+    """
+    said = [_said_by_tokens(tokenizer, record) for record in records]
+    lost = [i for i, record in enumerate(records) if said[i] != record.answer]
+    if lost:
+        print(
+            f"{len(lost)} of {len(records)} answers are left out, because the tokenizer loses characters of "
+            f"them; the first is {records[lost[0]].id!r}: {records[lost[0]].answer[:80]!r} becomes "
+            f"{said[lost[0]][:80]!r}",
+            file=sys.stderr,
+        )
+    return [text == record.answer for text, record in zip(said, records, strict=True)]
+
+
+def _said_by_tokens(tokenizer: PreTrainedTokenizerBase, record: Record) -> str:
+    return tokenizer.decode(encode_answer(tokenizer, record.answer), skip_special_tokens=True)
 
 
 def trim(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> None:

@@ -103,13 +103,15 @@ def validate(
     frames: dict[str, pd.DataFrame],
     lines: dict[str, list[int]],
     required: Sequence[str] = (),
+    columns: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Run one suite over tables.
+    """Run one suite over tables; over none, only read it.
 
     Args:
         frames: file name -> one row for each record; all have the same columns.
         lines: file name -> the line of each row, for the messages.
         required: columns that the suite must judge in every record.
+        columns: those that the tables will have, where there are no tables yet.
 
     Returns:
         {"suite", "passed", "results": [{"file", "expectation", "column", "passed", "observed", "said",
@@ -118,7 +120,7 @@ def validate(
     """
     spec, mistakes = _read_suite(suite_path)
     entries = _entries(suite_path, spec)
-    columns = [str(c) for c in next(iter(frames.values())).columns] if frames else None
+    columns = [str(c) for c in next(iter(frames.values())).columns] if frames else columns
     for entry in entries:
         found = _mistakes(entry.written, columns)
         mistakes += [f"{entry.where}: {mistake}" for mistake in found]
@@ -570,8 +572,12 @@ def _call(kind: str, columns: Sequence[str], limits: dict[str, Any]) -> str:
     return f"{kind}({', '.join([*columns, *(f'{k}={_json(v)}' for k, v in limits.items())])})"
 
 
-def explain_failures(report: dict[str, Any], suite_path: Path) -> str:
-    """The failed expectations of a report as one message."""
+def explain_failures(report: dict[str, Any], suite_path: Path, shown: int | None = SHOWN) -> str:
+    """The failed expectations of a report as one message.
+
+    Args:
+        shown: rows that are shown for each expectation; None: all of them, uncut.
+    """
     parts = [f"{suite_path}: the data does not meet the expectations:"]
     for r in report["results"]:
         if r["passed"]:
@@ -579,10 +585,10 @@ def explain_failures(report: dict[str, Any], suite_path: Path) -> str:
         call = _call(r["expectation"], [r["column"]] if r["column"] else [], r["limits"])
         parts.append(f"  {call} {r['why']}".rstrip())
         if r["failures"]:
-            parts += [f"    {failure[:300]}" for failure in r["failures"][:SHOWN]]
-            if len(r["failures"]) > SHOWN:
-                parts.append(f"    … and {len(r['failures']) - SHOWN} more")
+            parts += [f"    {failure[: 300 if shown else None]}" for failure in r["failures"][:shown]]
+            if shown and len(r["failures"]) > shown:
+                parts.append(f"    … and {len(r['failures']) - shown} more")
         else:
-            parts.append(f"    {r['said'][:1000]}")
+            parts.append(f"    {r['said'][: 1000 if shown else None]}")
     parts.append("  remedy: correct these records, or the expectation if it asks too much")
     return "\n".join(parts)

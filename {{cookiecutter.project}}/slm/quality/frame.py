@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from slm.quality.markers import marker_in
+from slm.quality.markers import answer_fault
 from slm.quality.similarity import NEAR, Index
 from slm.task.answers import class_of, schema_error
 from slm.task.definition import Task
@@ -29,7 +29,7 @@ def frame(task: Task, records: list[Record], held_out: Index | None) -> pd.DataF
                 "answer": record.answer,
                 "answer_characters": len(graphemes(record.answer)),
                 "answer_class": class_of(task, record.answer) if record.answer else None,
-                "schema_error": _answer_error(task, asked, record.answer) if record.answer else None,
+                "schema_error": _answer_error(task, record),
                 "tags": len(record.tags),
                 "leak": f"{asked} ~ {leak[0]}" if leak[1] > NEAR else None,
             }
@@ -37,10 +37,13 @@ def frame(task: Task, records: list[Record], held_out: Index | None) -> pd.DataF
     return pd.DataFrame(rows).astype({"schema_error": object, "leak": object})
 
 
-def _answer_error(task: Task, asked: str, answer: str) -> str | None:
-    if mark := marker_in(answer):
-        return f"{mark!r} is a mark of chat models, which an answer must not teach: {answer[:80]}"
-    return schema_error(task, asked, answer)
+def _answer_error(task: Task, record: Record) -> str | None:
+    """What is wrong with the answer, or with what the assistant said before it."""
+    for message in record.messages:
+        said = message["content"]
+        if message["role"] == "assistant" and said and (fault := answer_fault(task, said)):
+            return f"{fault}: {said[:80]}"
+    return schema_error(task, record.asked, record.answer) if record.answer else None
 
 
 def summary(task: Task, records: list[Record]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from slm.task.definition import Task
 from slm.task.numbers import number_of
-from slm.task.strict import Unreadable, strict_json
+from slm.task.strict import Unreadable, composed, strict_json
 from slm.task.text import folded, nfc, stands_in, unusual
 
 NOTHING = object()  # an answer that cannot be read
@@ -153,13 +153,15 @@ def tidied(task: Task, text: str) -> str:
     """An endpoint's answer in the form that the labelled answers have: composed, without blanks around it;
     JSON without a code fence, compact; no more than a final answer where the task asks for no rationale.
     """
-    text = nfc(text).strip()
+    text = nfc(text.replace("\r\n", "\n")).strip()
     if task.kind == "reasoning" and not task.rationale and (final := final_answer(text)):
         return f"{FINAL} {final}"
     if task.kind != "json":
         return text
     try:
-        return json.dumps(strict_json(unfenced(text)), ensure_ascii=False, separators=(",", ":"))
+        # Once more: JSON may write a letter and its accent as escapes.
+        value = composed(strict_json(unfenced(text)))
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except Unreadable:
         return text
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from jsonschema import Draft202012Validator
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from slm.config.loader import load_yaml
 from slm.task.records import TASK
+from slm.task.strict import text_fault
 from slm.task.text import nfc
 
 # The figures of one answer that can be a kind's score (slm/task/metrics.py says what each is); the first is,
@@ -51,6 +52,14 @@ class Task(BaseModel):
         True,
         description="a rationale stands before the final answer (kind reasoning)",
     )
+
+    @field_validator("name", "instruction", "no_answer", "labels")
+    @classmethod
+    def readable(cls, value: str | list[str] | None) -> str | list[str] | None:
+        for text in value if isinstance(value, list) else [value or None]:
+            if text is not None and (fault := text_fault(text)):
+                raise ValueError(f"the text {fault}")
+        return value
 
     @model_validator(mode="after")
     def known_score(self) -> Self:

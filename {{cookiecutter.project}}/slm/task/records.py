@@ -25,7 +25,16 @@ from typing import Any
 
 from slm.errors import UserError
 from slm.files import write_text
-from slm.task.strict import Unreadable, json_lines, plain_message, shortly, text_fault
+from slm.task.strict import (
+    Unreadable,
+    json_lines,
+    no_text_in,
+    order_fault,
+    plain_message,
+    shortly,
+    text_fault,
+    texts_in,
+)
 
 TASK = Path("task")
 DATA_ERRORS = Path("reports/data-errors.txt")  # all of them, where they are too many for a message
@@ -107,14 +116,30 @@ def read_files(files: dict[Path, bool]) -> dict[Path, list[Record]]:
             first ten, and all are in reports/data-errors.txt.
     """
     read = {path: _read(path, answered) for path, answered in files.items()}
-    errors = [error for _, found in read.values() for error in found]
-    more = len(errors) - FIRST_ERRORS
-    if more > 0:
-        write_text(DATA_ERRORS, "\n".join(errors) + "\n")
-        errors = [*errors[:FIRST_ERRORS], f"and {more} more; all of them are in {DATA_ERRORS}"]
-    if errors:
-        raise UserError("\n".join(errors))
+    refuse([error for _, found in read.values() for error in found])
     return {path: records for path, (records, _) in read.items()}
+
+
+def refuse(errors: list[str], whole: list[str] | None = None) -> None:
+    """Say what is wrong with data; nothing where there are no errors. What a message has no room for is in
+    reports/data-errors.txt, which belongs to the last refusal alone.
+
+    Args:
+        whole: the same errors without cuts, where `errors` are cut already; absent: the first ten are shown.
+
+    Raises:
+        UserError: there are errors.
+    """
+    if not errors:
+        return
+    shown, whole = (errors, whole) if whole else (errors[:FIRST_ERRORS], errors)
+    if shown == whole:
+        DATA_ERRORS.unlink(missing_ok=True)
+    else:
+        write_text(DATA_ERRORS, "\n".join(whole) + "\n")
+        more = f"and {len(errors) - len(shown)} more; " if len(errors) > len(shown) else ""
+        shown = [*shown, f"{more}all of them are in {DATA_ERRORS}"]
+    raise UserError("\n".join(shown))
 
 
 def _read(path: Path, answered: bool) -> tuple[list[Record], list[str]]:
@@ -124,7 +149,11 @@ def _read(path: Path, answered: bool) -> tuple[list[Record], list[str]]:
     records: list[Record] = []
     faults: list[tuple[int, Unreadable]] = []
     seen: dict[str, int] = {}
-    for number, value in json_lines(path):
+    try:
+        lines = list(json_lines(path))
+    except OSError as error:
+        return [], [f"{path}: cannot be read ({error.strerror}); create it as a file of JSON lines"]
+    for number, value in lines:
         found = [value] if isinstance(value, Unreadable) else list(_faults(value, answered))
         identity = value.get("id") if isinstance(value, dict) else None
         if isinstance(identity, str) and seen.setdefault(identity, number) != number:
@@ -182,13 +211,33 @@ def _tool_faults(tools: Any) -> Iterator[Unreadable]:
     if not isinstance(tools, list):
         yield Unreadable(f"tools {shortly(tools)} is no list", "write the functions' schemas as a list")
         return
+    names: set[str] = set()
     for tool in tools:
         function = tool.get("function") if isinstance(tool, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        name = function.get("name") if isinstance(function, dict) else None
+        if (
+            not isinstance(function, dict)
+            or tool.get("type", "function") != "function"
+            or not isinstance(name, str)
+        ):
             yield Unreadable(
                 f"tool {shortly(tool)} is no function",
                 'write {"type": "function", "function": {"name": …, "parameters": …}}',
             )
+            continue
+        if fault := text_fault(name):
+            yield Unreadable(f"tool name {shortly(name)} {fault}", "give each function a name to call it by")
+        elif name in names:
+            yield Unreadable(f"two tools are called {shortly(name)}", "give each function its own name")
+        names.add(name)
+        if not isinstance(function.get("parameters", {}), dict):
+            yield Unreadable(
+                f"parameters {shortly(function['parameters'])} of tool {shortly(name)} are no JSON object",
+                "write the JSON schema of the arguments, or leave the key out",
+            )
+        for where, text in texts_in(function):
+            if where != "name" and (found := no_text_in(text)):
+                yield Unreadable(f"tool {shortly(name)} holds {found} in {where or 'a key'}", "remove it")
 
 
 def _message_faults(messages: list[Any], answered: bool) -> Iterator[Unreadable]:
@@ -208,15 +257,8 @@ def _message_faults(messages: list[Any], answered: bool) -> Iterator[Unreadable]
             )
     if len(roles) < len(messages):
         return
-    if (roles[-1] == "assistant") != answered:
-        wanted = "must end in an assistant message" if answered else "must not end in an assistant message"
-        yield Unreadable(f"the last role is {roles[-1]!r}", f"a record of this file {wanted}")
-        return
-    asked = roles[:-1] if answered else roles
-    if "user" not in asked or asked[-1] not in ("user", "tool"):
-        yield Unreadable(
-            "no user message before the answer", "the answer follows a user message, or what a tool said"
-        )
+    if fault := order_fault(roles, answered):
+        yield fault
 
 
 def fixed_sample(items: list[Any], count: int | None, seed: int) -> list[Any]:

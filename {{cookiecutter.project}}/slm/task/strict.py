@@ -10,6 +10,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ _INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{White_Space}\p{
 # No language needs more marks on one letter than Unicode's Stream-Safe Text Format allows, and the time that
 # composing takes grows with the square of their number.
 _PILED_MARKS = regex.compile(r"[^\p{Canonical_Combining_Class=0}]{31}")
+_SURROGATE = regex.compile(r"\p{Cs}")
 # Unicode gives control characters no names of their own, only aliases; these are the ones that people meet.
 _CONTROLS = {
     unicodedata.lookup(alias): alias
@@ -70,8 +72,8 @@ def strict_json(text: str) -> Any:
             f"not JSON ({error.msg} at character {error.pos + 1}): {shortly(text)}",
             "write JSON, in a file one object a line",
         ) from None
-    for where, said in _texts(value):
-        if lone := regex.search(r"\p{Cs}", said):
+    for where, said in texts_in(value):
+        if lone := _SURROGATE.search(said):
             raise Unreadable(
                 f"{named_character(lone[0])} is half a character",
                 "write both halves, or the character itself",
@@ -122,17 +124,17 @@ def _no_number(name: str) -> Any:
     raise Unreadable(f"{name} is no JSON", "write a number or null")
 
 
-def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
+def texts_in(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
     """All texts of a JSON value, keys too, each with the path to it, such as messages[0].content."""
     if isinstance(value, str):
         yield where, value
     elif isinstance(value, list):
         for i, part in enumerate(value):
-            yield from _texts(part, f"{where}[{i}]")
+            yield from texts_in(part, f"{where}[{i}]")
     elif isinstance(value, dict):
         for key, part in value.items():
             yield where, key
-            yield from _texts(part, f"{where}.{key}" if where else key)
+            yield from texts_in(part, f"{where}.{key}" if where else key)
 
 
 def composed(value: Any) -> Any:
@@ -162,7 +164,7 @@ def text_fault(text: str) -> str | None:
     """What is wrong with a text that a person, a teacher or a client sends; None where nothing is."""
     if not text:
         return "is empty"
-    if found := _characters(text, _NO_TEXT):
+    if found := no_text_in(text):
         return f"holds {found}, which is no text"
     if not _INVISIBLE.sub("", text):
         return f"says nothing that can be seen: {_characters(text, _INVISIBLE)}"
@@ -171,11 +173,20 @@ def text_fault(text: str) -> str | None:
     return None
 
 
+def no_text_in(text: str) -> str:
+    """The characters of a text that are no text, such as NUL, as a message names them; "" without any."""
+    return _characters(text, _NO_TEXT)
+
+
 def _characters(text: str, pattern: regex.Pattern[str]) -> str:
     """The characters that match, each by code, name and position; the first few of many."""
-    found = [f"{named_character(m[0])} (character {m.start() + 1})" for m in pattern.finditer(text)]
-    more = [f"{len(found) - NAMED_FAULTS} more"] if len(found) > NAMED_FAULTS else []
-    return ", ".join(found[:NAMED_FAULTS] + more)
+    found = [
+        f"{named_character(m[0])} (character {m.start() + 1})"
+        for m in islice(pattern.finditer(text), NAMED_FAULTS)
+    ]
+    if len(found) == NAMED_FAULTS and (more := pattern.subn("", text)[1] - NAMED_FAULTS):
+        found.append(f"{more} more")
+    return ", ".join(found)
 
 
 def named_character(character: str) -> str:
@@ -208,8 +219,13 @@ def json_rows(raw: bytes) -> Iterator[tuple[int, Any]]:
                 "save the file with LF line ends, so that hashes agree everywhere",
             ),
         )
+    if b"\0" in raw:
+        yield (
+            raw[: raw.index(b"\0")].count(b"\n") + 1,
+            Unreadable("holds NUL bytes: it is UTF-16, or damaged", "save the file as UTF-8"),
+        )
     for number, line in enumerate(raw.split(b"\n"), 1):
-        if line.strip(b"\r"):
+        if line.strip(b"\r") and b"\0" not in line:
             yield number, _value_of(line)
 
 
@@ -220,7 +236,7 @@ def _value_of(line: bytes) -> Any:
         byte = line[error.start : error.start + 1]
         return Unreadable(f"byte {byte!r} is not UTF-8", "save the file as UTF-8")
     except Unreadable as fault:
-        return fault
+        return Unreadable(f"{fault.where}: {fault.what}" if fault.where else fault.what, fault.remedy)
 
 
 def plain_message(message: Any) -> dict[str, str]:
@@ -253,6 +269,24 @@ def plain_message(message: Any) -> dict[str, str]:
     return {"role": ROLES[role], "content": text}
 
 
+def order_fault(roles: list[str], answered: bool = False) -> Unreadable | None:
+    """What is wrong with the order of a conversation, by its roles as `plain_message` gives them; None where
+    nothing is.
+
+    Args:
+        answered: whether it must end in the assistant's answer, or must not.
+    """
+    if (roles[-1] == "assistant") != answered:
+        wanted = "must end in an assistant message" if answered else "must not end in an assistant message"
+        return Unreadable(f"the last role is {roles[-1]!r}", f"this conversation {wanted}")
+    asked = roles[:-1] if answered else roles
+    if "user" not in asked or asked[-1] not in ("user", "tool"):
+        return Unreadable(
+            "no user message before the answer", "the answer follows a user message, or what a tool said"
+        )
+    return None
+
+
 def _content_text(content: Any) -> str:
     """Content as one text: a text, or parts of the type text."""
     if isinstance(content, str):
@@ -282,7 +316,12 @@ def answer_of_calls(tool_calls: Any) -> str:
             f"tool_calls {shortly(tool_calls)} is no list of calls", "give at least one call", "tool_calls"
         )
     calls = [_call(call) for call in tool_calls]
-    return json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False, separators=(",", ":"))
+    try:
+        _limit_depth(text)  # a call stands one level deeper in the answer, and one of several two
+    except Unreadable as fault:
+        raise Unreadable(f"arguments: {fault.what}", fault.remedy, "tool_calls") from None
+    return text
 
 
 def _call(call: Any) -> dict[str, Any]:
@@ -295,20 +334,17 @@ def _call(call: Any) -> dict[str, Any]:
             "tool_calls",
         )
     arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        try:
-            arguments = composed(strict_json(arguments))
-        except Unreadable as fault:
-            raise Unreadable(
-                f"arguments of {shortly(name)}: {fault.what}", fault.remedy, "tool_calls"
-            ) from None
+    try:
+        arguments = composed(strict_json(arguments) if isinstance(arguments, str) else arguments)
+    except Unreadable as fault:
+        raise Unreadable(f"arguments of {shortly(name)}: {fault.what}", fault.remedy, "tool_calls") from None
     if not isinstance(arguments, dict):
         raise Unreadable(
             f"arguments {shortly(arguments)} of {shortly(name)} are no JSON object",
             "write {} for none",
             "tool_calls",
         )
-    for _, text in _texts(arguments):
-        if found := _characters(text, _NO_TEXT):
+    for _, text in texts_in(arguments):
+        if found := no_text_in(text):
             raise Unreadable(f"arguments of {shortly(name)} hold {found}", "remove it", "tool_calls")
-    return {"name": name, "arguments": arguments}
+    return {"name": composed(name), "arguments": arguments}

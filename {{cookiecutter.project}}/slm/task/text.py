@@ -14,7 +14,7 @@ from functools import lru_cache
 import regex
 from icu4py.breakers import WordBreaker
 
-from slm.task.strict import named_character
+from slm.task.strict import Unreadable, composed, named_character
 
 # Zero-width characters, variation selectors, fillers: no reader sees them. A joiner within an emoji and the
 # tags behind a flag make another sign, so they stay.
@@ -53,8 +53,13 @@ CHARACTERS_PER_WORD = 4 / 3
 
 
 def nfc(text: str) -> str:
-    """Unicode's composed form: an accent typed apart equals one typed together."""
-    return unicodedata.normalize("NFC", text)
+    """Unicode's composed form: an accent typed apart equals one typed together. A text that piles more marks
+    on a letter than any language does stays as it is: to compose it would take minutes.
+    """
+    try:
+        return composed(text)
+    except Unreadable:
+        return text
 
 
 def folded(text: str) -> str:

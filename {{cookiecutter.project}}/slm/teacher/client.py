@@ -23,6 +23,7 @@ from slm.task.definition import Task
 from slm.teacher.auth import Credential
 from slm.teacher.budget import Budget, Cost, allowed_tokens, dollars, most_tokens, worst_case
 from slm.teacher.concurrency import Pace, retry_after
+from slm.teacher.conversation import with_calls
 from slm.teacher.rationale import with_rationale
 from slm.teacher.response import Complained, NotAnAnswer, Streamed, read_reply
 from slm.teacher.server_errors import Complaint, complaint_of, setting_without
@@ -61,7 +62,7 @@ def request_of(settings: Synthesize, task: Task, messages: list[dict[str, str]],
     endpoint = settings.endpoint
     request: Request = {
         "model": endpoint.model,
-        "messages": messages,
+        "messages": with_calls(messages),
         "max_tokens": most_tokens(settings),
         "temperature": 0,
     }

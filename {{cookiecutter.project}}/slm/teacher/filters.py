@@ -16,13 +16,14 @@ import regex
 from datasketch import MinHash, MinHashLSH
 
 from slm.config.synthesis import LIMITS_OF_ANSWER, Filters
+from slm.quality.markers import answer_fault
 from slm.quality.similarity import NEAR, Index, grams
 from slm.task.answers import class_of, schema_error
 from slm.task.definition import Task
 from slm.task.records import Record
 from slm.task.strict import Unreadable, strict_json
 from slm.task.text import bounded, nfc, runs
-from slm.teacher.patterns import PERSONAL, REFUSALS, SECRETS, control_in, found
+from slm.teacher.patterns import PERSONAL, REFUSALS, SECRETS, found
 from slm.teacher.rationale import TOKENS
 from slm.teacher.response import ending_of, is_call, why_silent
 
@@ -189,11 +190,9 @@ class Sieve:
         )
 
     def _control(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
-        # In JSON a line break is written as two characters, and a mark may begin with the line.
-        for part in (text, *self._texts(text)):
-            if control := control_in(part):
-                return control
-        return None
+        # A student reads its own earlier turns too.
+        before = [m["content"] for m in prompt.prompt if m["role"] == "assistant"]
+        return next((fault for said in (*before, text) if (fault := answer_fault(self._task, said))), None)
 
     def _secret(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
         if answer.get("key_sent_back"):

@@ -1,13 +1,9 @@
-"""What must not stand in synthetic data: refusals, marks of chat models, control characters, secrets and
-personal data.
-"""
+"""What must not stand in synthetic data: refusals, secrets and personal data."""
 
 import re
 from collections.abc import Callable
 
 from stdnum import iban, luhn
-
-from slm.quality.markers import marker_in
 
 REFUSALS = re.compile(
     r"^\W*((i'?m|i am) (very |really |truly )?(sorry|afraid)|sorry,"
@@ -15,7 +11,6 @@ REFUSALS = re.compile(
     r"|es tut mir leid|ich kann (das|dabei|ihnen|dir) (leider )?nicht|je suis désolé|lo siento)",
     re.IGNORECASE,
 )
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 SECRETS = {
     "private key": r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----",
     "API key": r"\b(?:sk|rk|pk)[-_](?:live|test|proj|ant|or)?[-_A-Za-z0-9]{16,}",
@@ -43,14 +38,6 @@ def is_card(text: str) -> bool:
 
 
 CHECKS: dict[str, Callable[[str], bool]] = {"card number": is_card, "bank account": iban.is_valid}
-
-
-def control_in(text: str) -> str | None:
-    """What a text holds of the marks of chat models, or of control characters."""
-    if mark := marker_in(text):
-        return f"a mark of chat models: {mark[:60]!r}"
-    match = CONTROL.search(text)
-    return f"a control character: {match[0]!r}" if match else None
 
 
 def found(patterns: dict[str, str], texts: list[str]) -> str | None:

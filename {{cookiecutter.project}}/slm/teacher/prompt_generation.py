@@ -17,6 +17,7 @@ import json
 import random
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ from slm.errors import UserError
 from slm.task.answers import class_of, unfenced
 from slm.task.definition import Task
 from slm.task.records import TASK, Record
+from slm.task.strict import Unreadable, composed, plain_message
 from slm.teacher.client import Request, parameters_of, text_request
 from slm.teacher.patterns import REFUSALS
 
@@ -205,22 +207,25 @@ def read_requests(text: str, cut: bool) -> list[str]:
             found.append(value)
             while at < len(bare) and (bare[at].isspace() or bare[at] == ","):
                 at += 1
-        return [v.strip() for v in found if isinstance(v, str) and v.strip() and sendable(v)]
+        return _as_data(v for v in found if isinstance(v, str))
     if REFUSALS.match(bare) or bare.startswith(("{", "[")):
         return []
     lines = bare.split("\n")[: -1 if cut else None]
     plain = [
         re.sub(r"^\s*(?:[-*•]|\d{1,3}[.):])\s+", "", line).strip().strip('"“”').strip() for line in lines
     ]
-    return [line for line in plain if line and not line.endswith(":") and sendable(line)]
+    return _as_data(line for line in plain if not line.endswith(":"))
 
 
-def sendable(text: str) -> bool:
-    """Half of a surrogate pair can be written in JSON, and sent nowhere."""
-    try:
-        return bool(text.encode())
-    except UnicodeEncodeError:
-        return False
+def _as_data(texts: Iterable[str]) -> list[str]:
+    """The requests as task/prompts.jsonl would be read; what it may not hold is left out."""
+    read = []
+    for text in texts:
+        try:
+            read.append(plain_message(composed({"role": "user", "content": text.strip()}))["content"])
+        except Unreadable:
+            continue
+    return read
 
 
 def provenance_of(call: Call, request: Request, answer: dict[str, Any]) -> dict[str, Any]:

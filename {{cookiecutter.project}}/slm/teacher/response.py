@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from slm.quality.markers import THOUGHT_CLOSES, THOUGHT_OPENS
 from slm.task.answers import schema_error
 from slm.task.definition import Task
-from slm.task.strict import Unreadable, answer_of_calls
+from slm.task.strict import Unreadable, answer_of_calls, unique_keys
 from slm.teacher.server_errors import Complaint, complaint_inside
 
 # How servers say that an answer ended by itself, that its tokens were used up, that it is a tool call.
@@ -164,6 +164,7 @@ def read_reply(body: bytes, asked: str) -> dict[str, Any]:
 def _completion(body: bytes) -> Completion:
     try:
         value = from_json(body)
+        json.loads(body, object_pairs_hook=unique_keys)
     except ValueError as error:
         if STREAM.match(body):
             raise Streamed("the answer comes in pieces") from None

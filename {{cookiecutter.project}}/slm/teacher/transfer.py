@@ -7,14 +7,18 @@ slm teacher forget NAME  stops waiting for a batch that is gone; it counts as pa
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slm.errors import UserError
 from slm.files import replacing
-from slm.task.strict import strict_json
-from slm.teacher.store import PAID, STORE, Store
+from slm.task.strict import Unreadable, strict_json
+from slm.teacher.response import Count
+from slm.teacher.store import STORE, Store
 
 
 def export(store: Store, path: Path) -> int:
@@ -30,22 +34,64 @@ def export(store: Store, path: Path) -> int:
     return count
 
 
+Measured = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class ExportedReply(BaseModel):
+    """What is relied on of a stored answer, whose other keys depend on the endpoint."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    text: str
+    cut: bool
+    model: str
+    finish_reason: str | None = None
+
+
+class ExportedRow(BaseModel):
+    """A line of an export."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    key: str = Field(min_length=1)
+    value: ExportedReply
+    time: str | None
+    run: str | None
+    model: str
+    tokens_in: Count | None
+    tokens_out: Count | None
+    usd: Measured | None
+    seconds: Measured | None
+
+
 def read_export(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of an export.
+
+    Raises:
+        UserError: names the file and, where one is wrong, its line.
+    """
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as stream:
+        with gzip.open(path, "rb") as stream:
             for number, line in enumerate(stream, 1):
-                row = strict_json(line)
-                if (
-                    not isinstance(row, dict)
-                    or row.keys() != {"key", "value", *PAID}
-                    or not isinstance(row["value"], dict)
-                ):
-                    raise UserError(
-                        f"{path}:{number}: not an answer that `slm teacher export` wrote; export again"
-                    )
-                yield row
-    except (OSError, EOFError, ValueError) as error:
+                yield _row(line, f"{path}:{number}")
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({error}); export it again, or `dvc pull` it") from None
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = strict_json(line.decode())
+        ExportedRow.model_validate(row)
+    except UnicodeDecodeError:
+        why = "not UTF-8"
+    except Unreadable as fault:
+        why = fault.what
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        why = f"{'.'.join(map(str, first['loc']))} {first['msg']}"
+    else:
+        return row
+    raise UserError(f"{where}: not an answer that `slm teacher export` wrote ({why[:200]}); export again")
 
 
 def export_answers(path: Path) -> None:
