@@ -1,4 +1,4 @@
-"""What does not fit into a model's context is refused before anything costs time, and by whoever generates."""
+"""What does not fit into a model's context is refused before anything costs time, and by generation."""
 
 import copy
 from pathlib import Path
@@ -22,6 +22,10 @@ from slm.modeling.encoding import (
 from slm.modeling.generation import generate
 from slm.task.records import DATA_ERRORS, Record
 
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}<|im_start|>assistant\n"
+)
 NO_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
 )
@@ -38,6 +42,7 @@ def small(project: Path, tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(project)
     model, tokenizer = copy.deepcopy(tiny)
     model.config.max_position_embeddings = 64
+    tokenizer.chat_template = CHATML
     save_model(model, tokenizer, Path("models/base"))
     return project
 
@@ -135,14 +140,16 @@ def test_no_model_answers_beyond_its_context(small: Path, tiny):
 
 
 def test_check_names_all_that_is_wrong_before_anything_is_trained(
-    small: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
+    monkeypatch.chdir(project)
+    Path("models/base/config.json").unlink()  # no checkpoint, whose context would come first
     suite = Path("task/expectations/synthetic.json")
     good = suite.read_text(encoding="utf-8")
     for old, new, said in (
         ('"leak"', '"leek"', "the nearest is 'leak'"),
         ('"expect_column_values_to_be_unique"', '"expect_uniqueness"', f"{suite}:"),
-        ("{", "", f"{suite}:1: not a suite"),
+        ("{", "", "not a suite: "),
     ):
         write_text(suite, good.replace(old, new, 1))
         with pytest.raises((UserError, SystemExit)) as error:

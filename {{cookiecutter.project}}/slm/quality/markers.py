@@ -26,8 +26,8 @@ THOUGHT_CLOSES = re.compile(
 # What each mark is for, and its pattern.
 MARKERS = {
     "thoughts": f"{THOUGHT_OPENS.pattern}|{THOUGHT_CLOSES.pattern}",
-    # <|im_end|>, <|assistant|>, <｜Assistant｜> of DeepSeek; <|turn> and <turn|> of Gemma. With blanks inside,
-    # <| and |> are operators of F# and Elm too: there the name must be one of a chat template.
+    # <|im_end|>, <|assistant|>, <｜Assistant｜> of DeepSeek; <|turn> and <turn|> of Gemma. F# and Elm have
+    # operators <| and |>: between blanks, the name must be one of a chat template.
     "control sequence": r"<[|｜][^\s<>|｜]{1,40}[|｜]>|<\s*｜\s*[^\s<>|｜]{1,40}\s*｜\s*>"
     r"|(?im:<\s*\|\s*(?:im_(?:start|end|sep)|endoftext|eot_id|eom_id|(?:start|end)_header_id"
     r"|(?:begin|end|start)_of_[a-z]{1,20}|assistant)\s*\|\s*>"

@@ -257,8 +257,8 @@ def _message_faults(messages: list[Any], answered: bool) -> Iterator[Unreadable]
             )
     if len(roles) < len(messages):
         return
-    if fault := order_fault(roles, answered):
-        yield fault
+    if disorder := order_fault(roles, answered):
+        yield disorder
 
 
 def fixed_sample(items: list[Any], count: int | None, seed: int) -> list[Any]:
