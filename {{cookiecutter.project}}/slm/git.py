@@ -5,14 +5,15 @@ nothing.
 import base64
 import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from slm.errors import UserError
 
 
-def git(*arguments: str) -> str:
-    """Output of a git command; with the token of a workflow's job, where it has one: a private repository
-    asks for it.
+def run_git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a git command to its end; with the token of a workflow's job, where it has one: a private
+    repository asks for it. A name that is no UTF-8 has U+FFFD for what cannot be read.
     """
     environment = dict(os.environ)
     token = environment.get("GITHUB_TOKEN")
@@ -25,9 +26,20 @@ def git(*arguments: str) -> str:
             "GIT_CONFIG_VALUE_0": f"AUTHORIZATION: basic {secret}",
         }
     command = ["git", "-c", "core.quotepath=off", *arguments]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, encoding="utf-8", check=False
+    return subprocess.run(
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )
+
+
+def git(*arguments: str) -> str:
+    """Output of a git command."""
+    done = run_git(*arguments)
     if done.returncode:
         raise UserError(f"git {arguments[0]}: {done.stderr.strip()[-300:]}")
     return done.stdout
@@ -42,29 +54,46 @@ def git_line(*arguments: str) -> str | None:
 
 
 def file_at(revision: str | None, path: str) -> str | None:
-    """Text of a file in a commit, or in this checkout (None); None where it is not there."""
+    """Text of a file in a commit or a tree, or in this checkout (None); None where it is not there."""
     if revision is None:
         return Path(path).read_text(encoding="utf-8", errors="replace") if Path(path).exists() else None
-    done = subprocess.run(
-        ["git", "show", f"{revision}:./{path}"],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
+    done = run_git("cat-file", "blob", f"{revision}:./{path}")
     return done.stdout if done.returncode == 0 else None
 
 
-def changed_files(base: str, head: str) -> list[str]:
-    """Paths that differ between the merge base and `head`."""
-    return [
-        p
-        for p in git("diff", "--name-only", "--no-renames", "--relative", "-z", f"{base}...{head}").split(
-            "\0"
+@dataclass(frozen=True)
+class Merged:
+    """What a merge of two commits would make. tree: its files; conflicts: paths that git cannot merge."""
+
+    tree: str
+    conflicts: list[str]
+
+
+def merged(base: str, head: str) -> Merged:
+    """Merge `head` into `base` as GitHub does, without a checkout; commits without a common history too."""
+    command = ("merge-tree", "--write-tree", "--name-only", "--no-messages", "-z")
+    done = run_git(*command, "--allow-unrelated-histories", base, head)
+    tree, *conflicts = [field for field in done.stdout.split("\0") if field] or [""]
+    if done.returncode not in (0, 1) or not tree:
+        raise UserError(
+            f"git merge-tree: {done.stderr.strip()[-300:]}; git 2.38 or newer and both commits are needed"
         )
-        if p
-    ]
+    return Merged(tree, sorted(set(conflicts)))
+
+
+def changed_files(before: str, after: str) -> dict[str, bool]:
+    """Paths that differ between two commits or trees, with whether each is a plain file on both sides where
+    it is there: a link or a submodule is not. No attribute and no setting of the repository hides one.
+    """
+    fields = git(
+        *("diff-tree", "-r", "--raw", "-z", "--no-renames", "--ignore-submodules=none", "--relative"),
+        *(before, after),
+    ).split("\0")
+    plain = {"000000", "100644", "100755"}
+    return {
+        path: {*said.removeprefix(":").split(" ")[:2]} <= plain
+        for said, path in zip(fields[::2], fields[1::2], strict=False)
+    }
 
 
 def differing(base: str, head: str | None, *paths: str) -> list[str]:

@@ -5,7 +5,6 @@ as text.
 import html
 import json
 import re
-import subprocess
 import zipfile
 from pathlib import Path
 
@@ -17,12 +16,10 @@ from slm.ci.plan import judgeable
 from slm.ci.seal import seal_key
 from slm.dvc_cli import lacking, out_of_lock
 from slm.errors import UserError
-from slm.verdict.changes import describe, judges_files
 from slm.verdict.comment import inert
 from slm.verdict.contract import Contract, Gate, Released
 from slm.verdict.cost import judge_cost
 from slm.verdict.untrusted import inspect, unpack_candidate
-from tests.test_pipeline import used
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -170,157 +167,6 @@ def test_what_comes_out_counts_not_what_is_claimed(tmp_path: Path):
     assert (tmp_path / "to" / "model.onnx").stat().st_size == 3_000_000
 
 
-# A change, between two commits
-DVC = "stages:\n  a:\n    cmd: x\n    deps: [slm/a.py, task/test.jsonl, 'recipes/${item}.json']\n"
-GATES = "gates: [{name: score, severity: block, metric: shipped.score, at_least: 0.5}]\n" + (
-    "released: {margin: 0.03, best_margin: 0.04, time: 1.1, memory: 1.1, weights: 1.1, slice_size: 30, "
-    "slice_alpha: 0.05}\n"
-)
-
-
-@pytest.fixture
-def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
-        monkeypatch.delenv(name, raising=False)
-
-    def git(*words: str) -> str:
-        command = [
-            "git",
-            "-c",
-            "user.name=t",
-            "-c",
-            "user.email=t@localhost",
-            "-c",
-            "commit.gpgsign=false",
-            *words,
-        ]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    def commit(**files: str | None) -> str:
-        for name, text in files.items():
-            path = Path(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True) if text is None else path.write_text(text, encoding="utf-8")
-        git("add", "--all")
-        git("commit", "--quiet", "--message", "x")
-        return git("rev-parse", "HEAD")
-
-    git("init", "--quiet")
-    tests = "".join(json.dumps({"id": str(i), "messages": [i]}) + "\n" for i in range(4))
-    files = {
-        "dvc.yaml": DVC,
-        "gates.yaml": GATES,
-        "task/test.jsonl": tests,
-        "slm/a.py": "",
-        "README.md": "",
-        "params.yaml": "a: {b: 1}\n",
-    }
-    return commit, commit(**files)
-
-
-def test_words_touch_no_model(history):
-    commit, base = history
-    found = describe(base, commit(**{"README.md": "more", "docs/x.md": "x"}))
-    assert (found["model"], found["judge"], found["weakened"]) == ([], [], [])
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "slm/a.py",
-        "params.yaml",
-        "recipes/int4.json",
-        "dvc.lock",
-        "Makefile",
-        "numpy.py",
-        "task/x.json",
-        ".gitattributes",
-    ],
-)
-def test_all_but_words_and_judging_touches_the_model(name: str, history):
-    commit, base = history
-    assert describe(base, commit(**{name: "x: 1"}))["model"] == [name]
-
-
-def test_the_judges_files_loosening_and_lost_tests_are_named(history):
-    commit, base = history
-    tests = (
-        json.dumps({"id": "0", "messages": [0]})
-        + "\n"
-        + json.dumps({"id": "1", "messages": ["easier"]})
-        + "\n"
-    )
-    files = {
-        "gates.yaml": GATES.replace("0.5}", "0.1}"),
-        "task/test.jsonl": tests,
-        "slm/verdict/gate.py": "x",
-        ".github/workflows/a.yml": "x",
-    }
-    found = describe(base, commit(**files))
-    assert [line.split(" ")[0] for line in found["judge"]] == [
-        ".github/workflows/a.yml",
-        "gates.yaml",
-        "slm/verdict/gate.py",
-        "task/test.jsonl",
-    ]
-    assert found["weakened"] == [
-        "gate 'score' went from 0.5 to 0.1",
-        "task/test.jsonl lost 2 of 4 examples",
-        "task/test.jsonl changed 1 of 4 examples",
-    ]
-    assert (
-        describe(base, commit(**{"gates.yaml": "nonsense"}))["weakened"][0]
-        == "gates.yaml was removed or cannot be read"
-    )
-
-
-def test_a_change_that_waives_a_gate_is_named_and_touches_no_model(history):
-    commit, base = history
-    waiver = "waivers:\n- {gate: score, owner: ada, reason: later, until: 2030-01-31}\n"
-    head = commit(**{"waivers.yaml": waiver})
-    found = describe(base, head)
-    assert (found["model"], found["judge"]) == ([], ["waivers.yaml (which failed gates are let through)"])
-    assert found["weakened"] == ["gate 'score' is waived until 2030-01-31 (ada: later)"]
-    assert describe(head, commit(**{"waivers.yaml": waiver.replace("later", "still")}))["weakened"] == []
-    prolonged = describe(head, commit(**{"waivers.yaml": waiver.replace("2030", "2031")}))["weakened"]
-    assert prolonged == ["gate 'score' is waived until 2031-01-31 (ada: later)"]
-    assert describe(head, commit(**{"waivers.yaml": "waivers: all"}))["weakened"] == [
-        "waivers.yaml cannot be read"
-    ]
-    assert describe(head, commit(**{"waivers.yaml": None}))["weakened"] == []
-
-
-@pytest.mark.parametrize("text", ['{"released": null, "best": null}', "{}", "[]", "nonsense", None])
-def test_a_released_model_that_is_forgotten_is_named(text: str | None, history):
-    commit, _ = history
-    base = commit(**{"released.json": '{"released": {"tag": "v1"}, "best": {"tag": "v1"}}'})
-    assert (
-        describe(base, commit(**{"released.json": '{"released": {"tag": "v2"}, "best": {"tag": "v1"}}'}))[
-            "weakened"
-        ]
-        == []
-    )
-    found = describe(base, commit(**{"released.json": text}))["weakened"]
-    assert found == [
-        "released.json no longer names a released model",
-        "released.json no longer names a best model",
-    ]
-
-
-def test_parameters_are_compared_by_value(history):
-    commit, base = history
-    assert describe(base, commit(**{"params.yaml": "a: {b: 2}  # why\nc: x\n"}))["params"] == [
-        ("a.b", "1", "2"),
-        ("c", "–", '"x"'),
-    ]
-
-
-def test_a_file_name_with_a_line_break_is_one_file(history):
-    commit, base = history
-    assert describe(base, commit(**{"slm/a\nb.py": "x"}))["files"] == 1
-
-
 # The plan
 STATUS = {
     "check": [{"changed deps": {"task/train.jsonl": "modified"}}],
@@ -370,19 +216,3 @@ def test_cost_is_judged_as_share_of_the_released_model():
     assert [r.passed for r in rows] == [False, True, True]
     assert [r.passed for r in judge_cost(contract, old, None)] == [None] * 3
     assert judge_cost(contract, old, old | {"rss_mb": 0.0})[1].passed is False
-
-
-def test_the_judges_code_is_known_by_name():
-    """All that the judge, its workers and the workflows' steps import of slm/, and what that imports, is in
-    the list.
-    """
-    root = Path(__file__).parents[1]
-    starts = [*(root / "slm/verdict").rglob("*.py"), *(root / "slm/ci").glob("*.py")]
-    starts.append(root / "slm/evaluation/cost_worker.py")
-    files = {start.relative_to(root).as_posix() for start in starts}
-    files |= {file for start in starts for file in used(start)}
-    # The command that starts them imports nothing else before it runs.
-    files |= {"slm/__main__.py", "slm/cli/app.py", "slm/cli/verdict.py"}
-    assert len(files) > 40 and not judges_files(["slm/training/trainer.py", "pipeline/teach.py"])
-    unknown = sorted(file for file in files if not judges_files([file]))
-    assert not unknown, f"slm/verdict/changes.py: JUDGE lacks {unknown}"

@@ -5,7 +5,8 @@
 
 import json
 import os
-from fnmatch import fnmatch
+import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,41 +14,42 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from slm.git import changed_files, differing, file_at, git
+from slm.git import changed_files, differing, file_at, merged
 from slm.task.strict import json_rows
 from slm.verdict.contract import CONTRACT, Contract, loosened
 from slm.verdict.waivers import WAIVERS, Waivers, waived_since
 
 ReadModel = TypeVar("ReadModel", bound=BaseModel)
 
-# What cannot change a model. A new file at the root is not among them: it could stand before a library of the
-# same name.
-HARMLESS = (
-    *("*.md", "docs/*", "tests/*", ".github/*", "contracts/*", "schemas/*", "LICENSE", "Dockerfile"),
-    *("gates.yaml", "waivers.yaml", "released.json", "devices.json", "search.yaml", "mkdocs.yml"),
+# Both lists name what is harmless, in full names and with the case of letters. All else counts: nobody can
+# list each name that a library, DVC or Git would read.
+SEGMENT = r"\w[\w -]*(?:\.[\w-]+)*"  # of a path: no hidden file, no blank or dot at its end
+FOLDERS = rf"(?:{SEGMENT}/)*"
+
+# Words for people. CODEOWNERS gives an owner to all but these.
+WORDS = rf"(?:docs/{FOLDERS})?{SEGMENT}\.md"
+
+# What cannot change a model, though it may change a verdict. A new file at the root is not among them: it
+# could stand before a library of the same name. Nor is what DVC reads in any folder, such as tests/dvc.yaml.
+NO_MODEL = "|".join(
+    (
+        WORDS,
+        rf"docs/{FOLDERS}{SEGMENT}\.(?:svg|png|css|js)",
+        rf"tests/{FOLDERS}{SEGMENT}\.(?:py|json|jsonl|jinja)",
+        rf"\.github/{FOLDERS}{SEGMENT}\.(?:yml|json|py|md)",
+        r"\.github/CODEOWNERS",
+        rf"(?:contracts|schemas)/{SEGMENT}\.schema\.json",
+        r"LICENSE|Dockerfile|mkdocs\.yml|search\.yaml|(?:gates|waivers)\.yaml|(?:released|devices)\.json",
+    )
 )
 
-# What a verdict rests on. A pull request may change it; the verdict on that pull request is made without the
-# change.
-JUDGE = {
-    "gates.yaml": "the contract",
-    "waivers.yaml": "which failed gates are let through",
-    "released.json": "what a candidate is compared with",
-    "devices.json": "how many answers may differ on a device",
-    "task/test.jsonl": "the test set",
-    "task/task.yaml": "the form of an answer",
-    "params.yaml": "the judge's parameters, among others",
-    "contracts/*": "the form of the facts",
-    ".github/*": "the workflows",
-    "Makefile": "the commands of the workflows",
-    "bootstrap.py": "the set-up of the workflows",
-    "pyproject.toml": "the command `slm`",
-    "requirements/*": "what the judge runs on",
-    "pipeline/evaluate.py": "the evaluation",
-    "pipeline/measure.py": "the measurement",
-    "pipeline/package.py": "the ladder",
-} | dict.fromkeys(
+# The task's data that have rules of their own: the pipeline's checks judge these, and the judge reads none.
+DATA = frozenset({"task/train.jsonl", "task/validation.jsonl", "task/prompts.jsonl"})
+
+# What the files are for, the most dangerous first. It is a list of texts: a file that it lacks is shown too.
+JUDGE = dict.fromkeys(
     (
+        *("slm/verdict/*", "slm/ci/*", "slm/cli/*", "slm/__main__.py"),
         *(
             "slm/*__init__.py",
             "slm/dvc_cli.py",
@@ -68,19 +70,60 @@ JUDGE = {
             "slm/evaluation/*",
             "slm/export/packaging.py",
         ),
-        *("slm/verdict/*", "slm/ci/*", "slm/cli/*", "slm/__main__.py"),
     ),
     "the judge's code",
-)
+) | {
+    "gates.yaml": "the contract",
+    "waivers.yaml": "which failed gates are let through",
+    "released.json": "what a candidate is compared with",
+    "devices.json": "how many answers may differ on a device",
+    ".github/CODEOWNERS": "who must approve what",
+    ".github/ruleset*": "what a merge needs",
+    ".github/*": "the workflows",
+    "task/test.jsonl": "the test set",
+    "task/task.yaml": "the form of an answer",
+    "params.yaml": "the judge's parameters, among others",
+    "contracts/*": "the form of the facts",
+    ".dvc/*": "where the workflows send keys and data",
+    "*.dvcignore": "what DVC does not see",
+    "*.git*": "how Git reads and writes files",
+    "Makefile": "the commands of the workflows",
+    "bootstrap.py": "the set-up of the workflows",
+    "pyproject.toml": "the command `slm`",
+    "requirements/*": "what the judge runs on",
+    "pipeline/evaluate.py": "the evaluation",
+    "pipeline/measure.py": "the measurement",
+    "pipeline/package.py": "the ladder",
+    "tests/*": "the tests",
+    "Dockerfile": "the image of a release",
+    "dvc.yaml": "the pipeline",
+    "dvc.lock": "which data and models the pipeline made",
+    "pipeline/*": "a stage of the pipeline",
+    "slm/*": "code of the pipeline",
+    "recipes/*": "a recipe",
+    "task/*": "the task",
+    "*.py": "code that Python can import",
+}
+OTHER = "neither words nor data of the task"
 
 
-def touches_model(files: list[str]) -> list[str]:
+def touches_model(files: dict[str, bool]) -> list[str]:
     """Those of the changed files that can change the model: all but a few kinds that surely cannot."""
-    return [f for f in files if not any(fnmatch(f, pattern) for pattern in HARMLESS)]
+    return [f for f, plain in files.items() if not (plain and re.fullmatch(NO_MODEL, f))]
 
 
-def judges_files(files: list[str]) -> list[str]:
-    return [f"{f} ({what})" for f in files for pattern, what in JUDGE.items() if fnmatch(f, pattern)]
+def judges_files(files: dict[str, bool]) -> list[str]:
+    """Those of the changed files that are neither words nor the task's data, each with what it is for; the
+    most dangerous first.
+    """
+    patterns = [*JUDGE, "*"]
+    listed = []
+    for f, plain in files.items():
+        if not (plain and (f in DATA or re.fullmatch(WORDS, f))):
+            rank = next(i for i, pattern in enumerate(patterns) if fnmatchcase(f, pattern))
+            what = JUDGE.get(patterns[rank], OTHER)
+            listed.append((rank, f"{f} ({what if plain else 'a link or a submodule'})"))
+    return [text for _, text in sorted(listed)]
 
 
 def read_at(revision: str | None, path: Path, model: type[ReadModel]) -> ReadModel | None:
@@ -185,18 +228,23 @@ def parameters_diff(base: str, head: str | None) -> list[tuple[str, str, str]]:
 
 
 def describe(base: str, head: str) -> dict[str, Any]:
-    merge_base = git("merge-base", base, head).strip()
-    files = changed_files(base, head)
+    """What a merge of `head` into `base` would change: it is read in the merged files, not in those of
+    `head`, which may lack what `base` has since. Where git cannot merge the two, all that differs counts.
+    """
+    after = merged(base, head)
+    files = changed_files(base, after.tree)
+    if after.conflicts:
+        files |= changed_files(base, head) | dict.fromkeys(after.conflicts, False)
+    tree = head if after.conflicts else after.tree
     return {
         "base": base,
         "head": head,
         "files": len(files),
-        "model": touches_model(files),
+        "conflicts": after.conflicts,
+        "model": sorted(files) if after.conflicts else touches_model(files),
         "judge": judges_files(files),
-        "weakened": loosening(merge_base, head)
-        + dropped_tests(merge_base, head)
-        + forgotten_releases(merge_base, head),
-        "params": params_diff(merge_base, head),
+        "weakened": loosening(base, tree) + dropped_tests(base, tree) + forgotten_releases(base, tree),
+        "params": params_diff(base, tree),
     }
 
 
