@@ -26,7 +26,7 @@ def publish(world: World, tag: str) -> None:
         path = folder / ".github" / "workflows" / "release.yml"
         text = path.read_text(encoding="utf-8")
         text = text.replace("needs: [verify, container]", "needs: [verify]").replace(
-            "run: python3 -m slm.ci.steps sign", "run: echo unsigned"
+            "run: python3 -I .github/steps.py slm.ci.steps sign", "run: echo unsigned"
         )
         path.write_text(text, encoding="utf-8")
         run = world.act("release.yml", "push", {"ref": f"refs/tags/{tag}", "after": world.tip(tag)}, folder, job)

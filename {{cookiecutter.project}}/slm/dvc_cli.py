@@ -1,4 +1,4 @@
-"""DVC's command line, and what its status says."""
+"""DVC's command line, what its status says, and which of its settings a repository may bring."""
 
 import json
 import subprocess
@@ -6,15 +6,42 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 from slm.errors import UserError
+from slm.git import git
+
+# Isolated, so that no file at the root of the checkout stands before a library: it may run with keys.
+DVC = (sys.executable, "-I", "-m", "dvc")
 
 # What is not here but whose hash is in the lock is no change: it can be pulled or made again, to the same
 # bytes.
 ABSENT = {"deleted", "not in cache"}
 
+# What .dvc/config may say: where the data lies and how fast it moves. Whoever writes the other keys of DVC's
+# schema may start a program (configpath, bearer_token_command), read a file of the machine (keyfile), lend
+# its identity (allow_agent), weaken a connection (ssl_verify), or keep a secret in Git (password).
+CONFIG_KEYS = {
+    "core": {"analytics", "autostage", "check_update", "checksum_jobs", "remote"},
+    "cache": {"shared", "slow_link_warning", "type", "verify"},
+}
+REMOTE_KEYS = {
+    *("url", "jobs", "checksum_jobs", "version_aware", "worktree", "verify", "type", "timeout"),
+    *("connect_timeout", "read_timeout", "connection_timeout", "allow_anonymous_login"),
+    *("region", "profile", "endpointurl", "listobjects", "sse", "sse_kms_key_id", "cache_regions"),
+    *("projectname", "account_name", "tenant_id", "client_id"),
+    *("exclude_environment_credential", "exclude_visual_studio_code_credential"),
+    *("exclude_shared_token_cache_credential", "exclude_managed_identity_credential"),
+    *("user", "port", "max_sessions", "replication", "oss_endpoint"),
+}
+
+# What an entry of a data file says when it brings settings of its own, or those of another repository.
+ELSEWHERE = ("fs_config", "repo", "db")
+
 
 def dvc_status(checkout: Path = Path()) -> dict[str, list[Any]]:
-    command = [sys.executable, "-m", "dvc", "status", "--json"]
+    command = [*DVC, "status", "--json"]
     done = subprocess.run(
         command, cwd=checkout, capture_output=True, text=True, encoding="utf-8", check=False
     )
@@ -68,4 +95,60 @@ def dvc(*arguments: str, folder: Path = Path(), remedy: str = "") -> None:
 
 
 def try_dvc(*arguments: str, folder: Path = Path()) -> int:
-    return subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, check=False).returncode
+    return subprocess.run([*DVC, *arguments], cwd=folder, check=False).returncode
+
+
+def check_dvc_settings() -> None:
+    """Refuse settings of this repository that DVC would follow with the keys of whoever runs it: in
+    .dvc/config, and in the files that name data. What Git does not know is this machine's own.
+    """
+    names = git("ls-files", "-z", "--", ".dvc/config.local", "*.dvc", "*dvc.yaml").split("\0")
+    for path in (Path(".dvc/config"), *map(Path, filter(None, names))):
+        if path.parent == Path(".dvc"):
+            _check_config(path)
+        else:
+            _check_data_file(path)
+
+
+def _check_config(path: Path) -> None:
+    from dvc.config import Config, ConfigError
+
+    try:
+        settings = Config.load_file(str(path)) if path.exists() else {}
+    except ConfigError as error:
+        raise UserError(f"{path}: {error}; correct the file") from None
+    sections = {name: value for name, value in settings.items() if name != "remote"}
+    found = [(name, CONFIG_KEYS.get(name, set()), value) for name, value in sections.items()]
+    found += [(f"remote {n!r}", REMOTE_KEYS, value) for n, value in (settings.get("remote") or {}).items()]
+    for name, allowed, value in found:
+        keys = value if isinstance(value, dict) else {"": value}
+        for key in sorted(set(keys) - allowed):
+            raise UserError(
+                f"{path}: {name} sets {key!r}, which may run a program, read a file or show a secret "
+                "wherever this repository is used; remove it, and set it with `dvc config --local` or "
+                "`dvc remote modify --local` where it is needed"
+            )
+
+
+def _check_data_file(path: Path) -> None:
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        waiting = [(YAML(typ="safe").load(text), False)]
+    except (OSError, UnicodeDecodeError, YAMLError, RecursionError) as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())[:200]}; correct the file") from None
+    seen: set[tuple[int, bool]] = set()  # an anchor may hold itself
+    while waiting:
+        value, in_entry = waiting.pop()
+        if (id(value), in_entry) in seen:
+            continue
+        seen.add((id(value), in_entry))
+        if isinstance(value, dict):
+            for key in ELSEWHERE if in_entry else ():
+                if key in value:
+                    raise UserError(
+                        f"{path}: {key!r} lets DVC follow the settings of another place with your keys; take "
+                        "the files with `dvc get` or `dvc get-url`, then `dvc add` them"
+                    )
+            waiting += [(inner, in_entry or key in ("deps", "outs")) for key, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [(inner, in_entry) for inner in value]

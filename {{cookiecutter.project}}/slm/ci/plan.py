@@ -4,9 +4,8 @@ Minutes are each stage's `meta.minutes` in dvc.yaml: the default profile's on tw
 """
 
 import subprocess
-import sys
 
-from slm.dvc_cli import dvc, dvc_status, lacking, out_of_lock, try_dvc
+from slm.dvc_cli import DVC, check_dvc_settings, dvc, dvc_status, lacking, out_of_lock, try_dvc
 from slm.errors import UserError
 
 
@@ -40,9 +39,7 @@ def to_run(stale: set[str], missing: set[str]) -> dict[str, float]:
 
 def remote() -> bool:
     return bool(
-        subprocess.run(
-            [sys.executable, "-m", "dvc", "remote", "list"], capture_output=True, text=True, check=False
-        ).stdout.strip()
+        subprocess.run([*DVC, "remote", "list"], capture_output=True, text=True, check=False).stdout.strip()
     )
 
 
@@ -67,6 +64,7 @@ def pull() -> str | None:
 
     One that is down or that this run may not read costs minutes, not the run.
     """
+    check_dvc_settings()
     dvc("checkout", "--quiet", "--allow-missing")
     if not remote() or not lacking(dvc_status()):
         return None
@@ -79,6 +77,7 @@ def pull() -> str | None:
 
 
 def push() -> None:
+    check_dvc_settings()
     if not remote():
         print(
             "no DVC remote: data and models stay here (`dvc remote add --default storage s3://…` gives one)"

@@ -309,10 +309,10 @@ def sign() -> None:
     its own.
     """
     programs = SIGNING / ("Scripts" if os.name == "nt" else "bin")
-    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+    install = ["-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
     identity = ["sign", "sigstore", "--use_ambient_credentials", "--signature", "release/sealed.sig"]
     for command in (
-        [sys.executable, "-m", "venv", str(SIGNING)],
+        [sys.executable, "-I", "-m", "venv", str(SIGNING)],
         [str(programs / "python"), *install, "-r", "requirements/signing.txt"],
         [str(programs / "model_signing"), *identity, str(SEALED)],
     ):

@@ -1,5 +1,5 @@
 """`slm ci` and `slm azureml`: the workflows' own steps. The jobs that install nothing call the same functions
-by `python3 -m slm.ci.steps` and `python3 -m slm.ci.azureml`.
+by `python3 -I .github/steps.py slm.ci.steps` and `… slm.ci.azureml`.
 """
 
 from pathlib import Path

@@ -5,12 +5,11 @@ nothing of the checkout changes.
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from slm.config.edit import rewrite
-from slm.dvc_cli import dvc
+from slm.dvc_cli import DVC, dvc
 from slm.files import replacing
 
 RETRY = "run the same command again: it goes on where it stopped"
@@ -36,7 +35,7 @@ def copy(target: Path, overrides: dict[str, Any], without: Path | None = None) -
         check=True,
     )
     where = subprocess.run(
-        [sys.executable, "-m", "dvc", "cache", "dir"],
+        [*DVC, "cache", "dir"],
         capture_output=True,
         text=True,
         encoding="utf-8",

@@ -6,10 +6,10 @@ released model; and the command that makes the figure again.
 
 import json
 import subprocess
-import sys
 from typing import Any
 
 from slm.config.params import load_params
+from slm.dvc_cli import DVC
 from slm.errors import UserError
 from slm.evaluation.cost import ratio_spread
 from slm.files import read_json, read_jsonl
@@ -258,7 +258,7 @@ def outputs_since(revision: str) -> list[str]:
     """Models and data that are here with other bytes than that commit's lock names, by DVC's own comparison;
     the rest follows from them.
     """
-    command = [sys.executable, "-m", "dvc", "diff", "--json", revision]
+    command = [*DVC, "diff", "--json", revision]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     if done.returncode:
         return [f"unknown: dvc diff says {brief(done.stderr, 200)}"]
