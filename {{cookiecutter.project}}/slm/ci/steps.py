@@ -308,13 +308,13 @@ def sign() -> None:
     """Sign sealed/ with the identity of this workflow (sigstore); the signing program gets an environment of
     its own.
     """
-    programs = SIGNING / ("Scripts" if os.name == "nt" else "bin")
-    install = ["-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+    python = str(SIGNING / ("Scripts" if os.name == "nt" else "bin") / "python")
+    install = ["pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
     identity = ["sign", "sigstore", "--use_ambient_credentials", "--signature", "release/sealed.sig"]
     for command in (
         [sys.executable, "-I", "-m", "venv", str(SIGNING)],
-        [str(programs / "python"), *install, "-r", "requirements/signing.txt"],
-        [str(programs / "model_signing"), *identity, str(SEALED)],
+        [python, "-I", "-m", *install, "-r", "requirements/signing.txt"],
+        [python, "-I", "-m", "model_signing", *identity, str(SEALED)],
     ):
         if subprocess.run(command, check=False).returncode:
             raise UserError(f"`{' '.join(command[:4])}` failed; its output above says why")
