@@ -1,11 +1,14 @@
-"""Every file has an owner by .github/CODEOWNERS, but for words: so no new file passes without a review."""
+"""Every file but words has an owner by .github/CODEOWNERS, and the rulesets ask for the review."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pathspec import GitIgnoreSpec
+from ruamel.yaml import YAML
 
 from slm.verdict.changes import WORDS
 from tests.test_changes import HARMLESS, NO_MODEL, TOUCHES
@@ -75,3 +78,58 @@ def test_a_new_file_has_an_owner():
 def test_a_list_with_a_hole_is_seen(text: str):
     holes = ("base64.py", "tests/conftest.py", "docs/javascripts/x.js", "recipes/int4.json")
     assert not all(owned(name, text) for name in holes)
+
+
+# The rulesets, in the form of GitHub's REST API
+ACTIONS = 15368  # GitHub's own number of the app that runs workflows
+RULES = {"deletion", "non_fast_forward", "creation", "update", "pull_request", "required_status_checks"}
+
+
+def ruleset(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / ".github" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def parameters(rules: dict[str, Any], kind: str) -> dict[str, Any]:
+    return next(rule["parameters"] for rule in rules["rules"] if rule["type"] == kind)
+
+
+@pytest.mark.parametrize("name", ["ruleset", "ruleset-solo", "ruleset-tags", "ruleset-fixed-tags"])
+def test_a_ruleset_has_the_form_that_github_takes(name: str):
+    rules = ruleset(name)
+    assert set(rules) == {"name", "target", "enforcement", "conditions", "bypass_actors", "rules"}
+    assert rules["target"] == ("tag" if "tags" in name else "branch") and rules["enforcement"] == "active"
+    assert {rule["type"] for rule in rules["rules"]} <= RULES
+    modes = {actor["bypass_mode"] for actor in rules["bypass_actors"]}
+    assert modes <= ({"always"} if rules["target"] == "tag" else {"pull_request"}), (
+        "tags have no pull requests"
+    )
+    patterns = rules["conditions"]["ref_name"]["include"]
+    assert all(p == "~DEFAULT_BRANCH" or p.startswith("refs/tags/") for p in patterns)
+
+
+def test_a_merge_needs_the_verdict_by_the_workflows_alone():
+    from slm.ci.steps import STATUS_CONTEXT
+
+    checks = parameters(ruleset("ruleset"), "required_status_checks")["required_status_checks"]
+    assert checks == [{"context": c, "integration_id": ACTIONS} for c in ("pass", STATUS_CONTEXT)]
+    workflow = YAML(typ="safe").load((ROOT / ".github/workflows/pr.yml").read_text(encoding="utf-8"))
+    assert "pass" in {job["name"] for job in workflow["jobs"].values()}
+
+
+def test_who_works_alone_gives_up_the_second_person_and_no_more():
+    team, solo = ruleset("ruleset"), ruleset("ruleset-solo")
+    asked = parameters(team, "pull_request")
+    assert asked["require_last_push_approval"] and asked["require_code_owner_review"]
+    asked |= {
+        "required_approving_review_count": 0,
+        "require_code_owner_review": False,
+        "require_last_push_approval": False,
+    }
+    assert team | {"name": ""} == solo | {"name": ""}
+
+
+def test_a_release_tag_is_made_by_maintainers_and_moved_by_nobody():
+    made, fixed = ruleset("ruleset-tags"), ruleset("ruleset-fixed-tags")
+    assert {rule["type"] for rule in made["rules"]} == {"creation"} and made["bypass_actors"]
+    assert {rule["type"] for rule in fixed["rules"]} >= {"update", "deletion"} and not fixed["bypass_actors"]
+    assert set(made["conditions"]["ref_name"]["include"]) <= set(fixed["conditions"]["ref_name"]["include"])
