@@ -13,12 +13,13 @@ Row = dict[str, Any]
 
 
 class Forge(ThreadingHTTPServer):
-    """State: pulls, statuses (sha -> newest first), comments (number -> list), releases; `calls` is every request."""
+    """State: pulls, runs, statuses (sha -> newest first), comments (number -> list), releases; `calls` is every request."""
 
     def __init__(self, artifacts: Path) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.artifacts = artifacts
         self.pulls: list[Row] = []
+        self.runs: dict[int, Row] = {}  # of workflows, by ID
         self.statuses: dict[str, list[Row]] = {}
         self.comments: dict[int, list[Row]] = {}
         self.releases: list[Row] = []
@@ -118,6 +119,9 @@ class Handler(BaseHTTPRequestHandler):
             comment = next(c for rows in forge.comments.values() for c in rows if c["id"] == int(match[1]))
             comment.update(value)
             return self._send(comment)
+        if match := re.fullmatch(r"actions/runs/(\d+)", path):
+            run = forge.runs.get(int(match[1]))
+            return self._send(run or {"message": "Not Found"}, 200 if run else 404)
         if match := re.fullmatch(r"actions/runs/(\d+)/artifacts", path):
             zips = sorted((forge.artifacts / match[1]).glob("*.zip"))
             rows = [{"id": int(match[1]) * 100 + i, "name": p.stem, "size_in_bytes": p.stat().st_size} for i, p in enumerate(zips)]

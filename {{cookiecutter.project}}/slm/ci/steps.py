@@ -8,6 +8,7 @@
     python3 -m slm.ci.steps sealed        the sealed package of this commit, if its verdict is good
     python3 -m slm.ci.steps publish v1    sealed/ and release/ as the GitHub release v1
     python3 -m slm.ci.steps propose       a branch with the changed files as pull request
+    python3 -m slm.ci.steps main-run 12   whether run 12 is a green one of main.yml on the default branch
     python3 -m slm.ci.steps announce v1   the release v1 in released.json, as pull request
     python3 -m slm.ci.steps summary       the verdict as Markdown, into the workflow's summary
     python3 -m slm.ci.steps sign          sealed/ signed with the workflow's identity, into release/sealed.sig
@@ -24,6 +25,7 @@ import sys
 from pathlib import Path
 
 from slm import github
+from slm.ci.taken import check_main_run, take
 from slm.errors import UserError, exit_on_user_error
 from slm.files import Json
 from slm.git import git
@@ -287,7 +289,10 @@ def propose(branch: str, title: str, text: str, files: list[str], seen: str) -> 
     print(f"pull request #{number}")
 
 
-def propose_files(branch: str, title: str, body: Path, files: list[str]) -> None:
+def propose_files(branch: str, title: str, body: Path, files: list[str], source: Path | None = None) -> None:
+    """source: folder of an artifact that text and files are taken from, once they are checked."""
+    if source is not None:
+        take(source, [body.as_posix(), *files])
     propose(branch, title, body.read_text(encoding="utf-8"), files, branch_tip(branch))
 
 
@@ -345,9 +350,15 @@ def main() -> None:
     proposing.add_argument("title")
     proposing.add_argument("body", type=Path)
     proposing.add_argument("files", nargs="+")
+    proposing.add_argument(
+        "--from", dest="source", type=Path, help="folder that body and files are taken from"
+    )
+    commands.add_parser("main-run").add_argument("number")
     arguments = parser.parse_args()
     if arguments.command == "propose":
-        propose_files(arguments.branch, arguments.title, arguments.body, arguments.files)
+        propose_files(arguments.branch, arguments.title, arguments.body, arguments.files, arguments.source)
+    elif arguments.command == "main-run":
+        check_main_run(arguments.number, event()["repository"]["default_branch"])
     elif arguments.command in ("publish", "announce"):
         {"publish": publish, "announce": announce}[arguments.command](arguments.tag)
     else:

@@ -113,15 +113,33 @@ def ci_propose(
     title: Annotated[str, typer.Argument(help="Title of commit and pull request.")],
     body: Annotated[Path, typer.Argument(help="File with the pull request's text.")],
     files: Annotated[list[str], typer.Argument(help="Files that are committed.")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FOLDER", help="Take BODY and FILES from there, once checked."),
+    ] = None,
 ) -> None:
     """Push changed files to a branch, and open or update its pull request.
 
-    Reads FILES and BODY. Writes a commit, the branch and its pull request on GitHub, and the step's outputs
-    number and head. Takes seconds. If nothing has changed, it opens no pull request.
+    Reads FILES and BODY, with --from those of an artifact's folder. Writes a commit, the branch and its pull
+    request on GitHub, and the step's outputs number and head. Takes seconds. If nothing has changed, it opens
+    no pull request.
     """
     from slm.ci import steps
 
-    steps.propose_files(branch, title, body, files)
+    steps.propose_files(branch, title, body, files, source)
+
+
+@ci_commands.command("main-run")
+def ci_main_run(
+    number: Annotated[str, typer.Argument(help="ID of a workflow run, the number in its address.")],
+) -> None:
+    """Refuse the number of a run that is not a green one of main.yml on the default branch.
+
+    Reads the workflow's event, and the run on GitHub. Writes nothing. Takes a second.
+    """
+    from slm.ci import steps
+
+    steps.check_main_run(number, steps.event()["repository"]["default_branch"])
 
 
 @azureml_commands.command("submit")
