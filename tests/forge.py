@@ -105,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
             pull.update(value)
             return self._send(pull)
         if match := re.fullmatch(r"statuses/([0-9a-f]{40})", path):
-            forge.statuses.setdefault(match[1], []).insert(0, value)
+            forge.statuses.setdefault(match[1], []).insert(0, value | {"creator": {"login": "github-actions[bot]"}})
             return self._send(value, 201)
         if match := re.fullmatch(r"commits/([0-9a-f]{40})/statuses", path):
             return self._send(forge.statuses.get(match[1], []) if first else [])
@@ -131,6 +131,8 @@ class Handler(BaseHTTPRequestHandler):
             if "octet-stream" in (self.headers.get("Accept") or ""):
                 return self._send({"message": "Unsupported Media Type"}, 415)
             return self._send(sorted((forge.artifacts / str(run)).glob("*.zip"))[index].read_bytes())
+        if address.path == "/repos/acme/slm":
+            return self._send({"default_branch": "main"})
         if path == "releases":
             if method == "GET":
                 return self._send(forge.releases if first else [])

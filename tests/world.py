@@ -69,6 +69,10 @@ class World:
         self.forge = Forge(self.artifacts)
         self.numbers = itertools.count(1)
         (folder / "home").mkdir()
+        (folder / "bin").mkdir()
+        program = folder / "bin" / "gh"
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ACTIONS / "gh.py"}" "$@"\n', encoding="utf-8")
+        program.chmod(0o755)
         (folder / "home" / ".gitconfig").write_text(
             f'[url "{self.origin.as_uri()}"]\n\tinsteadOf = {ADDRESS}\n[safe]\n\tdirectory = *\n[protocol "file"]\n\tallow = always\n',
             encoding="utf-8",
@@ -81,8 +85,9 @@ class World:
         kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "TMPDIR") or k.startswith(("PIP_", "SSL_", "MALLOC_"))}
         tools = str(Path(sys.executable).parent)
         # Whoever has no keys is not to ask the address where a cloud's machines find theirs.
-        away = {"AWS_EC2_METADATA_DISABLED": "true"}
-        return kept | away | {"HOME": str(self.folder / "home"), "PATH": f"{kept['PATH']}{os.pathsep}{tools}"}
+        away = {"AWS_EC2_METADATA_DISABLED": "true", "ACT_ATTESTATIONS": str(self.folder / "attestations")}
+        paths = os.pathsep.join([str(self.folder / "bin"), kept["PATH"], tools])
+        return kept | away | {"HOME": str(self.folder / "home"), "PATH": paths}
 
     def git(self, folder: Path, *arguments: str) -> str:
         command = ["git", *AUTHOR, *arguments]
@@ -157,6 +162,7 @@ class World:
             command += ["--job", job]
         numbers = (runner or {}) | {"GITHUB_RUN_ID": str(run), "GITHUB_API_URL": self.forge.url, "ACT_SHIM": str(ACTIONS / "shim.py")}
         numbers |= {"ACT_CACHE": str(self.folder / "cache"), "ACT_ARTIFACTS": str(self.artifacts)}
+        numbers |= {"ACT_ATTESTATIONS": str(self.folder / "attestations")}
         numbers |= {"ACTIONS_ID_TOKEN_REQUEST_URL": f"{self.forge.url}/identity?v=1", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "may-ask"}
         for key, value in numbers.items():
             command += ["--env", f"{key}={value}"]

@@ -4,15 +4,20 @@ import hashlib
 import json
 import os
 import shutil
+import tarfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from slm.errors import UserError
+
 # What a killed stage goes on from; outside the stages' outputs, which DVC deletes before a stage runs.
 RESUME = Path(".resume")
 Json = dict[str, Any]  # an object, as it is read
 
+LARGEST_ENTRIES = 10_000  # of an archive
 WEIGHT_SUFFIXES = {".safetensors", ".onnx", ".data", ".bin", ".gguf"}
 
 
@@ -122,3 +127,26 @@ def dvc_md5(folder: Path) -> str:
     ]
     listing = json.dumps(sorted(rows, key=lambda r: r["relpath"]))
     return hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def unpack(archive: Path, folder: Path, limit_mb: float) -> None:
+    """Unpack a tar archive of files and folders; links, devices, names that lead out of `folder` and more
+    bytes than the limit are refused before anything is written.
+
+    Raises:
+        UserError: names the archive and the entry.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            members: list[tarfile.TarInfo] = []
+            size = 0
+            for member in tar:
+                size += member.size
+                if not (member.isfile() or member.isdir()):
+                    raise UserError(f"{archive} holds {member.name[:80]!r}, which is neither file nor folder")
+                if size > limit_mb * 1e6 or len(members) >= LARGEST_ENTRIES:
+                    raise UserError(f"{archive} holds more than {limit_mb:g} MB or {LARGEST_ENTRIES} entries")
+                members.append(member)
+            tar.extractall(folder, members=members, filter="data")
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise UserError(f"{archive} cannot be unpacked: {str(error)[:200]}; download it again") from None

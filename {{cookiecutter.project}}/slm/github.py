@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError
-from slm.files import Json
+from slm.files import Json, sha256_file
 
 CHUNK_BYTES = 1 << 20
 LARGEST_ASSET_MB = 20_000
@@ -156,12 +157,18 @@ def download_asset(tag: str, name: str, target: Path) -> None:
 
 
 def create_release(tag: str, commit: str, title: str, body: str, assets: list[Path], draft: bool) -> None:
-    """A release with all its assets, or none: it is a draft until the last asset is up."""
+    """A release with just these assets, or none: it is a draft until the last asset is up.
+
+    Raises:
+        UserError: a release of this name holds another asset, or another file under the name of one. Somebody
+            else made it, and nothing of it is kept or changed.
+    """
     made = release_by_tag(tag)
     if made is None:
         fields = {"tag_name": tag, "target_commitish": commit, "name": title, "body": body, "draft": True}
         made = call("POST", f"repos/{repository()}/releases", fields)
-    there = {a["name"] for a in made["assets"] if a["state"] == "uploaded"}
+    there = {a["name"]: a for a in made["assets"] if a["state"] == "uploaded"}
+    _hold_assets(tag, there, {path.name: path for path in assets})
     for asset in made["assets"]:
         if asset["state"] != "uploaded":  # an upload that broke off keeps its name, and nothing else
             call("DELETE", f"repos/{repository()}/releases/assets/{asset['id']}")
@@ -169,12 +176,27 @@ def create_release(tag: str, commit: str, title: str, body: str, assets: list[Pa
         if path.name not in there:
             address = made["upload_url"].split("{")[0]
             call("POST", f"{address}?name={urllib.parse.quote(path.name)}", path.read_bytes())
+    # What is there now, and not what was there before the uploads.
+    made = release_by_tag(tag) or made
+    _hold_assets(tag, {a["name"]: a for a in made["assets"]}, {path.name: path for path in assets})
     if not draft:
-        call(
-            "PATCH",
-            f"repos/{repository()}/releases/{made['id']}",
-            {"draft": False, "body": body, "name": title},
-        )
+        fields = {"draft": False, "body": body, "name": title}
+        call("PATCH", f"repos/{repository()}/releases/{made['id']}", fields)
+
+
+def _hold_assets(tag: str, there: dict[str, Json], wanted: dict[str, Path]) -> None:
+    """Refuse a release with an asset that is not the wanted file of its name, byte by byte."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, asset in there.items():
+            found = Path(scratch) / "asset"
+            if name in wanted:
+                address = f"repos/{repository()}/releases/assets/{asset['id']}"
+                download(address, found, LARGEST_ASSET_MB)
+            if name not in wanted or sha256_file(found) != sha256_file(wanted[name]):
+                raise UserError(
+                    f"the release {tag} is there already and holds {name!r}, which this run did not make; "
+                    "find out who made that release, delete it, and run the job again"
+                )
 
 
 def open_pull_of(branch: str) -> int | None:

@@ -9,13 +9,14 @@ import json
 import os
 import shutil
 import subprocess
-import tarfile
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from slm.errors import UserError, exit_on_user_error
+from slm.files import unpack
+from slm.github import LARGEST_ASSET_MB
 
 BUILD_CONTEXT = Path("image")
 SEALED_FOLDER = Path("sealed")
@@ -25,8 +26,7 @@ def prepare_context() -> str:
     """Put the sealed model where the Dockerfile takes it from; returns the package's name."""
     seal = json.loads((SEALED_FOLDER / "SEAL.json").read_text(encoding="utf-8"))
     shutil.rmtree(BUILD_CONTEXT, ignore_errors=True)
-    with tarfile.open(SEALED_FOLDER / f"{seal['name']}.tar.gz") as tar:
-        tar.extractall(BUILD_CONTEXT, filter="data")
+    unpack(SEALED_FOLDER / f"{seal['name']}.tar.gz", BUILD_CONTEXT, LARGEST_ASSET_MB)
     (BUILD_CONTEXT / seal["name"] / "model").rename(BUILD_CONTEXT / "model")
     return seal["name"]
 

@@ -14,13 +14,13 @@ import argparse
 import json
 import platform
 import statistics
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError, exit_on_user_error
-from slm.files import read_json, write_json
+from slm.files import read_json, unpack, write_json
+from slm.github import LARGEST_ASSET_MB
 from slm.inference.genai import GenAI
 
 DEVICE_FACTS = Path("device.json")
@@ -58,8 +58,7 @@ def try_device(sealed: Path, examples: int = 100, threads: int = 1) -> None:
     whole = [row for row in map(json.loads, filter(None, lines)) if not row["cut"]]
     rows = whole[:: max(1, len(whole) // examples)][:examples]
     with tempfile.TemporaryDirectory() as scratch:
-        with tarfile.open(sealed / f"{seal['name']}.tar.gz") as tar:
-            tar.extractall(scratch, filter="data")
+        unpack(sealed / f"{seal['name']}.tar.gz", Path(scratch), LARGEST_ASSET_MB)
         model = Path(scratch) / seal["name"] / "model"
         runtime = GenAI(model, threads)
         # What is longer than the longest answer is another one; the same text may be cut into a few tokens
@@ -69,8 +68,7 @@ def try_device(sealed: Path, examples: int = 100, threads: int = 1) -> None:
         del runtime
         share = None
         if seal.get("reference"):
-            with tarfile.open(sealed / "reference.tar.gz") as tar:
-                tar.extractall(scratch, filter="data")
+            unpack(sealed / "reference.tar.gz", Path(scratch), LARGEST_ASSET_MB)
             share = time_share(
                 model, Path(scratch) / seal["reference"]["rung"], rows[:TIMED], longest, threads
             )

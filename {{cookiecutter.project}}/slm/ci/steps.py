@@ -4,8 +4,9 @@
     python3 -m slm.ci.steps find          the pull request that verdict.yml follows, and its head commit
     python3 -m slm.ci.steps candidate     the package that this run made, unpacked into candidate/
     python3 -m slm.ci.steps report        verdict/ as commit status and comment
-    python3 -m slm.ci.steps seal          the status of a commit of main, and sealed/ as a draft release
-    python3 -m slm.ci.steps sealed        the sealed package of this commit, if its verdict is good
+    python3 -m slm.ci.steps seal          offered/ into sealed/, if rechecked/ speaks of the same bytes
+    python3 -m slm.ci.steps keep          the status of a commit of main, and sealed/ as a draft release
+    python3 -m slm.ci.steps sealed        the sealed package of this commit, if main sealed it as good
     python3 -m slm.ci.steps publish v1    sealed/ and release/ as the GitHub release v1
     python3 -m slm.ci.steps propose       a branch with the changed files as pull request
     python3 -m slm.ci.steps main-run 12   whether run 12 is a green one of main.yml on the default branch
@@ -20,17 +21,19 @@ import argparse
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 from slm import github
+from slm.ci import seal as sealing
+from slm.ci import signing
+from slm.ci.signing import verify_attestation
 from slm.ci.taken import check_main_run, take
 from slm.errors import UserError, exit_on_user_error
-from slm.files import Json
+from slm.files import Json, sha256_file
 from slm.git import git
 from slm.verdict import released
-from slm.verdict.released import SEALED
+from slm.verdict.released import SEAL, SEALED
 from slm.verdict.untrusted import unpack_candidate
 
 STATUS_CONTEXT = "model-verdict"
@@ -38,7 +41,8 @@ VERDICT_FOLDER = Path("verdict")
 CANDIDATE = Path("candidate")
 WAITING = "released"  # the branch whose pull request names a release
 MARKER = "<!-- model-verdict -->"
-SIGNING = Path(".signing")  # the environment of the program that signs
+SIGNATURE = Path("release/sealed.sig")
+WORKFLOW_ACCOUNT = "github-actions[bot]"
 
 
 def event() -> Json:
@@ -154,34 +158,54 @@ def report_verdict() -> None:
 
 
 def seal() -> None:
-    sha, seal_file = os.environ["GITHUB_SHA"], SEALED / "SEAL.json"
-    if not seal_file.exists():
-        github.set_status(sha, "error", STATUS_CONTEXT, "No package was made: see the run", run_url())
+    """Compare what is offered with what was asked, and put it into sealed/; output: whether it passed."""
+    exam = any(Path("exam").glob("*.enc"))
+    content = sealing.seal(os.environ["GITHUB_SHA"], exam)
+    output(passed="true" if content["passed"] else "false")
+
+
+def keep() -> None:
+    """The status of a commit of main; a package that passed is kept as a draft release, named by its seal."""
+    sha, seal_file = os.environ["GITHUB_SHA"], SEALED / SEAL
+    attested = os.environ.get("ATTESTED") == "success"
+    content = json.loads(seal_file.read_text(encoding="utf-8")) if seal_file.exists() else None
+    if content is None or (content["passed"] and not attested):
+        words = "No package was sealed: see the run"
+        github.set_status(sha, "error", STATUS_CONTEXT, words, run_url())
         return
-    content = json.loads(seal_file.read_text(encoding="utf-8"))
-    tag = f"sealed-{content['key']}"
+    if not content["passed"]:
+        words = f"The model is refused: {sealing.refused_by(content)}"
+        github.set_status(sha, "failure", STATUS_CONTEXT, words, run_url())
+        return
+    tag = f"sealed-{sha256_file(seal_file)}"
     text = (
-        f"The package of {sha}, as it was judged. `release.yml` takes it from here; it may be deleted once "
-        "another is released."
+        f"The package of {sha}, as it was asked and judged. `release.yml` takes it from here; it may be "
+        "deleted once another is released."
     )
     github.create_release(tag, sha, tag, text, sorted(SEALED.iterdir()), draft=True)
-    state, words = (
-        ("success", "The model passes its gates")
-        if content["passed"]
-        else ("failure", "The model is refused")
-    )
-    github.set_status(sha, state, STATUS_CONTEXT, f"{words} ({tag})", run_url())
+    github.set_status(sha, "success", STATUS_CONTEXT, f"The model passes its gates ({tag})", run_url())
 
 
 def sealed() -> None:
-    sha = os.environ["GITHUB_SHA"]
-    status = github.newest_status(sha, STATUS_CONTEXT) or {"state": "none", "description": ""}
-    named = re.search(r"sealed-[0-9a-f]{16}", status["description"] or "")
-    if status["state"] != "success" or not named:
+    """The sealed package of the tagged commit, once it is sure that main's workflow sealed it.
+
+    A status and a draft release only say what to fetch. The attestation says who made it.
+    """
+    sha, branch = os.environ["GITHUB_SHA"], os.environ.get("DEFAULT_BRANCH") or "main"
+    try:
+        git("merge-base", "--is-ancestor", sha, f"refs/remotes/origin/{branch}")
+    except UserError:
         raise UserError(
-            f"commit {sha[:12]} has the verdict {status['state']}: a release needs a commit that main.yml "
-            "judged good and sealed; "
-            "tag a commit of main whose status `model-verdict` is green"
+            f"commit {sha[:12]} is not on {branch}: only commits of {branch} are released"
+        ) from None
+    status = github.newest_status(sha, STATUS_CONTEXT) or {"state": "none", "description": ""}
+    named = re.search(r"sealed-([0-9a-f]{64})", status["description"] or "")
+    by = (status.get("creator") or {}).get("login")
+    if status["state"] != "success" or not named or by != WORKFLOW_ACCOUNT:
+        raise UserError(
+            f"commit {sha[:12]} has the verdict {status['state']}{f' by {by}' if by else ''}: a release "
+            "needs a commit that main.yml judged good and sealed; tag a commit of main whose status "
+            "`model-verdict` is green"
         )
     tag = named[0]
     release = github.release_by_tag(tag)
@@ -191,15 +215,23 @@ def sealed() -> None:
     for asset in release["assets"]:
         if Path(asset["name"]).name != asset["name"]:
             raise UserError(f"{tag}: the name of asset {asset['name']!r} is a path")
-        github.download(
-            f"repos/{github.repository()}/releases/assets/{int(asset['id'])}", SEALED / asset["name"], 20_000
-        )
+        address = f"repos/{github.repository()}/releases/assets/{int(asset['id'])}"
+        github.download(address, SEALED / asset["name"], github.LARGEST_ASSET_MB)
         print(f"{asset['name']}: {asset['size'] / 1e6:.1f} MB")
+    if not (SEALED / SEAL).is_file() or sha256_file(SEALED / SEAL) != named[1]:
+        raise UserError(f"{tag}: its {SEAL} is not the one that main.yml has sealed; run `main` again")
+    content = released.read_seal(SEALED)
+    if content["commit"] != sha or content["passed"] is not True:
+        raise UserError(f"{tag} is not the seal of a good package of {sha[:12]}; run `main` on it again")
+    verify_attestation(SEALED / SEAL, sha)
 
 
 def publish(tag: str) -> None:
     sha = os.environ["GITHUB_SHA"]
     card = Path("release/README.md").read_text(encoding="utf-8")
+    # Other jobs of this run have loaded the package since it was verified: what they left is verified again.
+    released.read_seal(SEALED)
+    verify_attestation(SEALED / SEAL, sha)
     assets = [
         *sorted(SEALED.iterdir()),
         *(p for p in sorted(Path("release").iterdir()) if p.name != "README.md"),
@@ -310,19 +342,7 @@ def show_verdict() -> None:
 
 
 def sign() -> None:
-    """Sign sealed/ with the identity of this workflow (sigstore); the signing program gets an environment of
-    its own.
-    """
-    python = str(SIGNING / ("Scripts" if os.name == "nt" else "bin") / "python")
-    install = ["pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
-    identity = ["sign", "sigstore", "--use_ambient_credentials", "--signature", "release/sealed.sig"]
-    for command in (
-        [sys.executable, "-I", "-m", "venv", str(SIGNING)],
-        [python, "-I", "-m", *install, "-r", "requirements/signing.txt"],
-        [python, "-I", "-m", "model_signing", *identity, str(SEALED)],
-    ):
-        if subprocess.run(command, check=False).returncode:
-            raise UserError(f"`{' '.join(command[:4])}` failed; its output above says why")
+    signing.sign(SEALED, SIGNATURE, None)
 
 
 @exit_on_user_error()
@@ -337,6 +357,7 @@ def main() -> None:
         "candidate": candidate,
         "report": report_verdict,
         "seal": seal,
+        "keep": keep,
         "sealed": sealed,
         "summary": show_verdict,
         "sign": sign,

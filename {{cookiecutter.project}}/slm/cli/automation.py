@@ -63,20 +63,33 @@ def ci_report() -> None:
 
 @ci_commands.command("seal")
 def ci_seal() -> None:
-    """Set the status of a commit of main, and upload sealed/ as a draft release.
+    """Put offered/ into sealed/, if rechecked/ speaks of the very same bytes.
 
-    Reads sealed/. Writes the draft release and the commit's status on GitHub. Takes as long as the upload.
+    Reads offered/, rechecked/ and exam-result/. Writes sealed/, and the step's output passed. Takes seconds.
     """
     from slm.ci import steps
 
     steps.seal()
 
 
+@ci_commands.command("keep")
+def ci_keep() -> None:
+    """Set the status of a commit of main, and upload sealed/ as a draft release if it passed.
+
+    Reads sealed/, and the variable ATTESTED. Writes the draft release and the commit's status on GitHub.
+    Takes as long as the upload.
+    """
+    from slm.ci import steps
+
+    steps.keep()
+
+
 @ci_commands.command("sealed")
 def ci_sealed() -> None:
-    """Download the sealed package of this commit into sealed/, if the commit's verdict is good.
+    """Download the sealed package of this commit into sealed/, if main's workflow sealed it as good.
 
-    Reads the commit's status and its draft release on GitHub. Writes sealed/. Takes as long as the download.
+    Reads the commit's status, its draft release and its attestation on GitHub. Writes sealed/. Takes as long
+    as the download. Needs GitHub's command `gh`.
     """
     from slm.ci import steps
 

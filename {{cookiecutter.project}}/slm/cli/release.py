@@ -10,16 +10,54 @@ from slm.cli.root import Panel, Tag, group
 release_commands = group("release", Panel.RELEASE, "Seal, release, verify and roll back a model.")
 
 
-@release_commands.command("seal")
-def release_seal() -> None:
-    """Put the judged package with its facts and dvc.lock into sealed/.
+@release_commands.command("offer")
+def release_offer() -> None:
+    """Put the package with its facts and dvc.lock into offered/, to be asked and sealed.
 
-    Reads dist/, models/, predictions/, reports/ and dvc.lock. Writes sealed/. Takes seconds. Run `slm gate`
+    Reads dist/, models/, predictions/, reports/ and dvc.lock. Writes offered/. Takes seconds. Run `slm gate`
     first.
     """
-    from slm.ci.seal import seal_package
+    from slm.ci.offer import offer_package
 
-    seal_package()
+    offer_package()
+
+
+@release_commands.command("recheck")
+def release_recheck(
+    exam: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Requests of the hidden exam, to be asked as well.")
+    ] = None,
+) -> None:
+    """Ask the offered package the whole test set again, time it, and judge it; exit with 1 if it is refused.
+
+    Reads offered/, task/, params.yaml, gates.yaml and released.json. Writes rechecked/. Takes about a minute
+    for the default task. What the offer claims must be what is found.
+    """
+    from slm.ci.recheck import recheck
+    from slm.verdict.rows import headline
+
+    verdict = recheck(exam)
+    print(headline(verdict))
+    if not verdict.passed:
+        raise typer.Exit(1)
+
+
+@release_commands.command("seal")
+def release_seal() -> None:
+    """Offer the package, ask it again, and seal it: what main's workflow does in three jobs.
+
+    Reads dist/, models/, predictions/, reports/, dvc.lock, task/ and the contract. Writes offered/,
+    rechecked/ and sealed/. Takes about a minute for the default task. Run `slm gate` first.
+    """
+    from slm.ci.offer import offer_package
+    from slm.ci.recheck import recheck
+    from slm.ci.seal import seal
+    from slm.git import git
+
+    offer_package()
+    recheck()
+    content = seal(git("rev-parse", "HEAD").strip(), exam=False)
+    print(f"sealed/: {content['name']}, {'passed' if content['passed'] else 'refused'}")
 
 
 @release_commands.command("unseal")
@@ -31,7 +69,7 @@ def release_unseal(
     Reads the sealed package. Writes dist/, predictions/, reports/ and dvc.lock, over what is there. Takes
     seconds. It is an error if this commit's files did not make those bytes.
     """
-    from slm.ci.seal import unseal
+    from slm.ci.release import unseal
 
     unseal(folder)
 
@@ -42,21 +80,28 @@ def release_card() -> None:
 
     Reads dist/ and reports/verdict.json: run `slm gate` first. Writes release/. Takes a second.
     """
-    from slm.ci.seal import write_card
+    from slm.ci.release import write_card
 
     write_card()
 
 
 @release_commands.command("verify")
-def release_verify(tag: Tag) -> None:
-    """Download a release and check every byte against its seal and the tagged commit.
+def release_verify(
+    tag: Tag,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Public key of the signer. Without it, the release's workflow."),
+    ] = None,
+) -> None:
+    """Download a release, and check its bytes, who sealed it and who signed it.
 
-    Reads the release on GitHub, and the tagged commit. Writes released/TAG/. Takes as long as the download.
-    Where GitHub's command `gh` is installed, it checks the attestation too.
+    Reads the release on GitHub, and the tagged commit. Writes released/TAG/, and installs the signing program
+    into .signing/. Takes as long as the download. Needs GitHub's command `gh`. What cannot be checked is an
+    error.
     """
-    from slm.ci.seal import verify
+    from slm.ci.release import verify
 
-    verify(tag)
+    verify(tag, public_key)
 
 
 @release_commands.command("fetch")
@@ -112,12 +157,21 @@ def release_image(
 
 
 @release_commands.command("sign")
-def release_sign() -> None:
-    """Sign sealed/ with the identity of the workflow that runs this (sigstore).
+def release_sign(
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Private key. Without it, the identity of the workflow (sigstore)."
+        ),
+    ] = None,
+) -> None:
+    """Sign sealed/.
 
     Reads sealed/ and requirements/signing.txt. Writes release/sealed.sig, and installs the signing program
-    into .signing/. Takes as long as that installation. Works in a workflow alone.
+    into .signing/. Takes as long as that installation. Without a key it works in a workflow alone.
     """
-    from slm.ci.steps import sign
+    from slm.ci.signing import sign
+    from slm.ci.steps import SIGNATURE
+    from slm.verdict.released import SEALED
 
-    sign()
+    sign(SEALED, SIGNATURE, key)

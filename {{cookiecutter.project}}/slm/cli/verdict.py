@@ -1,11 +1,13 @@
-"""`slm gate`, `judge`, `calibrate`, `changes`, `summary`: the verdict."""
+"""`slm gate`, `judge`, `calibrate`, `changes`, `summary`, `exam`: the verdict."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from slm.cli.root import Panel, app
+from slm.cli.root import Panel, app, group
+
+exam_commands = group("exam", Panel.VERDICT, "A hidden exam: a test set that nobody can train on.")
 
 
 @app.command("gate", rich_help_panel=Panel.VERDICT)
@@ -111,3 +113,56 @@ def summary_command() -> None:
     from slm.ci.steps import show_verdict
 
     show_verdict()
+
+
+@exam_commands.command("new")
+def exam_new(
+    file: Annotated[Path, typer.Argument(help="Labelled records, in the form of task/test.jsonl.")],
+) -> None:
+    """Encrypt a labelled file as the hidden exam of this project.
+
+    Reads FILE and task/. Writes exam/, which you commit, and its two keys into .exam/, which you do not.
+    Takes a second. It prints how main's workflow gets the keys.
+    """
+    from slm.verdict.exam import make_exam
+
+    make_exam(file)
+
+
+@exam_commands.command("requests")
+def exam_requests(
+    target: Annotated[Path, typer.Argument(help="File to write, outside of this checkout.")],
+) -> None:
+    """Decrypt the exam's requests, for the job that asks them.
+
+    Reads exam/requests.enc, and the variable EXAM_REQUESTS_KEY. Writes TARGET. Takes a second.
+    """
+    from slm.verdict.exam import open_requests
+
+    open_requests(target)
+
+
+@exam_commands.command("answers")
+def exam_answers() -> None:
+    """Encrypt what the model said in the exam, so that the next job can take it.
+
+    Reads rechecked/exam.jsonl, and the variable EXAM_REQUESTS_KEY. Writes rechecked/exam.enc in its place.
+    Takes a second.
+    """
+    from slm.verdict.exam import close_answers
+
+    close_answers()
+
+
+@exam_commands.command("score")
+def exam_score() -> None:
+    """Score what the model said in the exam beside the public test set; exit with 1 if the gap is too large.
+
+    Reads rechecked/, exam/, gates.yaml, and the variables EXAM_REQUESTS_KEY and EXAM_ANSWERS_KEY. Writes
+    exam-result/result.json, which holds no text of the exam. Takes seconds.
+    """
+    from slm.ci.seal import EXAM_RESULT, RECHECKED
+    from slm.verdict.exam import score_exam
+
+    if score_exam(RECHECKED, EXAM_RESULT).refuses:
+        raise typer.Exit(1)

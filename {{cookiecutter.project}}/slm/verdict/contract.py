@@ -61,6 +61,17 @@ class Released(BaseModel):
     slice_alpha: float = Field(gt=0, le=0.2, description="the same of all slices together")
 
 
+class ExamLimits(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    max_gap: float = Field(
+        0.1,
+        gt=0,
+        le=0.5,
+        description="lead of the public test set's score over the hidden exam's that is let through",
+    )
+
+
 class Contract(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -75,6 +86,9 @@ class Contract(BaseModel):
         None,
         min_length=1,
         description="columns whose expectations must stand and hold for each labelled file; absent: none",
+    )
+    exam: ExamLimits = Field(
+        default_factory=lambda: ExamLimits(), description="of the hidden exam, where there is one"
     )
 
     @model_validator(mode="after")
@@ -122,6 +136,8 @@ def loosened(before: Contract, after: Contract) -> list[str]:
         old_value, new_value = getattr(before.released, field), getattr(after.released, field)
         if new_value < old_value:
             lines.append(f"released.{field} went from {old_value} to {new_value}")
+    if after.exam.max_gap > before.exam.max_gap:
+        lines.append(f"exam.max_gap went from {before.exam.max_gap} to {after.exam.max_gap}")
     for field, looser in {
         "allowed_licences": "allows",
         "required_expectations": "no longer requires",

@@ -57,6 +57,9 @@ INTEGRITY = {
 PACKAGE = BuiltIn("package", "block", waivable=False)
 MODEL = BuiltIn("model", "block", waivable=False)
 BYTES_OF_COMMIT = BuiltIn("bytes of the commit", "warn", waivable=False)
+# Of a package that main asks again before it seals it.
+RECHECK = {what: BuiltIn(f"{what} as offered", "block", waivable=False) for what in ("answers", "time")}
+EXAM = BuiltIn("hidden exam", "block", waivable=False)
 
 BUILT_IN = {
     gate.name: gate
@@ -64,6 +67,7 @@ BUILT_IN = {
         *AGAINST_RELEASED,
         *(NOT_WORSE["best"], WITHIN_MARGIN["best"], ROUNDS_AGREE),
         *(*LICENCE.values(), DATA_EXPECTATIONS, *INTEGRITY.values(), PACKAGE, MODEL, BYTES_OF_COMMIT),
+        *(*RECHECK.values(), EXAM),
     )
 }
 

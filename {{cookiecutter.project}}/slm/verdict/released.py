@@ -10,14 +10,13 @@ import argparse
 import json
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from slm import github
 from slm.errors import UserError, exit_on_user_error
-from slm.files import read_json, read_jsonl, replacing, sha256_file, write_json
+from slm.files import read_json, read_jsonl, replacing, sha256_file, unpack, write_json
 
 RELEASED = Path("released.json")
 RELEASED_CACHE = Path(".cache/released")
@@ -69,8 +68,7 @@ def model_of(entry: Entry) -> Path:
     folder = archive.with_name(f"{archive.name}-model")
     if not folder.exists():
         with replacing(folder) as temporary, tempfile.TemporaryDirectory() as scratch:
-            with tarfile.open(archive) as tar:
-                tar.extractall(scratch, filter="data")
+            unpack(archive, Path(scratch), github.LARGEST_ASSET_MB)
             (model,) = Path(scratch).glob("*/model")
             shutil.copytree(model, temporary)
     return folder
@@ -82,21 +80,32 @@ def read_seal(folder: Path) -> Entry:
     if not path.exists():
         raise UserError(f"{path}: no such file; is {folder} a sealed package?")
     seal = read_json(path)
-    found = {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.name != SEAL}
-    for name in sorted({*found, *seal["files"]}):
-        if found.get(name) != seal["files"].get(name):
-            what = (
-                "is missing"
-                if name not in found
-                else "was not sealed"
-                if name not in seal["files"]
-                else "is not the file that was sealed"
-            )
+    hold_manifest(folder, SEAL, seal["files"], "sealed")
+    return seal
+
+
+def hold_manifest(folder: Path, manifest: str, files: dict[str, str], done: str) -> None:
+    """Every file of a folder is the one that its manifest names, and none is beside.
+
+    Args:
+        files: SHA-256 by name.
+        done: what was done to them, for the message: sealed, offered.
+
+    Raises:
+        UserError: names the first that is not.
+    """
+    found = {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.name != manifest}
+    for file in sorted({*found, *files}):
+        if found.get(file) != files.get(file):
+            what = f"is not the file that was {done}"
+            if file not in found:
+                what = "is missing"
+            elif file not in files:
+                what = f"was not {done}"
             raise UserError(
-                f"{folder / name} {what}; take the sealed package again, or make it anew (`slm repro && slm "
+                f"{folder / file} {what}; take the package again, or make it anew (`slm repro && slm "
                 "release seal`)"
             )
-    return seal
 
 
 def entry_of(seal: Entry, predictions: Path, tag: str) -> Entry:
