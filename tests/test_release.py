@@ -122,7 +122,7 @@ def train(world: World, **options: Any) -> Run:
 
 def test_training_that_changes_nothing_proposes_nothing(world: World):
     run = train(world)
-    assert run.jobs == {"Model": True, "Propose": True}, run.log[-4000:]
+    assert run.jobs == {"Pull": True, "Model": True, "Push": True, "Propose": True}, run.log[-4000:]
     assert not world.forge.pulls
     assert "nothing changed: no pull request" in run.log
 
@@ -131,7 +131,7 @@ def test_training_that_changes_the_package_proposes_it_once(world: World):
     world.push(say_yourself)
     for _ in range(2):
         run = train(world)
-        assert run.jobs == {"Model": True, "Propose": True}, run.log[-4000:]
+        assert run.jobs == {"Pull": True, "Model": True, "Push": True, "Propose": True}, run.log[-4000:]
     (pull,) = world.forge.pulls
     assert pull["head"]["ref"] == "model-update" and "| rung |" in pull["body"]
     assert world.git(world.origin, "diff", "--name-only", "main", "model-update") == "dvc.lock"
@@ -140,7 +140,7 @@ def test_training_that_changes_the_package_proposes_it_once(world: World):
 def test_training_that_makes_a_worse_model_proposes_nothing(world: World):
     world.push(write("gates.yaml", GATES.replace("at_least: 0.10", "at_least: 0.999")))
     run = train(world)
-    assert run.jobs == {"Model": False}
+    assert run.jobs == {"Pull": True, "Model": False}
     assert not world.forge.pulls
 
 

@@ -13,7 +13,7 @@ from tests.remotes import BUCKET, address, fill, folders, hashes, lacking, lose_
 from tests.storage import READER, SECRET, WRITER, Storage, keys
 from tests.test_release import train
 from tests.world import World
-from tests.worlds import append, on_main, say_yourself
+from tests.worlds import MAIN_JOBS, append, on_main, say_yourself
 
 pytestmark = [pytest.mark.full, pytest.mark.skipif(sys.platform != "linux", reason="act runs on Linux here")]
 
@@ -34,7 +34,7 @@ def package_of(project: Path) -> str:
 def test_main_pushes_what_its_lock_names(stored: World, s3: Storage):
     """Only main's job has the keys; the second push finds everything there."""
     run = on_main(stored, secrets=keys(WRITER))
-    assert run.jobs == {"Model": True, "Seal": True}, run.log[-4000:]
+    assert run.jobs == MAIN_JOBS, run.log[-4000:]
     assert not run.stages
     assert not lacking(s3, main_names(stored))
     assert {key for method, _, key in s3.requests if method == "PUT"} == {WRITER}
@@ -47,7 +47,7 @@ def test_main_pushes_what_its_lock_names(stored: World, s3: Storage):
 def test_main_without_keys_goes_by_its_cache(stored: World, s3: Storage):
     """A remote that only people push to asks nothing of the workflows."""
     run = on_main(stored)
-    assert run.jobs == {"Model": True, "Seal": True}, run.log[-4000:]
+    assert run.jobs == MAIN_JOBS, run.log[-4000:]
     assert not run.stages and not s3.requests
 
 
@@ -59,7 +59,7 @@ def test_a_remote_that_goes_down_leaves_nothing_half_written(when: str, stored: 
     else:
         s3.writes_left = 20
     run = on_main(stored, secrets=keys(WRITER))
-    assert run.jobs == {"Model": False, "Seal": True}, run.log[-4000:]
+    assert run.jobs == MAIN_JOBS | {"Push": False}, run.log[-4000:]
     assert "data and models could not be pushed to the DVC remote" in run.summary
     assert "Traceback" not in run.log
     assert stored.forge.statuses[stored.tip()][0]["state"] == "success"
@@ -78,7 +78,7 @@ def test_a_remote_that_goes_down_leaves_nothing_half_written(when: str, stored: 
 def test_training_pushes_before_it_proposes(stored: World, s3: Storage):
     stored.push(say_yourself)
     run = train(stored, secrets=keys(WRITER))
-    assert run.jobs == {"Model": True, "Propose": True}, run.log[-4000:]
+    assert run.jobs == {"Pull": True, "Model": True, "Push": True, "Propose": True}, run.log[-4000:]
     assert [p["head"]["ref"] for p in stored.forge.pulls] == ["model-update"]
     proposed = hashes(stored.clone("read", "model-update") / "dvc.lock")
     assert proposed != main_names(stored)
@@ -90,7 +90,7 @@ def test_training_that_cannot_push_proposes_nothing(stored: World, s3: Storage):
     s3.stop()
     stored.push(say_yourself)
     run = train(stored, secrets=keys(WRITER))
-    assert run.jobs == {"Model": False}, run.log[-4000:]
+    assert run.jobs == {"Pull": True, "Model": True, "Push": False}, run.log[-4000:]
     assert "data and models could not be pushed to the DVC remote" in run.summary
     assert not stored.forge.pulls
     assert "model-update" not in stored.git(stored.origin, "branch", "--list")
@@ -101,7 +101,7 @@ def test_main_with_its_caches_lost_takes_all_from_the_remote(stored: World, s3: 
     fill(s3, project_s3)
     lose_caches(stored)
     run = on_main(stored, secrets=keys(WRITER), MAIN_BUDGET_MINUTES="0")
-    assert run.jobs == {"Model": True, "Seal": True}, run.log[-4000:]
+    assert run.jobs == MAIN_JOBS, run.log[-4000:]
     assert not run.stages and "to run: 0 stages" in run.log
     assert stored.forge.statuses[stored.tip()][0]["state"] == "success"
     assert not writes(s3)

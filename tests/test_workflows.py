@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import can_isolate
 from tests.world import SECRET, Run, World
-from tests.worlds import GATES, append, on_main, on_tag, say_yourself, touch_model, write
+from tests.worlds import GATES, MAIN_JOBS, append, on_main, on_tag, say_yourself, touch_model, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="act runs on Linux here")]
 
@@ -306,10 +306,10 @@ def test_main_seals_once_and_says_so_on_the_commit(world: World):
         assert run.passed, run.log[-4000:]
         assert world.forge.statuses[world.tip()][0]["state"] == "success"
         world.push(append("README.md", "x\n"))
-    assert len(world.forge.releases) == 1
-    (release,) = world.forge.releases
-    assert release["draft"] and release["tag_name"].startswith("sealed-")
-    assert {"SEAL.json", "facts.tar.gz", "predictions.jsonl"} < {a["name"] for a in release["assets"]}
+    assert len(world.forge.releases) == 2, "each commit has a seal of its own"
+    for release in world.forge.releases:
+        assert release["draft"] and re.fullmatch("sealed-[0-9a-f]{64}", release["tag_name"])
+        assert {"SEAL.json", "facts.tar.gz", "findings.json", "predictions.jsonl"} < {a["name"] for a in release["assets"]}
 
 
 def test_main_with_its_caches_lost_says_what_it_would_take(world: World):
@@ -324,7 +324,7 @@ def test_main_with_its_caches_lost_says_what_it_would_take(world: World):
 def test_a_refused_model_is_not_released(world: World):
     world.push(write("gates.yaml", GATES.replace("at_least: 0.10", "at_least: 0.999")))
     run = on_main(world)
-    assert run.jobs == {"Model": False, "Seal": True}, run.log[-3000:]
+    assert run.jobs == MAIN_JOBS | {"Model": False, "Recheck": False}, run.log[-3000:]
     assert world.forge.statuses[world.tip()][0]["state"] == "failure"
     world.git(world.origin, "tag", "v2", "main")
     run = on_tag(world, "v2", "take")
@@ -348,7 +348,7 @@ def test_one_changed_byte_of_the_sealed_package_is_refused(world: World):
     data[len(data) // 2] ^= 1
     world.forge.files[asset["id"]] = bytes(data)
     run = on_tag(world, "v2", "verify")
-    assert run.jobs["Verify"] is False
+    assert run.jobs == {"Take the sealed package": False}
     assert "is not the file that was sealed" in run.log
 
 

@@ -153,6 +153,9 @@ def on_main(world: World, **options: Any) -> Run:
     return world.act("main.yml", "push", push_event(world), world.clone("push"), **options)
 
 
+MAIN_JOBS = dict.fromkeys(("Pull", "Model", "Recheck", "Seal", "Push"), True)
+
+
 def on_tag(world: World, tag: str, job: str = "") -> Run:
     folder = world.clone("tag", tag)
     return world.act("release.yml", "push", push_event(world, tag), folder, job)

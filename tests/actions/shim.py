@@ -36,7 +36,7 @@ def restore() -> None:
     print(f"cache {value('KEY')}: {found.name if found else 'not found'}")
     output("cache-hit", str(found is not None and found.name == value("KEY")).lower() if found else "")
     if found is None:
-        return
+        sys.exit(value("MUST") == "true")
     if found.is_symlink():  # an environment is too large to be copied in each job
         path.symlink_to(found.resolve())
     else:

@@ -3,8 +3,11 @@
 Minutes are each stage's `meta.minutes` in dvc.yaml: the default profile's on two cores.
 """
 
+import hashlib
 import subprocess
+from pathlib import Path
 
+from slm.ci.taken import take
 from slm.dvc_cli import DVC, check_dvc_settings, dvc, dvc_status, lacking, out_of_lock, try_dvc
 from slm.errors import UserError
 
@@ -76,7 +79,11 @@ def pull() -> str | None:
     return why
 
 
-def push() -> None:
+def push(source: Path | None = None) -> None:
+    """source: folder of an artifact whose dvc.lock says what is pushed."""
+    if source is not None:
+        take(source, ["dvc.lock"])
+        hold_cache()
     check_dvc_settings()
     if not remote():
         print(
@@ -91,6 +98,15 @@ def push() -> None:
             f"data and models could not be pushed to the DVC remote: {why}; files that arrived there "
             "are complete, and `slm push` goes on from there"
         )
+
+
+def hold_cache(cache: Path = Path(".dvc/cache/files/md5")) -> None:
+    """Refuse a cache with a file that is not the one that its name says: another job has filled it."""
+    for path in sorted(p for p in cache.glob("[0-9a-f][0-9a-f]/*") if p.is_file()):
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if found != (path.parent.name + path.name).removesuffix(".dir"):
+            raise UserError(f"{path} holds other bytes than its name says; nothing is pushed")
 
 
 def check_lock() -> None:

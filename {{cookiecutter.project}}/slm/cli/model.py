@@ -74,7 +74,12 @@ def pull_command() -> None:
 
 
 @app.command("push", rich_help_panel=Panel.MODEL)
-def push_command() -> None:
+def push_command(
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FOLDER", help="Take dvc.lock from this folder first, checked."),
+    ] = None,
+) -> None:
     """Copy data and models that dvc.lock names to the DVC remote, where there is one.
 
     Reads dvc.lock, .dvc files and the cache. Writes to the DVC remote, and no file here. Takes as long as the
@@ -82,7 +87,7 @@ def push_command() -> None:
     """
     from slm.ci.plan import push
 
-    push()
+    push(source)
 
 
 @app.command("stage", rich_help_panel=Panel.MODEL)
