@@ -1,6 +1,7 @@
 """DVC's command line, what its status says, and which of its settings a repository may bring."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,11 @@ REMOTE_KEYS = {
     *("user", "port", "max_sessions", "replication", "oss_endpoint"),
 }
 
+# Variables that name a file or folder with settings of the same kind.
+SETTINGS_ELSEWHERE = (
+    *("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS"),
+    *("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "GOOGLE_APPLICATION_CREDENTIALS"),
+)
 # What an entry of a data file says when it brings settings of its own, or those of another repository.
 ELSEWHERE = ("fs_config", "repo", "db")
 
@@ -100,8 +106,15 @@ def try_dvc(*arguments: str, folder: Path = Path()) -> int:
 
 def check_dvc_settings() -> None:
     """Refuse settings of this repository that DVC would follow with the keys of whoever runs it: in
-    .dvc/config, and in the files that name data. What Git does not know is this machine's own.
+    .dvc/config, in the files that name data, and where a variable points to. What Git does not track is this
+    machine's own.
     """
+    here = Path.cwd().resolve()
+    for name in SETTINGS_ELSEWHERE:
+        value = os.environ.get(name)
+        place = Path(value or "/").resolve()
+        if value and place.is_relative_to(here) and git("ls-files", "--", str(place)):
+            raise UserError(f"the variable {name} names {value}, which Git tracks; unset it, or name another")
     names = git("ls-files", "-z", "--", ".dvc/config.local", "*.dvc", "*dvc.yaml").split("\0")
     for path in (Path(".dvc/config"), *map(Path, filter(None, names))):
         if path.parent == Path(".dvc"):

@@ -10,7 +10,7 @@ import pytest
 from dvc.config_schema import REMOTE_SCHEMAS, SCHEMA
 
 from slm.ci.plan import pull, push
-from slm.dvc_cli import CONFIG_KEYS, REMOTE_KEYS, check_dvc_settings, dvc_status
+from slm.dvc_cli import CONFIG_KEYS, REMOTE_KEYS, SETTINGS_ELSEWHERE, check_dvc_settings, dvc_status
 from slm.errors import UserError
 
 HONEST = {
@@ -126,6 +126,19 @@ def test_a_data_file_that_brings_settings_is_refused(path: str, name: str, here:
     repository(here, "", **{path: BROUGHT[name]})
     with pytest.raises(UserError, match=rf"^{path}: '(fs_config|repo|db)' lets DVC"):
         check_dvc_settings()
+
+
+@pytest.mark.parametrize("name", SETTINGS_ELSEWHERE)
+def test_a_variable_that_names_a_tracked_file_is_refused(
+    name: str, here: Path, monkeypatch: pytest.MonkeyPatch
+):
+    repository(here, "", **{"own/config": "x"})
+    monkeypatch.setenv(name, str(here / "own"))
+    with pytest.raises(UserError, match=rf"the variable {name} names .*, which Git tracks"):
+        check_dvc_settings()
+    # A login step of a workflow leaves its file in the checkout too, and Git does not track that.
+    subprocess.run(["git", "rm", "-r", "--quiet", "--cached", "own"], check=True)
+    check_dvc_settings()
 
 
 @pytest.mark.parametrize("command", [pull, push])
