@@ -45,11 +45,11 @@ from slm.verdict.changes import describe, parameters_diff
 from slm.verdict.comment import Shown, comment
 from slm.verdict.contract import CONTRACT, load_contract
 from slm.verdict.cost import judge_cost, judge_rounds
+from slm.verdict.inspection import inspect
 from slm.verdict.limits import judge_metric
 from slm.verdict.registry import BYTES_OF_COMMIT, MODEL, PACKAGE
 from slm.verdict.released import RELEASED, model_of, predictions_of, test_set_of
 from slm.verdict.rows import Row, Verdict, headline
-from slm.verdict.untrusted import inspect
 from slm.verdict.waivers import load_waivers, waive
 
 JUDGED = Path("verdict")

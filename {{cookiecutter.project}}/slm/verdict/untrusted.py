@@ -1,173 +1,100 @@
-"""Check a package from strangers: unpack it within limits, and inspect it before any of it is loaded.
+"""Unpack a package from strangers within limits. Standard library only: a job that may write installs
+nothing.
 
-A model is data, but it can make a runtime load a library or a file elsewhere. Everything that does not belong
-in a package is refused. Loading it then only computes with numbers.
+A model is data, but it can make a runtime load a library or a file elsewhere. So everything that does not
+belong in a package is refused. `slm.verdict.inspection` then looks at each file, before any of it is loaded.
 """
 
-import json
+import io
+import os
 import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from slm.errors import UserError
 
-MODEL_FILES = {
-    "model.onnx", "model.onnx.data", "genai_config.json",
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json",
+MB = 1 << 20
+# A model's files, each with the most bytes that it may have: several times those of the largest known model.
+# Of protobuf, which an ONNX file is, nothing reads more than 2 GiB. Weights have the limit of the whole package.
+MODEL_FILES: dict[str, int | None] = {
+    "model.onnx": 2048 * MB - 1, "model.onnx.data": None, "genai_config.json": MB // 16,
+    "tokenizer.json": 64 * MB, "tokenizer_config.json": 8 * MB, "special_tokens_map.json": MB,
+    "added_tokens.json": 4 * MB, "vocab.json": 32 * MB, "merges.txt": 32 * MB, "tokenizer.model": 32 * MB,
+    "chat_template.jinja": MB // 4, "chat_template.json": MB // 2,
 }  # fmt: skip
-OPERATORS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
-# Every key that a GenAI configuration of a text model needs. What is not here could name a library, a file or
-# a device.
-KNOWN_KEYS = {
-    "model", "search", "type", "decoder", "filename", "inputs", "outputs", "session_options",
-    "provider_options", "log_id", "bos_token_id", "eos_token_id", "pad_token_id", "context_length",
-    "vocab_size", "head_size", "hidden_size", "num_attention_heads", "num_hidden_layers",
-    "num_key_value_heads", "sliding_window", "window_size", "layers", "input_ids", "attention_mask",
-    "position_ids", "past_key_names", "past_value_names", "logits", "present_key_names",
-    "present_value_names", "diversity_penalty", "do_sample", "early_stopping", "length_penalty",
-    "max_length", "min_length", "no_repeat_ngram_size", "num_beams", "num_return_sequences",
-    "past_present_share_buffer", "repetition_penalty", "temperature", "top_k", "top_p", "random_seed",
-}  # fmt: skip
-READ_AT_ONCE = 1 << 20
+READ_AT_ONCE = MB
+METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+
+
+def quoted(value: Any, longest: int = 80) -> str:
+    """A stranger's value as a message quotes it: on one line, the beginning alone, and no command to the log
+    of a workflow.
+    """
+    text = repr(value[:longest] if isinstance(value, str) else value)
+    text = text if len(text) <= longest + 20 else f"{text[: longest + 20]}…"
+    return text.replace("##[", "# # [").replace("::", ": :")
+
+
+class _SmallReads(io.FileIO):
+    """An archive. `zipfile` reads its list of entries at once: that bounds how many there may be."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            size = os.fstat(self.fileno()).st_size - self.tell()
+        if size > READ_AT_ONCE:
+            raise UserError("the package has a list of entries without end; it is not unpacked")
+        return super().read(size)
 
 
 def unpack_candidate(archive: Path, folder: Path, limit_mb: float) -> None:
     """Unpack the model files of a zip archive into `folder`, which must not exist.
 
     Raises:
-        UserError: a name that leads elsewhere or is no model file, a link, or more bytes than the limit.
-            Nothing stays behind.
+        UserError: a name that leads elsewhere or is no model file, a link, a method of compression that a
+            workflow's artifacts do not use, too many entries, or more bytes than the limit. Nothing
+            stays behind.
     """
-    left = int(limit_mb * 1e6)
     folder.mkdir(parents=True)
     try:
-        with zipfile.ZipFile(archive) as zipped:
-            for info in zipped.infolist():
-                name = PurePosixPath(info.filename)
-                if info.is_dir():
-                    continue
-                if str(name) not in MODEL_FILES:
-                    raise UserError(
-                        f"the package holds {info.filename[:80]!r}, which is not a model file; it is not "
-                        "unpacked"
-                    )
-                if stat.S_ISLNK(info.external_attr >> 16):
-                    raise UserError(f"the package holds {name} as a link; it is not unpacked")
-                with zipped.open(info) as source, (folder / name.name).open("xb") as target:
-                    # The size that an archive claims may be a lie: what counts is what comes out.
-                    while block := source.read(READ_AT_ONCE):
-                        left -= len(block)
-                        if left < 0:
-                            raise UserError(
-                                f"the package is larger than {limit_mb:g} MB unpacked; it is not unpacked"
-                            )
-                        target.write(block)
-    except (
-        zipfile.BadZipFile,
-        FileExistsError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        OSError,
-        zlib.error,
-        ValueError,
-    ) as error:
+        with _SmallReads(archive) as stream, zipfile.ZipFile(stream) as zipped:
+            _unpack(zipped, folder, limit_mb)
+    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         shutil.rmtree(folder)
-        raise UserError(f"the package is not a complete archive: {error}") from None
+        raise UserError(f"the package is not a complete archive: {quoted(str(error))}") from None
     except UserError:
         shutil.rmtree(folder)
         raise
 
 
-def inspect(folder: Path) -> None:
-    """Refuse a model folder that could do more than compute.
-
-    Raises:
-        UserError: names the file and what is wrong with it.
-    """
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not path.is_file() or path.relative_to(folder).as_posix() not in MODEL_FILES:
-            raise UserError(f"{path.relative_to(folder).as_posix()[:80]!r} is not a model file")
-    for name in ("model.onnx", "genai_config.json"):
-        if not (folder / name).is_file():
-            raise UserError(f"{name} is missing: this is not a package")
-    text = (folder / "genai_config.json").read_bytes()
-    try:
-        _inspect_config(json.loads(text, object_pairs_hook=_unique))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"genai_config.json is not JSON: {str(error)[:80]}") from None
-    _inspect_onnx(folder / "model.onnx")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The runtime obeys every one of several equal keys, Python the last: there may be one."""
-    names = [name for name, _ in pairs]
-    if len(names) != len(set(names)):
-        raise UserError(f"genai_config.json: {max(names, key=names.count)[:60]!r} appears twice")
-    return dict(pairs)
-
-
-def _inspect_config(value: Any) -> None:
-    """Known keys only, no provider but the processor, no file but those of the folder."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key not in KNOWN_KEYS or (key == "provider_options" and inner):
-                raise UserError(f"genai_config.json: {key[:60]!r} is not allowed in a package")
-            if key == "filename" and inner not in MODEL_FILES:
-                raise UserError(f"genai_config.json: file name {str(inner)[:80]!r} is not in the package")
-            _inspect_config(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            _inspect_config(inner)
-
-
-def _inspect_onnx(path: Path) -> None:
-    import onnx
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:
-        raise UserError(f"{path.name} is not an ONNX model: {str(error)[:80]}") from None
-    for tensor in _tensors(model):
-        if uses_external_data(tensor) and ExternalDataInfo(tensor).location != "model.onnx.data":
+def _unpack(zipped: zipfile.ZipFile, folder: Path, limit_mb: float) -> None:
+    left = int(limit_mb * 1e6)
+    for info in zipped.infolist():
+        name = str(PurePosixPath(info.filename))
+        if info.is_dir():
+            continue
+        if name not in MODEL_FILES:
             raise UserError(
-                f"{path.name}: weights in {ExternalDataInfo(tensor).location[:80]!r}, which is not in the "
-                "package"
+                f"the package holds {quoted(info.filename)}, which is not a model file; it is not unpacked"
             )
-    domains = {node.domain for node in _nodes(model)} | {o.domain for o in model.opset_import}
-    if domains - OPERATORS:
-        raise UserError(
-            f"{path.name}: operators of {sorted(domains - OPERATORS)[0][:80]!r} are not allowed in a package"
-        )
-
-
-def _graphs(model: Any) -> Iterator[Any]:
-    """The graph, the functions, and every graph inside an attribute of a node of one of these."""
-    waiting = [model.graph, *model.functions]
-    while waiting:
-        graph = waiting.pop()
-        yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                waiting += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
-
-
-def _nodes(model: Any) -> Iterator[Any]:
-    for graph in _graphs(model):
-        yield from graph.node
-
-
-def _tensors(model: Any) -> Iterator[Any]:
-    for graph in _graphs(model):
-        yield from getattr(graph, "initializer", ())
-        for sparse in getattr(graph, "sparse_initializer", ()):
-            yield from (sparse.values, sparse.indices)
-        for node in graph.node:
-            for attribute in node.attribute:
-                yield from (attribute.t, *attribute.tensors)
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise UserError(f"the package holds {name} as a link; it is not unpacked")
+        if info.compress_type not in METHODS:
+            raise UserError(
+                f"the package holds {name} compressed by method {info.compress_type}; it is not unpacked, "
+                "store or deflate it"
+            )
+        with zipped.open(info) as source, (folder / name).open("xb") as target:
+            # The size that an archive claims may be a lie: what counts is what comes out.
+            most = MODEL_FILES[name] or left
+            while block := source.read(READ_AT_ONCE):
+                left, most = left - len(block), most - len(block)
+                if left < 0:
+                    raise UserError(
+                        f"the package is larger than {limit_mb:g} MB unpacked; it is not unpacked"
+                    )
+                if most < 0:
+                    raise UserError(f"{name} of the package is too large for a model; it is not unpacked")
+                target.write(block)
