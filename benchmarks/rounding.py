@@ -27,7 +27,7 @@ import json
 from pathlib import Path
 from slm.config.params import load_params
 from slm.task.records import TASK, read_records
-from slm.inference.genai import ask_singly
+from slm.inference.asking import ask_singly
 from slm.task.metrics import score_one
 from slm.task.definition import load_task
 

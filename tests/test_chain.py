@@ -124,7 +124,7 @@ def test_package_is_whole_reproducible_and_answers(chain: Path):
     assert (chain / "dist" / f"{folder.name}.tar.gz").read_bytes() == before
     # Foundry Local begins as the measured runtime does (a stub's later tokens may hang on the number of threads).
     facts = json.loads(done.stdout.splitlines()[-1])
-    code = "import sys; from pathlib import Path; from slm.inference.genai import ask_singly\nif __name__ == '__main__': "
+    code = "import sys; from pathlib import Path; from slm.inference.asking import ask_singly\nif __name__ == '__main__': "
     code += "print(dict(ask_singly(Path(sys.argv[1]), [[{'role': 'user', 'content': sys.argv[2]}]], 128))[0].text)"
     (chain / "ask.py").write_text(code, encoding="utf-8")
     said = python(chain, "ask.py", str(folder / "model"), facts["prompt"]).stdout.strip()

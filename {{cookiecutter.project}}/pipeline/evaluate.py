@@ -13,7 +13,8 @@ from typing import Any
 from slm.config.params import Params, Rung, load_params
 from slm.errors import UserError
 from slm.files import folder_sha256, sha256_file, weights_sha256, write_json, write_jsonl
-from slm.inference.genai import GenAI, ask_singly
+from slm.inference.asking import ask_singly
+from slm.inference.genai import GenAI
 from slm.progress import print_closing_line, track
 from slm.stage import stage
 from slm.task.definition import Task, load_task

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,13 @@ class UserError(Exception):
     """Names the place (file, line), the value and the remedy."""
 
     exit_code = 2
+
+
+def brief(text: str, longest: int) -> str:
+    """Any text on one line, without what a terminal or the log of a workflow would act on."""
+    flat = " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text).split())
+    flat = re.sub(r"##(?=\[)|^:(?=:)", lambda found: " ".join(found[0]) + " ", flat)
+    return flat if len(flat) <= longest else f"{flat[:longest]}…"
 
 
 @contextmanager

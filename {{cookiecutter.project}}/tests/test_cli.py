@@ -113,7 +113,7 @@ def test_a_programs_exit_code_is_passed_on(monkeypatch: pytest.MonkeyPatch):
     [
         ("slm.serving.server", ["--mod", "X"]),
         ("slm.ci.device", ["sealed", "--exam", "1"]),
-        ("slm.evaluation.cost_worker", ["folder", "prompts", "--max-new-tokens", "1", "--thr", "1"]),
+        ("slm.inference.asker", ["folder", "--max-new-tokens", "1", "--thr", "1"]),
     ],
 )
 def test_a_shortened_option_is_refused(module: str, words: list[str]):

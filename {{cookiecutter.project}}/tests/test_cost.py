@@ -28,7 +28,9 @@ def machine(monkeypatch: pytest.MonkeyPatch):
     def machine(times: list[float]) -> list[tuple[str, int]]:
         asked, ahead = [], chain(times, repeat(100.0))
 
-        def run_once(folder: Path, prompts: Path, threads: int, max_new_tokens: int) -> dict:
+        def run_once(
+            folder: Path, prompts: list, threads: int, max_new_tokens: int, sandbox: str | None
+        ) -> dict:
             asked.append((folder.name, threads))
             ms = 400.0 if folder.name == "teacher" else next(ahead) if threads == 1 else 60.0
             request = {"request_ms": ms, "ttft_ms": ms / 2, "prompt_tokens": 5, "answer_tokens": 5}
@@ -105,7 +107,7 @@ def test_the_judge_holds_its_own_measurement_to_the_same_rule(
     folders = (tmp_path / "int4", tmp_path / "teacher")
     for times, agreed in (([100.0] * 3, True), ([100.0, 100.0, 160.0] * 9, False)):
         machine(times)
-        figures, row = judge.costs(*folders, params)
+        figures, row = judge.costs(*folders, params, "limits")
         assert row.passed is agreed and figures["candidate"]["request_ms_p50"] == 100.0
 
 

@@ -23,7 +23,7 @@ PLUMBING = {
 # How much an endpoint may cost, how fast it is asked and how a run is stopped: none of it changes an answer.
 PACE = {"slm/teacher/budget.py", "slm/teacher/concurrency.py", "slm/teacher/signals.py"}
 # What a process that a stage starts reads, and no import shows.
-STARTED = {"measure": {"slm/evaluation/cost_worker.py", "slm/inference/genai.py"}}
+STARTED = {stage: {"slm/inference/asker.py", "slm/inference/confine.py"} for stage in ("evaluate", "measure")}
 # What a stage depends on and does not use, since its folder is named whole or a file is imported for a
 # constant's sake.
 ADDED = {"finetune": {"slm/modeling/vocabulary.py", "slm/task/augmentation.py"}}

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from slm.errors import UserError
+from slm.errors import UserError, brief
+from slm.inference.sandbox import Kind
 from slm.verdict.genai_config import check_genai_config
 from slm.verdict.inspection import inspect
 from slm.verdict.onnx_file import check_onnx
@@ -201,7 +203,8 @@ def test_a_file_or_a_library_is_never_named(key: str):
 
 def test_a_quoted_value_is_no_command_to_a_log():
     said = quoted("##[error]x\n::stop-commands::y\u202e")
-    assert "##[" not in said and "::" not in said and "\n" not in said and "\u202e" not in said
+    assert "##[" not in said and "\n" not in said and "\u202e" not in said
+    assert not brief(" \n ::stop-commands::y", 99).startswith("::")
     assert len(quoted("a" * 10000)) < 110 and len(quoted(["a" * 10000])) < 110
 
 
@@ -327,7 +330,7 @@ MODELS = {
 
 
 def test_a_plain_package_is_let_in(package: Path):
-    inspect(package)
+    inspect(package, "limits")
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -335,7 +338,7 @@ def test_a_package_with_more_than_a_model_is_refused(name: str, package: Path):
     plant, said = FAULTS[name]
     plant(package)
     with pytest.raises(UserError, match=said):
-        inspect(package)
+        inspect(package, "limits")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -401,3 +404,28 @@ def test_a_text_that_is_too_large_for_its_name_is_not_unpacked(tmp_path: Path):
         zipped.writestr("chat_template.jinja", bytes(1 << 22))
     with pytest.raises(UserError, match=r"chat_template\.jinja of the package is too large"):
         unpack_candidate(tmp_path / "a.zip", tmp_path / "to", 10)
+
+
+@pytest.mark.parametrize("kind", ["limits", *(["namespaces"] if sys.platform == "linux" else [])])
+def test_an_onnx_file_is_read_in_a_sandbox(kind: Kind, package: Path):
+    inspect(package, kind)
+    onnx.save(onnx_model(None, "##[error]::x"), package / "model.onnx")
+    with pytest.raises(UserError, match=r"operators of '# # \[error\]::x' are not allowed"):
+        inspect(package, kind)
+
+
+def test_an_onnx_file_that_unfolds_without_end_is_refused_in_seconds(package: Path):
+    """Two bytes of the file are one node in memory."""
+    nodes = b"\x0a\x00" * 20_000_000
+    (package / "model.onnx").write_bytes(b"\x3a" + _varint(len(nodes)) + nodes)
+    with pytest.raises(UserError, match=r"model\.onnx"):
+        inspect(package, "limits")
+
+
+def _varint(number: int) -> bytes:
+    """A number as protobuf writes it."""
+    digits = []
+    while number > 127:
+        digits.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*digits, number])

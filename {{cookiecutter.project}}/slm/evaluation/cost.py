@@ -9,12 +9,8 @@ that nobody picks the best of them. `agreed` and `ratios` state whether that set
 agree" judges it, because a busy machine must not break the pipeline. One round always agrees.
 """
 
-import json
 import os
 import platform
-import subprocess
-import sys
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from slm.config.params import Measure
-from slm.errors import UserError
-from slm.files import write_json
+from slm.inference.asking import Asker, Messages
+from slm.inference.sandbox import Kind
 from slm.progress import track
 
 SPREAD = 1.5  # largest ratio of a model to the first one, over the rounds, as a multiple of the smallest
@@ -32,14 +28,17 @@ CostFacts = dict[str, Any]
 
 
 def side_by_side(
-    folders: dict[str, Path], prompts: list[list[dict[str, str]]], settings: Measure
+    folders: dict[str, Path], prompts: list[Messages], settings: Measure, sandbox: Kind | None = None
 ) -> CostFacts:
     """Each model's `figures` by number of threads ({"int4": {"1": {…}, "2": {…}}}), whether the rounds
     `agreed`, their `ratios`, `attempts`.
+
+    Args:
+        sandbox: in which all of them run, if one of them is a stranger's.
     """
     first = str(settings.threads[0])
     for attempt in range(ATTEMPTS):
-        measured = one_set(folders, prompts, settings)
+        measured = one_set(folders, prompts, settings, sandbox)
         ratios = ratios_by_round(
             {name: by_threads[first]["request_ms_p50_by_round"] for name, by_threads in measured.items()}
         )
@@ -64,7 +63,7 @@ def agree(ratios: dict[str, list[float]]) -> bool:
 
 
 def one_set(
-    folders: dict[str, Path], prompts: list[list[dict[str, str]]], settings: Measure
+    folders: dict[str, Path], prompts: list[Messages], settings: Measure, sandbox: Kind | None
 ) -> dict[str, dict[str, CostFacts]]:
     """All rounds once. Every round asks every model once, so that a slow minute of the machine slows them
     all. The first thread count is measured in every round, the others in the first.
@@ -76,34 +75,31 @@ def one_set(
         for name in folders
     ]
     runs: dict[tuple[str, int], list[CostFacts]] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "prompts.json"
-        write_json(path, prompts)
-        for _, threads, name in track(plan, "measure"):
-            runs.setdefault((name, threads), []).append(
-                run_once(folders[name], path, threads, settings.max_new_tokens)
-            )
+    for _, threads, name in track(plan, "measure"):
+        runs.setdefault((name, threads), []).append(
+            run_once(folders[name], prompts, threads, settings.max_new_tokens, sandbox)
+        )
     return {name: {str(t): figures(runs[name, t]) for t in settings.threads} for name in folders}
 
 
-def run_once(folder: Path, prompts: Path, threads: int, max_new_tokens: int) -> CostFacts:
-    command = [
-        sys.executable,
-        "-m",
-        "slm.evaluation.cost_worker",
-        str(folder),
-        str(prompts),
-        "--threads",
-        str(threads),
+def run_once(
+    folder: Path, prompts: list[Messages], threads: int, max_new_tokens: int, sandbox: Kind | None
+) -> CostFacts:
+    """Times of each request and the peak of memory, in a fresh process."""
+    with Asker(folder, threads, max_new_tokens, sandbox) as asker:
+        for messages in prompts[:2]:  # warm-up
+            asker.ask(messages)
+        answers = [asker.ask(messages) for messages in prompts]
+    requests = [
+        {
+            "prompt_tokens": a.prompt_tokens,
+            "answer_tokens": len(a.reply.token_ids),
+            "ttft_ms": a.reply.ttft_ms,
+            "request_ms": a.reply.request_ms,
+        }
+        for a in answers
     ]
-    command += ["--max-new-tokens", str(max_new_tokens)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False
-    )
-    if done.returncode:
-        raise UserError(f"{folder}: cannot be measured: {done.stderr.strip().splitlines()[-1:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return {"threads": threads, "rss_mb": answers[-1].rss_mb, "requests": requests}
 
 
 def figures(runs: list[CostFacts]) -> CostFacts:

@@ -14,7 +14,7 @@ from typing import Any
 from slm.config.edit import edit
 from slm.config.params import PARAMS, load_params
 from slm.errors import UserError
-from slm.inference.genai import ask_singly
+from slm.inference.asking import ask_singly
 from slm.progress import track
 from slm.task.definition import load_task
 from slm.task.metrics import summarise

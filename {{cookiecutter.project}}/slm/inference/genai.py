@@ -1,12 +1,8 @@
 """The runtime of the shipped variant: ONNX Runtime GenAI, on the CPU, greedy."""
 
 import json
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +14,6 @@ from slm.errors import UserError
 og.disable_telemetry_events()
 
 LARGEST_BATCH = 32  # the runtime takes no larger one
-_worker: "tuple[GenAI, int]"  # of a process that `ask_singly` started
 
 
 @dataclass(frozen=True)
@@ -126,42 +121,3 @@ class GenAI:
         generator = self._generator(1, len(prompt_ids) + 1)
         generator.append_tokens(prompt_ids)
         return generator.get_logits().reshape(-1).tolist()
-
-
-def ask_singly(
-    folder: Path, prompts: list[list[dict[str, str]]], max_new_tokens: int
-) -> Iterator[tuple[int, Reply]]:
-    """Yield (index of the prompt, reply), each asked alone and on one thread, as a small device does.
-
-    Quantized kernels round differently in a batch, and with another number of threads: this is what a user
-    gets. As many processes as cores answer side by side; threads would not, since the runtime holds Python's
-    lock while it computes.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(cores, len(prompts)), context, _start_worker, (folder, max_new_tokens)
-    ) as pool:
-        try:
-            yield from enumerate(pool.map(_ask_in_worker, prompts))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _start_worker(folder: Path, max_new_tokens: int) -> None:
-    global _worker
-    _worker = (GenAI(folder, threads=1), max_new_tokens)
-    # A pool's worker waits for ever if the process that owns it is killed.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _ask_in_worker(messages: list[dict[str, str]]) -> Reply:
-    runtime, max_new_tokens = _worker
-    return runtime.ask(runtime.encode(messages), max_new_tokens)

@@ -5,13 +5,14 @@ model's cost in the same run.
 from collections import defaultdict
 from dataclasses import replace
 
+from slm.errors import brief
 from slm.task.answers import class_of
 from slm.task.definition import Task
 from slm.task.metrics import score_one
 from slm.task.records import Prediction
 from slm.verdict.contract import Contract
 from slm.verdict.registry import AGAINST_RELEASED, NO_SLICE_WORSE, NOT_WORSE, WITHIN_MARGIN
-from slm.verdict.rows import Row, brief
+from slm.verdict.rows import Row
 from slm.verdict.statistics import paired, slices_worse
 
 UNRELEASED = "no baseline: nothing is released yet"

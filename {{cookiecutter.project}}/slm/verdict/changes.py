@@ -66,7 +66,7 @@ JUDGE = dict.fromkeys(
             "slm/config/*",
             "slm/task/*",
             "slm/modeling/encoding.py",
-            "slm/inference/genai.py",
+            "slm/inference/*",
             "slm/evaluation/*",
             "slm/export/packaging.py",
         ),

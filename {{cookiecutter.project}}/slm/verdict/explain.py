@@ -10,7 +10,7 @@ from typing import Any
 
 from slm.config.params import load_params
 from slm.dvc_cli import DVC
-from slm.errors import UserError
+from slm.errors import UserError, brief
 from slm.evaluation.cost import ratio_spread
 from slm.files import read_json, read_jsonl
 from slm.git import differing, file_at, git
@@ -31,7 +31,7 @@ from slm.verdict.registry import (
     command_again,
 )
 from slm.verdict.released import RELEASED, predictions_of
-from slm.verdict.rows import Row, Verdict, brief
+from slm.verdict.rows import Row, Verdict
 
 SHOWN_EXAMPLES = 20
 # What is in git, as a person thinks of it; parameters and recipes are told value by value.

@@ -5,17 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slm.errors import UserError
+from slm.errors import UserError, brief
+from slm.inference.sandbox import SLM, START, Child, Kind, limits_for
 from slm.verdict.genai_config import check_genai_config
-from slm.verdict.onnx_file import check_onnx
 from slm.verdict.untrusted import MODEL_FILES, quoted
 
 DEEPEST = 32  # objects and lists in one another; a tokenizer has up to ten
 NEEDED = ("model.onnx", "genai_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
-def inspect(folder: Path) -> None:
+def inspect(folder: Path, sandbox: Kind) -> None:
     """Refuse a model folder that could do more than compute.
+
+    Args:
+        sandbox: in which the ONNX file is read.
 
     Raises:
         UserError: names the file and what is wrong with it.
@@ -37,7 +40,19 @@ def inspect(folder: Path) -> None:
     for name in ("chat_template.jinja", "merges.txt"):
         if (folder / name).is_file():
             _text(folder / name)
-    check_onnx(folder)
+    _inspect_onnx(folder, sandbox)
+
+
+def _inspect_onnx(folder: Path, sandbox: Kind) -> None:
+    arguments = ["-c", START, str(SLM.parent), "slm.verdict.onnx_file", str(folder.resolve())]
+    try:
+        with Child(arguments, limits_for(folder), [folder], sandbox) as child:
+            said = child.hear()
+    except UserError as error:
+        raise UserError(f"model.onnx cannot be read: {error}") from None
+    fault = said.get("fault", "") if isinstance(said, dict) else ""
+    if fault is not None:
+        raise UserError(brief(str(fault) or "model.onnx cannot be read", 400))
 
 
 def _text(path: Path) -> str:

@@ -35,11 +35,12 @@ from slm.files import (
     write_text,
 )
 from slm.git import file_at
-from slm.inference.genai import ask_singly
+from slm.inference.asking import ask_singly
+from slm.inference.sandbox import Kind, chosen_sandbox
 from slm.progress import track
 from slm.task.definition import Task, load_task
 from slm.task.metrics import summarise
-from slm.task.records import TASK, Prediction, fixed_sample, prediction, read_records
+from slm.task.records import TASK, Prediction, Record, fixed_sample, prediction, read_records
 from slm.verdict.baseline import blame, judge_baseline
 from slm.verdict.changes import describe, parameters_diff
 from slm.verdict.comment import Shown, comment
@@ -64,10 +65,11 @@ NOT_IN_A_PACKAGE = dict.fromkeys(
 )
 
 
-def ask_test_set(folder: Path, params: Params, what: str) -> list[Prediction]:
-    """The answers of a model to the whole test set, one by one, as a user asks."""
-    records = read_records(TEST, answered=True)
-    answers = ask_singly(folder, [r.prompt for r in records], params.evaluate.max_new_tokens)
+def ask_records(
+    folder: Path, records: list[Record], params: Params, what: str, sandbox: Kind | None = None
+) -> list[Prediction]:
+    """The answers of a model, one by one, as a user asks; a stranger's model is asked in a sandbox."""
+    answers = ask_singly(folder, [r.prompt for r in records], params.evaluate.max_new_tokens, sandbox)
     given = {i: reply for i, reply in track(answers, what, total=len(records))}
     return [prediction(r, given[i].text, given[i].cut) for i, r in enumerate(records)]
 
@@ -79,17 +81,18 @@ def baselines(params: Params) -> dict[str, list[Prediction] | None]:
         if entry is None or test_set_of(entry) == sha256_file(TEST):
             rows[name] = predictions_of(entry)
         else:
-            rows[name] = ask_test_set(model_of(entry), params, name)
+            rows[name] = ask_records(model_of(entry), read_records(TEST, True), params, name)
     return rows
 
 
-def costs(folder: Path, released: Path | None, params: Params) -> tuple[dict[str, CostFacts], Row]:
+def costs(
+    folder: Path, released: Path | None, params: Params, sandbox: Kind
+) -> tuple[dict[str, CostFacts], Row]:
     """Figures of the candidate and of the released model, and whether their rounds agree."""
     prompts = [r.prompt for r in fixed_sample(read_records(TEST, True), params.measure.prompts, params.seed)]
     folders = {"candidate": folder} | ({"released": released} if released else {})
-    measured = side_by_side(
-        folders, prompts, params.measure.model_copy(update={"threads": params.measure.threads[:1]})
-    )
+    settings = params.measure.model_copy(update={"threads": params.measure.threads[:1]})
+    measured = side_by_side(folders, prompts, settings, sandbox)
     threads = str(params.measure.threads[0])
     return {
         n: measured["figures"][n][threads] | {"weights_mb": weights_mb(f)} for n, f in folders.items()
@@ -117,18 +120,20 @@ def of_commit(folder: Path, head: str, shipped: str) -> Row:
     return BYTES_OF_COMMIT.row(named == found, found[:12], str(named)[:12], why)
 
 
-def judge_package(folder: Path, head: str | None, params: Params, task: Task) -> tuple[Verdict, Shown]:
+def judge_package(
+    folder: Path, head: str | None, params: Params, task: Task, sandbox: Kind
+) -> tuple[Verdict, Shown]:
     """The verdict, and what the comment shows beside it."""
     contract, shipped = load_contract(), params.package.variant
     waivers = load_waivers(contract)
-    inspect(folder)
+    inspect(folder, sandbox)
     entry = read_json(RELEASED).get("released")
-    predictions = ask_test_set(folder, params, "candidate")
+    predictions = ask_records(folder, read_records(TEST, True), params, "candidate", sandbox)
     write_jsonl(
         JUDGED / "predictions.jsonl", [{"rung": shipped, "test_sha256": sha256_file(TEST)}, *predictions]
     )
     quality, known = summarise(task, predictions), baselines(params)
-    cost, rounds_agree = costs(folder, model_of(entry) if entry else None, params)
+    cost, rounds_agree = costs(folder, model_of(entry) if entry else None, params, sandbox)
 
     ladder = {"rungs": [{"name": shipped, **quality, **cost["candidate"]}]}
     rows = [
@@ -195,8 +200,9 @@ def judge_change(package: Path | None, base: str | None, head: str | None) -> bo
             or "this change touches the model, and its checks made no package: see their run"
         )
     else:
+        sandbox = chosen_sandbox()  # without one there is no verdict
         try:
-            result, shown = judge_package(package, head, params, task)
+            result, shown = judge_package(package, head, params, task, sandbox)
         except UserError as error:
             result = refused_verdict(str(error))
         except Exception as error:  # a package that breaks the runtime is a bad package, not a bad judge

@@ -74,12 +74,6 @@ class Verdict:
         return cls(**fields | {"gates": [Row(**row) for row in stored["gates"]]})
 
 
-def brief(text: str, longest: int) -> str:
-    """Any text on one line, without what a terminal would act on."""
-    flat = " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text).split())
-    return flat if len(flat) <= longest else f"{flat[:longest]}…"
-
-
 def rows_of(verdict: Verdict) -> list[list[str]]:
     """The table of a verdict, the header first."""
     rows = [["gate", "verdict", "value", "limit", "why"]]

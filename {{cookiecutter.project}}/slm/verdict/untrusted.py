@@ -14,11 +14,11 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from slm.errors import UserError
+from slm.errors import UserError, brief
 
 MB = 1 << 20
 # A model's files, each with the most bytes that it may have: several times those of the largest known model.
-# Of protobuf, which an ONNX file is, nothing reads more than 2 GiB. Weights have the limit of the whole package.
+# Of protobuf, which an ONNX file is, nothing reads more than 2 GiB. Weights have the whole package's limit.
 MODEL_FILES: dict[str, int | None] = {
     "model.onnx": 2048 * MB - 1, "model.onnx.data": None, "genai_config.json": MB // 16,
     "tokenizer.json": 64 * MB, "tokenizer_config.json": 8 * MB, "special_tokens_map.json": MB,
@@ -30,12 +30,8 @@ METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
 def quoted(value: Any, longest: int = 80) -> str:
-    """A stranger's value as a message quotes it: on one line, the beginning alone, and no command to the log
-    of a workflow.
-    """
-    text = repr(value[:longest] if isinstance(value, str) else value)
-    text = text if len(text) <= longest + 20 else f"{text[: longest + 20]}…"
-    return text.replace("##[", "# # [").replace("::", ": :")
+    """A stranger's value as a message quotes it."""
+    return brief(repr(value[:longest] if isinstance(value, str) else value), longest + 20)
 
 
 class _SmallReads(io.FileIO):
