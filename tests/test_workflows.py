@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,14 +102,17 @@ def judged(world: World, edit: Callable[[Path], None], package: Path | None, **v
 def test_first_model_is_judged_by_its_floors(world: World, model: Path):
     status, comment, run = judged(world, touch_model, model)
     assert status == "success", run.log[-4000:]
-    assert "no baseline: nothing is released yet" in comment.replace("&#58;", ":")
+    assert "no baseline: nothing is released yet" in plain(comment)
 
 
 def test_a_worse_model_is_refused_with_the_answers_that_it_lost(released: World, worse: Path):
     status, comment, run = judged(released, touch_model, worse)
     assert status == "failure", run.log[-4000:]
     assert comment.startswith("## ❌ The model is refused")
-    assert re.search(r"\d+ answers lost", comment)
+    assert re.search(r"[1-9]\d* answers lost: <code>", comment) and re.search(r"Validation data: \d+ of \d+ answers lost", comment)
+    tests = [json.loads(line) for line in (released.clone("read") / "task" / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+    asked = [row["messages"][0]["content"] for row in tests]
+    assert not [text for text in asked if len(text) > 12 and text in plain(comment)]
 
 
 CHEATS = {
@@ -177,14 +181,12 @@ def test_a_waiver_counts_once_it_is_on_main_and_until_its_day(world: World, mode
 
 def plain(comment: str) -> str:
     """A comment as it is shown: characters that Markdown would act on are written as numbers."""
-    return re.sub(r"&#(\d+);", lambda m: chr(int(m[1])), comment)
+    return re.sub(r"&#(\d+);", lambda m: chr(int(m[1])), comment.replace("<!-- -->", ""))
 
 
-def forge_zip(names: dict[str, bytes]) -> Callable[[Path], None]:
+def forge_zip(names: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Callable[[Path], None]:
     def make(path: Path) -> None:
-        import zipfile
-
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped:
+        with zipfile.ZipFile(path, "w", method) as zipped:
             for name, data in names.items():
                 zipped.writestr(name, data)
 
@@ -193,8 +195,6 @@ def forge_zip(names: dict[str, bytes]) -> Callable[[Path], None]:
 
 def zeros(path: Path) -> None:
     """2 GB of zeros in 2 MB."""
-    import zipfile
-
     block = bytes(1 << 24)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped, zipped.open("model.onnx", "w", force_zip64=True) as stream:
         for _ in range(125):
@@ -208,6 +208,7 @@ ARTIFACTS = {
     "2 GB of zeros": (zeros, "larger than 500 MB unpacked"),
     "no archive": (lambda p: p.write_bytes(b"PK nonsense"), "not a complete archive"),
     "nothing of a model": (forge_zip({"genai_config.json": b"{}"}), "model.onnx is missing"),
+    "another compression": (forge_zip({"genai_config.json": b"{}"}, zipfile.ZIP_LZMA), "compressed by method 14"),
 }
 
 
@@ -243,14 +244,30 @@ def cut_weights(model: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
 
 
+def evil_template(model: Path) -> None:
+    """A chat template that never ends, and a name that the runtime would format."""
+    (model / "chat_template.jinja").write_text("{% for i in range(99999) %}" * 3 + "x" + "{% endfor %}" * 3, encoding="utf-8")
+
+
+def evil_name(model: Path) -> None:
+    path = model / "genai_config.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("present.%d.key", "::add-mask::%n"), encoding="utf-8")
+
+
 @pytest.mark.parametrize(
-    ("edit", "said"), [(evil_config, "is not allowed in a package"), pytest.param(cut_weights, "cannot be judged", marks=pytest.mark.full)]
+    ("edit", "said"),
+    [
+        (evil_config, "is not allowed in a package"),
+        (evil_template, "no answer in time"),
+        pytest.param(evil_name, "is not allowed in a package", marks=pytest.mark.full),
+        pytest.param(cut_weights, "tokenizer.json is not JSON", marks=pytest.mark.full),
+    ],
 )
 def test_a_package_that_would_do_more_than_compute_is_refused(edit: Callable, said: str, world: World, model: Path):
     edit(model)
     status, comment, run = judged(world, touch_model, model)
     assert status == "failure", run.log[-3000:]
-    assert said in comment
+    assert said in plain(comment) and "%n" not in comment
 
 
 def test_a_new_head_waits_for_its_verdict(world: World):

@@ -221,6 +221,7 @@ class World:
     def judge(self, pull: Row, run: Run, **variables: str) -> Run:
         """verdict.yml, on main, after a run of pr.yml."""
         folder = self.clone(f"judge-{pull['number']}")
+        variables = {"SLM_SANDBOX": "namespaces"} | variables  # there is no Docker on this host
         return self.act("verdict.yml", "workflow_run", {"workflow_run": self.workflow_run(pull, run)}, folder, **variables)
 
     def offer(self, model: Path | None) -> Run:

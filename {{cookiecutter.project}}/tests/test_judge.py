@@ -1,56 +1,9 @@
-"""The judge's small parts: a stranger's package is looked at, a change is read as data, a comment shows text
-as text.
-"""
-
-import html
-import re
-from pathlib import Path
-
-import pytest
+"""The judge's small parts: what must be made anew before it, and cost beside the released model."""
 
 from slm.ci.plan import judgeable
 from slm.dvc_cli import lacking, out_of_lock
-from slm.verdict.comment import inert
 from slm.verdict.contract import Contract, Gate, Released
 from slm.verdict.cost import judge_cost
-
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "@everyone look",
-    "```\nend of code\n```",
-    "]]>",
-    "| a | b |",
-    "[click](javascript:alert(1))",
-    "![x](https://example.org/x.png)",
-    "https://example.org",
-    "#1 closes #2",
-    "</code></td><b>bold</b>",
-    "`tick` and **bold** and _em_",
-    "<!-- model-verdict -->",
-    "$x^2$ and :smile:",
-    "\u202egnp.exe",
-    "line\nbreak\r\nand\ttab",
-    "&lt;b&gt; &amp; &#60;",
-    "a" * 5000,
-    "\x00\x1b[31mred",
-    "~~gone~~ --- ===",
-    "score_low __init__ _x_",
-    "see www.example.org/login now",
-]
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_any_text_is_shown_as_text(text: str):
-    shown = inert(text)
-    inner = shown.removeprefix("<code>").removesuffix("</code>")
-    assert shown == f"<code>{inner}</code>"
-    plain = re.sub(r"&#\d+;", "", inner)
-    assert not set(plain) & set(".&#<>`*_[]()|@:!~^$\\/\"'\n\r\t\x00\x1b\u202e")
-    said = " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text).split(" ")[:3])
-    assert html.unescape(inner).startswith(re.sub(r"\s+", " ", said)[:200])
-    assert len(inner) < 1500
-
 
 # The plan
 STATUS = {

@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from ruamel.yaml.error import YAMLError
 
 from slm.errors import UserError, brief
 from slm.inference.sandbox import Kind
+from slm.verdict.foreign_yaml import foreign_yaml
 from slm.verdict.genai_config import check_genai_config
 from slm.verdict.inspection import inspect
 from slm.verdict.onnx_file import check_onnx
@@ -429,3 +432,40 @@ def _varint(number: int) -> bytes:
         digits.append(number & 127 | 128)
         number >>= 7
     return bytes([*digits, number])
+
+
+BOMB = "a0: &a0 [1, 2, 3]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 40)
+)
+MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 60))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(BOMB, MERGES, "a: &a [*a]", "[" * 20_000, "{a: " * 20_000, "- " * 20_000, "a: " * 9, "? [1]: 2"),
+        *(
+            "x" * 500_000,
+            "- 1\n" * 22_000,
+            "a: " + "9" * 5000,
+            "!!python/object:os.system x",
+            "a: 9999-99-99",
+        ),
+    ],
+    ids=lambda text: text[:12],
+)
+def test_yaml_that_unfolds_without_end_is_refused_in_seconds(text: str):
+    start = time.monotonic()
+    with pytest.raises(YAMLError):
+        foreign_yaml(text)
+    assert time.monotonic() - start < 10
+
+
+def test_yaml_as_people_write_it_is_read():
+    assert foreign_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: *a") == {
+        "a": {"x": 1},
+        "b": {"x": 1, "y": 2},
+        "c": {"x": 1},
+    }
+    for path in ("params.yaml", "dvc.yaml", "gates.yaml"):
+        assert foreign_yaml((Path(__file__).parents[1] / path).read_text(encoding="utf-8"))

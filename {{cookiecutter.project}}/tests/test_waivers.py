@@ -12,6 +12,7 @@ from slm.export.packaging import with_waivers
 from slm.verdict.comment import comment
 from slm.verdict.contract import Contract, Gate, Released, load_contract
 from slm.verdict.facts import waivers_in_force
+from slm.verdict.judged import Judged
 from slm.verdict.registry import BUILT_IN
 from slm.verdict.rows import Row, Severity, Verdict, as_markdown, headline, rows_of, waivers_of
 from slm.verdict.waivers import Waiver, load_waivers, waive
@@ -74,7 +75,7 @@ def test_waivers_in_force_are_shown_wherever_the_verdict_is(task):
     assert "## Waived" in text and said in text
     # the table keeps its columns
     assert "| too low (waived by ada until 2030-01-31: half the labels \\| moved) |" in text
-    shown = comment(task, result, None, {})
+    shown = comment(Judged(result))
     assert "### Waived" in shown and "half the labels &#124; moved" in shown
     card = with_waivers("# name\n\n## Limits\n\nIt answers.\n", waivers_of(result))
     assert card.index("score: waived by ada") < card.index("## Limits")

@@ -3,7 +3,7 @@
     python3 -m slm.ci.steps pending       the status of a new head: no verdict yet
     python3 -m slm.ci.steps find          the pull request that verdict.yml follows, and its head commit
     python3 -m slm.ci.steps candidate     the package that this run made, unpacked into candidate/
-    python3 -m slm.ci.steps report        verdict/ as commit status and comment
+    python3 -m slm.ci.steps report        verdict/verdict.json as commit status and comment
     python3 -m slm.ci.steps seal          offered/ into sealed/, if rechecked/ speaks of the same bytes
     python3 -m slm.ci.steps keep          the status of a commit of main, and sealed/ as a draft release
     python3 -m slm.ci.steps sealed        the sealed package of this commit, if main sealed it as good
@@ -29,10 +29,12 @@ from slm.ci import seal as sealing
 from slm.ci import signing
 from slm.ci.signing import verify_attestation
 from slm.ci.taken import check_main_run, take
-from slm.errors import UserError, exit_on_user_error
+from slm.errors import UserError, brief, exit_on_user_error
 from slm.files import Json, sha256_file
 from slm.git import git
 from slm.verdict import released
+from slm.verdict.comment import comment, status_text
+from slm.verdict.judged import read_judged
 from slm.verdict.released import SEAL, SEALED
 from slm.verdict.untrusted import unpack_candidate
 
@@ -78,7 +80,6 @@ def pending() -> None:
 def find() -> None:
     run = event()["workflow_run"]
     pull = github.pull_of(run)
-    VERDICT_FOLDER.mkdir(exist_ok=True)
     if pull is None:
         print(
             "no open pull request has this commit as its head (it was pushed over, merged or closed): "
@@ -91,7 +92,6 @@ def find() -> None:
         print("the pull request has moved on: its next run will be judged")
         output(number="")
         return
-    (VERDICT_FOLDER / "pull.json").write_text(json.dumps(pull) + "\n", encoding="utf-8")
     output(number=str(pull["number"]), head=pull["head"], base=git("rev-parse", "HEAD").strip())
 
 
@@ -121,22 +121,25 @@ def candidate() -> None:
         github.download(address, archive, limit, accept="application/vnd.github+json")
         unpack_candidate(archive, CANDIDATE, limit)
     except UserError as error:
-        print(error)
+        print(brief(str(error), 600))
         output(problem=str(error))
     finally:
         archive.unlink(missing_ok=True)
 
 
 def report_verdict() -> None:
-    pull_file, verdict_file = VERDICT_FOLDER / "pull.json", VERDICT_FOLDER / "verdict.json"
-    if not pull_file.exists():
-        print("there is no pull request to report to")
+    """Whom to report to is asked of GitHub again. Of what the judge has left only verdict.json is read, by
+    its form: the job that wrote it has loaded a stranger's model.
+    """
+    run = event()["workflow_run"]
+    pull, head = github.pull_of(run), run["head_sha"]
+    if pull is None:
+        print("no open pull request has this commit as its head: there is nobody to report to")
         return
-    pull = json.loads(pull_file.read_text(encoding="utf-8"))
-    head = event()["workflow_run"]["head_sha"]
-    if pull["head"] != head:
-        raise UserError("the verdict belongs to another commit than the checks; nothing is reported")
-    if not verdict_file.exists():
+    try:
+        judged = read_judged(VERDICT_FOLDER / "verdict.json", head)
+    except UserError as error:
+        print(brief(str(error), 600))
         github.set_status(
             head,
             "error",
@@ -145,16 +148,10 @@ def report_verdict() -> None:
             run_url(),
         )
         sys.exit(1)
-    verdict = json.loads(verdict_file.read_text(encoding="utf-8"))
-    text = (VERDICT_FOLDER / "comment.md").read_text(encoding="utf-8")
-    github.set_status(
-        head,
-        "success" if verdict["passed"] else "failure",
-        STATUS_CONTEXT,
-        text.splitlines()[0].lstrip("# "),
-        run_url(),
-    )
-    github.upsert_comment(pull["number"], MARKER, f"{text}\n[Run of the judge]({run_url()})\n\n{MARKER}\n")
+    state = "success" if judged.verdict.passed else "failure"
+    github.set_status(head, state, STATUS_CONTEXT, status_text(judged), run_url())
+    text = f"{comment(judged)}\n[Run of the judge]({run_url()})\n\n{MARKER}\n"
+    github.upsert_comment(pull["number"], MARKER, text)
 
 
 def seal() -> None:

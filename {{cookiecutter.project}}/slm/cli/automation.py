@@ -26,11 +26,10 @@ def ci_pending() -> None:
 
 @ci_commands.command("find")
 def ci_find() -> None:
-    """Find the open pull request whose checks have just run, and write it to verdict/pull.json.
+    """Find the open pull request whose checks have just run.
 
-    Reads the workflow's event, and the pull requests on GitHub. Writes verdict/pull.json, and the step's
-    outputs number, head and base. Takes seconds. If no open pull request has this commit as its head, the
-    output number is empty.
+    Reads the workflow's event, and the pull requests on GitHub. Writes the step's outputs number, head and
+    base. Takes seconds. If no open pull request has this commit as its head, the output number is empty.
     """
     from slm.ci import steps
 
@@ -51,10 +50,10 @@ def ci_candidate() -> None:
 
 @ci_commands.command("report")
 def ci_report() -> None:
-    """Post the verdict in verdict/ as the commit's status and as a comment on the pull request.
+    """Post the verdict as the commit's status and as a comment on the pull request.
 
-    Reads the workflow's event, and verdict/. Writes the status and the comment on GitHub. Takes seconds. It
-    exits with 1 if the judge has left no verdict.
+    Reads the workflow's event, and verdict/verdict.json. Writes the status and the comment on GitHub. Takes
+    seconds. It exits with 1 if the judge has left no verdict.
     """
     from slm.ci import steps
 

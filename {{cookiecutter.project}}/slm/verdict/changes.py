@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from slm.git import changed_files, differing, file_at, merged
 from slm.task.strict import json_rows
 from slm.verdict.contract import CONTRACT, Contract, loosened
+from slm.verdict.foreign_yaml import foreign_yaml
 from slm.verdict.waivers import WAIVERS, Waivers, waived_since
 
 ReadModel = TypeVar("ReadModel", bound=BaseModel)
@@ -130,7 +130,7 @@ def read_at(revision: str | None, path: Path, model: type[ReadModel]) -> ReadMod
     """A file of a commit as its type; None where it is not there or cannot be read."""
     text = file_at(revision, str(path))
     try:
-        return model.model_validate(YAML(typ="safe").load(text)) if text else None
+        return model.model_validate(foreign_yaml(text)) if text else None
     except (YAMLError, ValidationError, RecursionError):
         return None
 
@@ -201,9 +201,7 @@ def params_diff(base: str, head: str | None, path: str = "params.yaml") -> list[
     def read(revision: str | None) -> dict[str, str]:
         try:
             text = file_at(revision, path) or ""
-            return flat(
-                (json.loads(text or "{}") if path.endswith(".json") else YAML(typ="safe").load(text)) or {}
-            )
+            return flat((json.loads(text or "{}") if path.endswith(".json") else foreign_yaml(text)) or {})
         except (YAMLError, ValueError, RecursionError):
             return {}
 

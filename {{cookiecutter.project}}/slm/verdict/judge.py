@@ -13,17 +13,17 @@ there is no package.
 
 import os
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from slm.config.params import Params, load_params
-from slm.errors import UserError
+from slm.errors import UserError, brief
 from slm.evaluation.cost import CostFacts, machine, side_by_side
 from slm.files import (
+    Json,
     dvc_md5,
     folder_sha256,
     read_json,
@@ -41,12 +41,14 @@ from slm.progress import track
 from slm.task.definition import Task, load_task
 from slm.task.metrics import summarise
 from slm.task.records import TASK, Prediction, Record, fixed_sample, prediction, read_records
-from slm.verdict.baseline import blame, judge_baseline
+from slm.verdict.baseline import blame, flips, judge_baseline
 from slm.verdict.changes import describe, parameters_diff
-from slm.verdict.comment import Shown, comment
+from slm.verdict.comment import comment
 from slm.verdict.contract import CONTRACT, load_contract
 from slm.verdict.cost import judge_cost, judge_rounds
+from slm.verdict.foreign_yaml import foreign_yaml
 from slm.verdict.inspection import inspect
+from slm.verdict.judged import Changes, Figures, Flip, Judged, Shown
 from slm.verdict.limits import judge_metric
 from slm.verdict.registry import BYTES_OF_COMMIT, MODEL, PACKAGE
 from slm.verdict.released import RELEASED, model_of, predictions_of, test_set_of
@@ -54,7 +56,9 @@ from slm.verdict.rows import Row, Verdict, headline
 from slm.verdict.waivers import load_waivers, waive
 
 JUDGED = Path("verdict")
-TEST = TASK / "test.jsonl"
+TEST, VALIDATION = TASK / "test.jsonl", TASK / "validation.jsonl"
+SHOWN_EXAMPLES = 60  # of the validation data
+LONGEST_WHY, LONGEST_VALUE = 600, 200  # characters
 # What the ladder has and a package has not.
 NOT_IN_A_PACKAGE = dict.fromkeys(
     ("teacher", "base", "distilled", "finetuned", "onnx", "int8", "int4"),
@@ -102,7 +106,7 @@ def costs(
 def of_commit(folder: Path, head: str, shipped: str) -> Row:
     """Whether dvc.lock of the judged commit names these bytes."""
     try:
-        lock = YAML(typ="safe").load(file_at(head, "dvc.lock") or "")
+        lock = foreign_yaml(file_at(head, "dvc.lock") or "")
         named = next(
             o["md5"]
             for o in lock["stages"]["convert@onnx" if shipped == "onnx" else f"quantize@{shipped}"]["outs"]
@@ -147,21 +151,43 @@ def judge_package(
         rows.append(of_commit(folder, head, shipped))
     rows = waive(rows, waivers, datetime.now(UTC).date())
     hashes = {"weights_sha256": weights_sha256(folder), "folder_sha256": folder_sha256(folder)}
-    shown: Shown = {
-        "predictions": predictions,
-        "released": known["released"],
-        "cost": cost,
-        "quality": quality,
-        "machine": machine(),
-    }
-    shown["released_quality"] = summarise(task, known["released"]) if known["released"] else None
+    changed = flips(task, known["released"] or [], predictions)
+    shown = Shown(
+        processor=machine()["processor"],
+        candidate=figures_of(quality, cost["candidate"]),
+        released=figures_of(summarise(task, known["released"]), cost["released"])
+        if known["released"]
+        else None,
+        won=[r["id"] for r in changed if r["change"] > 0],
+        lost=[r["id"] for r in changed if r["change"] < 0],
+        **(shown_flips(folder, model_of(entry), params, task, sandbox) if entry else {}),
+    )
     contract_sha256 = sha256_file(CONTRACT)
-    return Verdict(rows, hashes, entry, contract_sha256=contract_sha256), shown
+    return Verdict(rows, hashes, entry, contract_sha256=contract_sha256, sandbox=sandbox), shown
+
+
+def figures_of(quality: Json, cost: CostFacts) -> Figures:
+    return Figures(**{f.name: (cost if f.name in cost else quality).get(f.name) for f in fields(Figures)})
+
+
+def shown_flips(folder: Path, released: Path, params: Params, task: Task, sandbox: Kind) -> Json:
+    """Answers that a person looks at. They come from the validation data: whoever saw those of the test set
+    would mend a model by them.
+    """
+    records = fixed_sample(read_records(VALIDATION, True), SHOWN_EXAMPLES, params.seed)
+    before = ask_records(released, records, params, "released, validation data")
+    after = ask_records(folder, records, params, "candidate, validation data", sandbox)
+    keys = ("prompt", "expected", "before", "answer")
+    rows = [
+        Flip(*(brief(row[key], LONGEST_VALUE) for key in keys), change=row["change"])
+        for row in flips(task, before, after)
+    ]
+    return {"sample": len(records), "flips": rows}
 
 
 def refused_verdict(why: str) -> Verdict:
     """A verdict without a model to ask."""
-    return Verdict([PACKAGE.row(False, None, None, why)], {"weights_sha256": None})
+    return Verdict([PACKAGE.row(False, None, None, brief(why, LONGEST_WHY))], {"weights_sha256": None})
 
 
 def unchanged() -> Verdict:
@@ -191,7 +217,7 @@ def judge_change(package: Path | None, base: str | None, head: str | None) -> bo
         package = Path("dist") / params.package.name / "model"
         if not package.exists():
             raise UserError(f"{package}: no package yet; run `slm repro` first, or name a folder")
-    shown: Shown = {}
+    shown = None
     if changes and not changes["model"]:
         result = unchanged()
     elif not package.exists():
@@ -206,16 +232,17 @@ def judge_change(package: Path | None, base: str | None, head: str | None) -> bo
         except UserError as error:
             result = refused_verdict(str(error))
         except Exception as error:  # a package that breaks the runtime is a bad package, not a bad judge
-            result = refused_verdict(
-                f"the package cannot be judged: {type(error).__name__}: {str(error)[:200]}"
-            )
+            result = refused_verdict(f"the package cannot be judged: {type(error).__name__}: {error}")
     result = replace(
         result,
         candidate={"revision": head, **result.candidate},
-        weakened=changes["weakened"] if changes else [],
+        weakened=[brief(line, LONGEST_WHY) for line in changes["weakened"]] if changes else [],
     )
-    write_json(JUDGED / "verdict.json", result.to_json())
-    write_text(JUDGED / "comment.md", comment(task, result, changes, shown))
+    rows = [[brief(text, LONGEST_VALUE) for text in row] for row in changes["params"]] if changes else []
+    touched = Changes(bool(changes["model"]), changes["judge"], rows) if changes else None
+    judged = Judged(result, touched, shown)
+    write_json(JUDGED / "verdict.json", judged.to_json())
+    write_text(JUDGED / "comment.md", comment(judged))
     print((JUDGED / "comment.md").read_text(encoding="utf-8"))
     print(headline(result))
     return result.passed

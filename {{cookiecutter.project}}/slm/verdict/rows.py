@@ -53,6 +53,7 @@ class Verdict:
     baseline: the entry of released.json that it was compared with; None where nothing is released.
     weakened: each way in which the contract is looser than the baseline's, as a sentence.
     contract_sha256: of the contract that it was judged by.
+    sandbox: in which the model was asked; None where it is no stranger's.
     """
 
     gates: list[Row]
@@ -60,6 +61,7 @@ class Verdict:
     baseline: dict[str, Any] | None = None
     weakened: list[str] = field(default_factory=list)
     contract_sha256: str | None = None
+    sandbox: str | None = None
 
     @property
     def passed(self) -> bool:
