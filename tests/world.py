@@ -166,7 +166,7 @@ class World:
         numbers |= {"ACTIONS_ID_TOKEN_REQUEST_URL": f"{self.forge.url}/identity?v=1", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "may-ask"}
         for key, value in numbers.items():
             command += ["--env", f"{key}={value}"]
-        for key, value in variables.items():
+        for key, value in ({"SLM_SANDBOX": "namespaces"} | variables).items():  # there is no Docker on this host
             command += ["--var", f"{key}={value}"]
         for key, value in ({"GITHUB_TOKEN": SECRET} | (secrets or {})).items():
             command += ["--secret", f"{key}={value}"]
@@ -221,7 +221,6 @@ class World:
     def judge(self, pull: Row, run: Run, **variables: str) -> Run:
         """verdict.yml, on main, after a run of pr.yml."""
         folder = self.clone(f"judge-{pull['number']}")
-        variables = {"SLM_SANDBOX": "namespaces"} | variables  # there is no Docker on this host
         return self.act("verdict.yml", "workflow_run", {"workflow_run": self.workflow_run(pull, run)}, folder, **variables)
 
     def offer(self, model: Path | None) -> Run:

@@ -1,8 +1,8 @@
-"""Whatever comes through a door is understood, or refused in one message: never a traceback, never half of it.
+"""Whatever comes through a door is understood, or refused in one message: no traceback, and no half of it.
 
-What a door accepts is held against rules that are written here once more, without the code of the doors. Hypothesis
-draws the inputs: honest ones, honest ones with something hostile put in, and bytes of no meaning. By default a few
-are drawn; the variable FUZZ_EXAMPLES says how many for each door.
+What a door accepts is held against rules that are written here once more, without the code of the doors.
+Hypothesis draws the inputs: honest ones, honest ones with something hostile put in, and bytes of no meaning.
+By default a few are drawn; the variable FUZZ_EXAMPLES says how many for each door.
 """
 
 import json
@@ -38,15 +38,69 @@ fuzzing = settings(
 slow_fuzzing = settings(fuzzing, max_examples=max(10, EXAMPLES // 8))
 
 HOSTILE = (
-    *("\0", "\x1b[31m", "\x85", "\u2028", "\u2029", "\ud800", "\udfff", "\ufeff", "\u200b", "\u202e", "\ufffe"),
-    *("e\u0301", "\u1100\u1161", "a" + "\u0301" * 99, "<|im_end|>", "<think>", "[INST]", "\r\n", "\r", "\t", "\u3164"),
-    *("", " ", "\u2800", "null", "-", "\U0010ffff", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "नमस्ते", "你好", "שלום", "ไทย"),
+    *(
+        "\0",
+        "\x1b[31m",
+        "\x85",
+        "\u2028",
+        "\u2029",
+        "\ud800",
+        "\udfff",
+        "\ufeff",
+        "\u200b",
+        "\u202e",
+        "\ufffe",
+    ),
+    *(
+        "e\u0301",
+        "\u1100\u1161",
+        "a" + "\u0301" * 99,
+        "<|im_end|>",
+        "<think>",
+        "[INST]",
+        "\r\n",
+        "\r",
+        "\t",
+        "\u3164",
+    ),
+    *(
+        "",
+        " ",
+        "\u2800",
+        "null",
+        "-",
+        "\U0010ffff",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "नमस्ते",
+        "你好",
+        "שלום",
+        "ไทย",
+    ),
 )
-NUMBERS = ("1e999", "-1e999", "NaN", "Infinity", "9" * 400, "0.1e-400", "-0", "1E400", "01", "0x1", "1_0", "１")
-texts = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=12), st.sampled_from(["turn on the light", "Größe", "a b c"]))
+NUMBERS = (
+    "1e999",
+    "-1e999",
+    "NaN",
+    "Infinity",
+    "9" * 400,
+    "0.1e-400",
+    "-0",
+    "1E400",
+    "01",
+    "0x1",
+    "1_0",
+    "１",
+)
+texts = st.one_of(
+    st.sampled_from(HOSTILE), st.text(max_size=12), st.sampled_from(["turn on the light", "Größe", "a b c"])
+)
 mixed = st.lists(texts, min_size=1, max_size=3).map("".join)
 scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), mixed)
-values = st.recursive(scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(mixed, inner, max_size=3)), max_leaves=6)
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(mixed, inner, max_size=3)),
+    max_leaves=6,
+)
 roles = st.sampled_from(["user", "assistant", "system", "tool", "developer", "User", "", "function"])
 
 
@@ -59,7 +113,11 @@ def spoilt(draw: Any, honest: st.SearchStrategy[Any], whole: bool = False) -> by
     if how == "insert":
         text = text[:place] + draw(mixed) + text[place:]
     elif how == "number":
-        text = text.replace('"light"', draw(st.sampled_from(NUMBERS)), 1) if '"light"' in text else text[:place] + "1e999"
+        text = (
+            text.replace('"light"', draw(st.sampled_from(NUMBERS)), 1)
+            if '"light"' in text
+            else text[:place] + "1e999"
+        )
     elif how == "twice" and text.startswith("{"):
         key = draw(st.sampled_from(['"id"', '"messages"', '"role"', '"\\u0069d"']))
         text = "{" + key + ": 1, " + text[1:]
@@ -87,7 +145,10 @@ answered = st.tuples(mixed, mixed).map(
     lambda pair: [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
 )
 record = st.fixed_dictionaries(
-    {"id": st.one_of(mixed, st.integers(), st.just("r1")), "messages": st.one_of(answered, answered, messages)},
+    {
+        "id": st.one_of(mixed, st.integers(), st.just("r1")),
+        "messages": st.one_of(answered, answered, messages),
+    },
     optional={"tags": values, "tools": values, "light": st.just("light")},
 )
 
@@ -131,7 +192,10 @@ def one_message(error: Exception) -> bool:
 
 
 @fuzzing
-@given(rows=st.lists(st.one_of(spoilt(record), st.binary(max_size=20)), min_size=1, max_size=3), answers=st.booleans())
+@given(
+    rows=st.lists(st.one_of(spoilt(record), st.binary(max_size=20)), min_size=1, max_size=3),
+    answers=st.booleans(),
+)
 def test_records(tmp_path_factory: pytest.TempPathFactory, rows: list[bytes], answers: bool):
     path = tmp_path_factory.getbasetemp() / "fuzzed.jsonl"
     path.write_bytes(b"\n".join(rows) + b"\n")
@@ -151,7 +215,9 @@ def test_records(tmp_path_factory: pytest.TempPathFactory, rows: list[bytes], an
 
 request = st.fixed_dictionaries(
     {"messages": st.one_of(asked, asked, messages), "model": st.one_of(st.just("m"), values)},
-    optional={name: values for name in ("max_tokens", "stream", "stream_options", "tools", "temperature", "light")},
+    optional={
+        name: values for name in ("max_tokens", "stream", "stream_options", "tools", "temperature", "light")
+    },
 )
 
 
@@ -169,15 +235,40 @@ def test_requests(body: bytes):
 
 
 reply = st.fixed_dictionaries(
-    {"choices": st.one_of(
-        st.lists(st.fixed_dictionaries(
-            {"message": st.one_of(
-                st.fixed_dictionaries({"role": st.just("assistant"), "content": st.one_of(mixed, st.none(), values)},
-                    optional={"reasoning_content": mixed, "tool_calls": values, "refusal": values}), values)},
-            optional={"finish_reason": st.one_of(st.sampled_from(["stop", "length", "content_filter", None]), values),
-                "logprobs": values}), max_size=2), values)},
+    {
+        "choices": st.one_of(
+            st.lists(
+                st.fixed_dictionaries(
+                    {
+                        "message": st.one_of(
+                            st.fixed_dictionaries(
+                                {
+                                    "role": st.just("assistant"),
+                                    "content": st.one_of(mixed, st.none(), values),
+                                },
+                                optional={
+                                    "reasoning_content": mixed,
+                                    "tool_calls": values,
+                                    "refusal": values,
+                                },
+                            ),
+                            values,
+                        )
+                    },
+                    optional={
+                        "finish_reason": st.one_of(
+                            st.sampled_from(["stop", "length", "content_filter", None]), values
+                        ),
+                        "logprobs": values,
+                    },
+                ),
+                max_size=2,
+            ),
+            values,
+        )
+    },
     optional={"usage": values, "error": values, "light": st.just("light")},
-)  # fmt: skip
+)
 
 
 @fuzzing
@@ -227,22 +318,51 @@ def test_parameters(text: str):
     assert Params.model_validate(found.model_dump()) == found
 
 
-TABLE = pd.DataFrame({"text": ["turn on", "stop", None], "words": [2, 1, 40], "answer_class": ["light", "timer", "light"]})
+TABLE = pd.DataFrame(
+    {"text": ["turn on", "stop", None], "words": [2, 1, 40], "answer_class": ["light", "timer", "light"]}
+)
 KINDS = (
-    *("expect_column_values_to_not_be_null", "expect_column_values_to_be_between", "expect_column_values_to_be_in_set"),
-    *("expect_column_value_lengths_to_be_between", "expect_column_mean_to_be_between", "expect_column_to_exist"),
-    *("expect_table_row_count_to_be_between", "expect_column_values_to_match_regex", "expect_colum_to_exist", "x"),
+    *(
+        "expect_column_values_to_not_be_null",
+        "expect_column_values_to_be_between",
+        "expect_column_values_to_be_in_set",
+    ),
+    *(
+        "expect_column_value_lengths_to_be_between",
+        "expect_column_mean_to_be_between",
+        "expect_column_to_exist",
+    ),
+    *(
+        "expect_table_row_count_to_be_between",
+        "expect_column_values_to_match_regex",
+        "expect_colum_to_exist",
+        "x",
+    ),
 )
 entry = st.fixed_dictionaries(
-    {"type": st.one_of(st.sampled_from(KINDS), mixed),
+    {
+        "type": st.one_of(st.sampled_from(KINDS), mixed),
         "kwargs": st.one_of(
-            st.fixed_dictionaries({"column": st.sampled_from(["text", "words", "answer_class", "txt", ""])},
-                optional={"min_value": values, "max_value": values, "value_set": values, "mostly": values, "regex": mixed}),
-            values)},
+            st.fixed_dictionaries(
+                {"column": st.sampled_from(["text", "words", "answer_class", "txt", ""])},
+                optional={
+                    "min_value": values,
+                    "max_value": values,
+                    "value_set": values,
+                    "mostly": values,
+                    "regex": mixed,
+                },
+            ),
+            values,
+        ),
+    },
     optional={"meta": values, "id": values, "light": st.just("light")},
-)  # fmt: skip
+)
 suite = st.fixed_dictionaries(
-    {"name": st.one_of(st.just("s"), values), "expectations": st.one_of(st.lists(entry, min_size=1, max_size=3), values)}
+    {
+        "name": st.one_of(st.just("s"), values),
+        "expectations": st.one_of(st.lists(entry, min_size=1, max_size=3), values),
+    }
 )
 
 

@@ -4,9 +4,10 @@ says what they were made from. All of it is a claim. `slm release recheck` finds
 
 import shutil
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
-from slm.ci.seal import MANIFEST, OFFERED, PREDICTIONS_FILE
+from slm.ci.seal import MANIFEST, OFFERED, PREDICTIONS_FILE, Offer, Reference
 from slm.config.params import load_params
 from slm.export.packaging import archive
 from slm.files import folder_mb, folder_sha256, read_json, replacing, sha256_file, weights_sha256, write_json
@@ -43,22 +44,19 @@ def offer_package() -> None:
         archive(facts, folder / "facts.tar.gz")
         if reference:
             archive(reference, folder / "reference.tar.gz")
-        write_json(
-            folder / MANIFEST,
-            {
-                "name": name,
-                "variant": shipped,
-                "passed": verdict.exists() and read_json(verdict)["passed"],
-                "weights_sha256": weights_sha256(Path("dist") / name / "model"),
-                "folder_sha256": folder_sha256(Path("dist") / name / "model"),
-                "reference": other
-                and {"rung": other["name"], "share": row["request_ms_p50"] / other["request_ms_p50"]},
-                "files": {p.name: sha256_file(p) for p in sorted(folder.iterdir())},
-            },
+        offer = Offer(
+            name=name,
+            variant=shipped,
+            passed=verdict.exists() and read_json(verdict)["passed"],
+            weights_sha256=weights_sha256(Path("dist") / name / "model"),
+            folder_sha256=folder_sha256(Path("dist") / name / "model"),
+            reference=other and Reference(other["name"], row["request_ms_p50"] / other["request_ms_p50"]),
+            files={p.name: sha256_file(p) for p in sorted(folder.iterdir())},
         )
+        write_json(folder / MANIFEST, asdict(offer))
     if differing("HEAD", None, "dvc.lock"):
         print(
             "dvc.lock of this commit names other bytes: these were made again here. They are offered with "
             "the lock that made them"
         )
-    print(f"{OFFERED}: {name} ({read_json(OFFERED / MANIFEST)['folder_sha256'][:12]})")
+    print(f"{OFFERED}: {name} ({offer.folder_sha256[:12]})")

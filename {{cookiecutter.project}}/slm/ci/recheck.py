@@ -5,6 +5,7 @@ their time, and, where there is one, the hidden exam. What the offer claims must
 import math
 import tempfile
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from slm.ci.device import ASSUMED, TOLERANCE
@@ -14,33 +15,32 @@ from slm.ci.seal import (
     OFFERED,
     PREDICTIONS_FILE,
     RECHECKED,
-    SEALED_FIGURES,
+    Findings,
+    GateResult,
     read_offer,
 )
 from slm.config.params import Params, load_params
-from slm.errors import UserError
+from slm.errors import UserError, brief
 from slm.evaluation.cost import SPREAD, side_by_side
 from slm.files import (
     Json,
-    folder_sha256,
     read_json,
     read_jsonl,
     replacing,
     sha256_file,
     unpack,
-    weights_mb,
-    weights_sha256,
     write_json,
     write_jsonl,
 )
 from slm.git import git
 from slm.github import LARGEST_ASSET_MB
-from slm.inference.genai import ask_singly
+from slm.inference.asking import ask_singly
+from slm.inference.sandbox import Kind, chosen_sandbox
 from slm.task.definition import load_task
 from slm.task.records import Prediction, fixed_sample, read_records
-from slm.verdict.judge import TEST, judge_package
+from slm.verdict.judge import HEARD_FILE, TEST, judge_package
 from slm.verdict.registry import RECHECK
-from slm.verdict.rows import Row, Verdict, brief, rows_of
+from slm.verdict.rows import Row, Verdict, rows_of
 
 
 def tolerance() -> float:
@@ -70,19 +70,21 @@ def time_as_claimed(claimed: float | None, found: float | None) -> Row:
     return RECHECK["time"].row(within, round(found, 3), round(claimed * SPREAD, 3), why)
 
 
-def time_share(model: Path, reference: Path, params: Params) -> float:
+def time_share(model: Path, reference: Path, params: Params, sandbox: Kind) -> float:
     """Median time of a request as a share of the reference's, both asked in turn on this machine."""
     prompts = [r.prompt for r in fixed_sample(read_records(TEST, True), params.measure.prompts, params.seed)]
     settings = params.measure.model_copy(update={"threads": params.measure.threads[:1]})
-    figures = side_by_side({"package": model, "reference": reference}, prompts, settings)["figures"]
+    folders = {"package": model, "reference": reference}
+    figures = side_by_side(folders, prompts, settings, sandbox)["figures"]
     one, other = (figures[name][str(settings.threads[0])] for name in ("package", "reference"))
     return one["request_ms_p50"] / other["request_ms_p50"]
 
 
-def ask_exam(model: Path, requests: Path, params: Params) -> list[Json]:
+def ask_exam(model: Path, requests: Path, params: Params, sandbox: Kind) -> list[Json]:
     """What the model says to each request of the hidden exam: id, answer, cut."""
     rows = read_jsonl(requests)
-    replies = dict(ask_singly(model, [r["messages"] for r in rows], params.evaluate.max_new_tokens))
+    prompts = [r["messages"] for r in rows]
+    replies = dict(ask_singly(model, prompts, params.evaluate.max_new_tokens, sandbox))
     return [{"id": r["id"], "answer": replies[i].text, "cut": replies[i].cut} for i, r in enumerate(rows)]
 
 
@@ -95,45 +97,45 @@ def recheck(exam: Path | None = None) -> Verdict:
     Raises:
         UserError: a file that is not the offered one, or a package that cannot be judged.
     """
-    started, params, offer = time.monotonic(), load_params(), read_offer()
-    if (offer["name"], offer["variant"]) != (params.package.name, params.package.variant):
+    started, params, offer, sandbox = time.monotonic(), load_params(), read_offer(), chosen_sandbox()
+    if (offer.name, offer.variant) != (params.package.name, params.package.variant):
         raise UserError(
-            f"{OFFERED / MANIFEST} offers {offer['name']} ({offer['variant']}), and params.yaml names "
+            f"{OFFERED / MANIFEST} offers {offer.name} ({offer.variant}), and params.yaml names "
             f"{params.package.name} ({params.package.variant}); run `slm repro` and offer that"
         )
     with tempfile.TemporaryDirectory() as scratch, replacing(RECHECKED) as folder:
         folder.mkdir()
-        unpack(OFFERED / f"{offer['name']}.tar.gz", Path(scratch), LARGEST_ASSET_MB)
-        model = Path(scratch) / offer["name"] / "model"
-        verdict, shown = judge_package(model, None, params, load_task())
-        heard: list[Prediction] = shown["predictions"]
-        share = None
-        if offer["reference"]:
+        unpack(OFFERED / f"{offer.name}.tar.gz", Path(scratch), LARGEST_ASSET_MB)
+        model = Path(scratch) / offer.name / "model"
+        verdict, shown = judge_package(model, None, params, load_task(), sandbox)
+        heard: list[Prediction] = read_jsonl(HEARD_FILE)[1:]
+        claimed = share = None
+        if offer.reference:
+            claimed = offer.reference.share
             unpack(OFFERED / "reference.tar.gz", Path(scratch), LARGEST_ASSET_MB)
-            share = time_share(model, Path(scratch) / offer["reference"]["rung"], params)
+            share = time_share(model, Path(scratch) / offer.reference.rung, params, sandbox)
         rows = [
             *verdict.gates,
             answers_as_claimed(read_jsonl(OFFERED / PREDICTIONS_FILE)[1:], heard, tolerance()),
-            time_as_claimed(offer["reference"] and offer["reference"]["share"], share),
+            time_as_claimed(claimed, share),
         ]
-        verdict = Verdict(rows, verdict.candidate, verdict.baseline, contract_sha256=verdict.contract_sha256)
-        hashes = {"weights_sha256": weights_sha256(model), "folder_sha256": folder_sha256(model)}
-        head = {"rung": offer["variant"], "test_sha256": sha256_file(TEST), **hashes}
+        verdict = replace(verdict, gates=rows)
+        hashes: dict[str, str] = verdict.candidate
+        head = {"rung": offer.variant, "test_sha256": sha256_file(TEST), **hashes}
         write_jsonl(folder / PREDICTIONS_FILE, [head, *heard])
         if exam:
-            write_jsonl(folder / "exam.jsonl", ask_exam(model, exam, params))
-        figures = shown["quality"] | shown["cost"]["candidate"] | {"weights_mb": weights_mb(model)}
-        findings = {
-            "commit": git("rev-parse", "HEAD").strip(),
-            "passed": verdict.passed,
+            write_jsonl(folder / "exam.jsonl", ask_exam(model, exam, params, sandbox))
+        findings = Findings(
+            commit=git("rev-parse", "HEAD").strip(),
+            passed=verdict.passed,
             **hashes,
-            "offered": offer["files"],
-            "predictions_sha256": sha256_file(folder / PREDICTIONS_FILE),
-            "figures": {name: figures[name] for name in SEALED_FIGURES},
-            "share": share,
-            "sandbox": shown["sandbox"],
-            "seconds": round(time.monotonic() - started, 1),
-            "gates": [{"name": r[0], "mark": r[1], "why": brief(r[4], 300)} for r in rows_of(verdict)[1:]],
-        }
-        write_json(folder / FINDINGS, findings)
+            offered=offer.files,
+            predictions_sha256=sha256_file(folder / PREDICTIONS_FILE),
+            figures=shown.candidate,
+            share=share,
+            sandbox=sandbox,
+            seconds=round(time.monotonic() - started, 1),
+            gates=[GateResult(r[0], r[1], brief(r[4], 300)) for r in rows_of(verdict)[1:]],
+        )
+        write_json(folder / FINDINGS, asdict(findings))
     return verdict

@@ -171,7 +171,7 @@ def keep() -> None:
         github.set_status(sha, "error", STATUS_CONTEXT, words, run_url())
         return
     if not content["passed"]:
-        words = f"The model is refused: {sealing.refused_by(content)}"
+        words = f"The model is refused: {sealing.refused_by()}"
         github.set_status(sha, "failure", STATUS_CONTEXT, words, run_url())
         return
     tag = f"sealed-{sha256_file(seal_file)}"

@@ -88,7 +88,7 @@ class Contract(BaseModel):
         description="columns whose expectations must stand and hold for each labelled file; absent: none",
     )
     exam: ExamLimits = Field(
-        default_factory=lambda: ExamLimits(), description="of the hidden exam, where there is one"
+        default_factory=lambda: ExamLimits(max_gap=0.1), description="of the hidden exam, where there is one"
     )
 
     @model_validator(mode="after")

@@ -166,7 +166,7 @@ def score_exam(rechecked: Path, target: Path) -> Row:
         UserError: an answer is missing, or a key is not the right one.
     """
     task, contract = load_task(), load_contract()
-    findings = read_json(rechecked / "findings.json")
+    findings = read_json(rechecked / "findings.json")  # the job that seals compares what is taken from it
     replies = {row["id"]: row for row in _opened(rechecked / "exam.enc", REQUESTS)}
     records = [
         Record(row["id"], row["messages"], row["tags"]) for row in _opened(encrypted(ANSWERS), ANSWERS)

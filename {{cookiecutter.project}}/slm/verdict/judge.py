@@ -56,6 +56,7 @@ from slm.verdict.rows import Row, Verdict, headline
 from slm.verdict.waivers import load_waivers, waive
 
 JUDGED = Path("verdict")
+HEARD_FILE = JUDGED / "predictions.jsonl"
 TEST, VALIDATION = TASK / "test.jsonl", TASK / "validation.jsonl"
 SHOWN_EXAMPLES = 60  # of the validation data
 LONGEST_WHY, LONGEST_VALUE = 600, 200  # characters
@@ -133,9 +134,7 @@ def judge_package(
     inspect(folder, sandbox)
     entry = read_json(RELEASED).get("released")
     predictions = ask_records(folder, read_records(TEST, True), params, "candidate", sandbox)
-    write_jsonl(
-        JUDGED / "predictions.jsonl", [{"rung": shipped, "test_sha256": sha256_file(TEST)}, *predictions]
-    )
+    write_jsonl(HEARD_FILE, [{"rung": shipped, "test_sha256": sha256_file(TEST)}, *predictions])
     quality, known = summarise(task, predictions), baselines(params)
     cost, rounds_agree = costs(folder, model_of(entry) if entry else None, params, sandbox)
 
@@ -167,7 +166,8 @@ def judge_package(
 
 
 def figures_of(quality: Json, cost: CostFacts) -> Figures:
-    return Figures(**{f.name: (cost if f.name in cost else quality).get(f.name) for f in fields(Figures)})
+    found: Json = {f.name: (cost if f.name in cost else quality).get(f.name) for f in fields(Figures)}
+    return Figures(**found)
 
 
 def shown_flips(folder: Path, released: Path, params: Params, task: Task, sandbox: Kind) -> Json:
@@ -177,9 +177,14 @@ def shown_flips(folder: Path, released: Path, params: Params, task: Task, sandbo
     records = fixed_sample(read_records(VALIDATION, True), SHOWN_EXAMPLES, params.seed)
     before = ask_records(released, records, params, "released, validation data")
     after = ask_records(folder, records, params, "candidate, validation data", sandbox)
-    keys = ("prompt", "expected", "before", "answer")
     rows = [
-        Flip(*(brief(row[key], LONGEST_VALUE) for key in keys), change=row["change"])
+        Flip(
+            brief(row["prompt"], LONGEST_VALUE),
+            brief(row["expected"], LONGEST_VALUE),
+            brief(row["before"], LONGEST_VALUE),
+            brief(row["answer"], LONGEST_VALUE),
+            row["change"],
+        )
         for row in flips(task, before, after)
     ]
     return {"sample": len(records), "flips": rows}

@@ -9,12 +9,13 @@ import math
 import types
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from slm.errors import UserError, brief
 from slm.files import Json
 from slm.verdict.rows import Verdict
 
+Form = TypeVar("Form")
 LARGEST = 4_000_000  # bytes of the file
 LONGEST_TEXT, LONGEST_LIST = 20_000, 20_000
 
@@ -87,14 +88,8 @@ def read_judged(path: Path, head: str) -> Judged:
     Raises:
         UserError: the file is not what a judge writes, or it is about another commit.
     """
-    if not path.is_file() or path.stat().st_size > LARGEST:
-        raise UserError(f"{path}: no file of at most {LARGEST} bytes: the judge has left no verdict")
     try:
-        stored = json.loads(
-            path.read_bytes().decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number
-        )
-        if not isinstance(stored, dict):
-            raise ValueError("it is no object")
+        stored = _object(path)
         passed, beside = stored.pop("passed"), {n: stored.pop(n, None) for n in ("changes", "shown")}
         judged = typed(Judged, {"verdict": stored} | {n: v for n, v in beside.items() if v is not None})
     except (ValueError, KeyError, RecursionError) as error:
@@ -104,6 +99,29 @@ def read_judged(path: Path, head: str) -> Judged:
     if judged.verdict.candidate.get("revision") != head:
         raise UserError(f"{path}: the verdict belongs to another commit than the checks")
     return judged
+
+
+def read_typed(path: Path, form: type[Form]) -> Form:
+    """A JSON file of another job as a dataclass.
+
+    Raises:
+        UserError: names the file and the first place that is not of this form.
+    """
+    try:
+        return typed(form, _object(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: {brief(str(error), 200)}; run the job that makes it again") from None
+
+
+def _object(path: Path) -> Json:
+    if not path.is_file() or path.is_symlink() or path.stat().st_size > LARGEST:
+        raise ValueError(f"no plain file of at most {LARGEST} bytes")
+    value = json.loads(
+        path.read_bytes().decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number
+    )
+    if not isinstance(value, dict):
+        raise ValueError("it is no object")
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Json:
