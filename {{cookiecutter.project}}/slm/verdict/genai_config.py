@@ -15,10 +15,11 @@ LARGEST_VOCABULARY = 1 << 21
 LONGEST_CONTEXT = 1 << 24
 # Families of text models that the runtime knows (its src/models/model_type.h).
 Family = Literal[
-    *("chatglm", "decoder", "ernie4_5", "gemma", "gemma2", "gemma3_text", "gemma4_text", "gpt2", "gptoss"),
-    *("granite", "hunyuandensev1", "internlm2", "llama", "mistral", "nemotron", "olmo", "phi", "phi3"),
-    *("phi3small", "phimoe", "qwen2", "qwen3", "qwen3_5_text", "qwen3_5_moe_text", "smollm3"),
-]
+    "chatglm", "decoder", "ernie4_5", "gemma", "gemma2", "gemma3_text", "gemma4_text", "gpt2",
+    "gptoss", "granite", "hunyuandensev1", "internlm2", "llama", "mistral", "nemotron", "olmo",
+    "phi", "phi3", "phi3small", "phimoe", "qwen2", "qwen3", "qwen3_5_text", "qwen3_5_moe_text",
+    "smollm3",
+]  # fmt: skip
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./]{1,60}$")]
 # One tensor for each layer: the runtime puts the layer's number in place of %d, in 64 bytes.
 NameByLayer = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./]{0,25}%d[A-Za-z0-9_./]{0,25}$")]
