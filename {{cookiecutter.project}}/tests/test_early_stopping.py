@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from test_synthetic import LOSSY, without_bytes
 
 from slm.config.params import load_params
 from slm.errors import UserError
-from slm.files import read_json, write_json
+from slm.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from slm.modeling.checkpoints import load_model, load_tokenizer
 from slm.modeling.encoding import encode_example
 from slm.task.definition import load_task
@@ -134,16 +135,25 @@ def test_the_score_is_that_of_the_answers_to_the_validation_set(
         scorer(model)
 
 
-def test_the_stage_keeps_what_the_score_chose(project: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_stage_keeps_what_the_score_chose(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     from pipeline.distill import main
     from slm.config.edit import rewrite
 
     monkeypatch.chdir(project)
     monkeypatch.setenv("CI", "true")
     rewrite({"distill": {"patience": 1, "save_steps": 2, "epochs": 2}})
+    # A tokenizer that cannot write one of the teacher's answers
+    written, answers = Path("models/teacher/tokenizer.json"), Path("data/synthetic.jsonl")
+    write_text(written, without_bytes(written.read_text(encoding="utf-8")))
+    rows = read_jsonl(answers)
+    rows[0]["messages"][-1]["content"] = LOSSY
+    write_jsonl(answers, rows)
     main()
     facts = read_json(Path("reports/distill.json"))
     # this random model's score is 0 from the first time on: no better, so it ends
     assert facts["best_step"] == 2 < facts["steps"] == 4
-    assert facts["validation_score"] == 0
+    assert facts["validation_score"] == 0 and facts["left_out"] == 1
+    assert "1 of 13 answers are left out" in capsys.readouterr().err
     assert [row["step"] for row in read_json(Path("reports/curves/distill.json"))] == [1, 2, 3, 4]

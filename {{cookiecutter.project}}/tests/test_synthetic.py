@@ -29,14 +29,20 @@ def test_a_distribution_is_paired_with_its_own_tokens_alone(project: Path, other
 LOSSY = "a\U000401f0b"
 
 
-def test_what_the_tokenizer_loses_is_left_out_and_said(tiny, capsys: pytest.CaptureFixture[str]):
-    """A tokenizer without some bytes, as SmolLM2's, drops their characters in silence."""
-    _, tokenizer = copy.deepcopy(tiny)
-    spec = json.loads(tokenizer.backend_tokenizer.to_str())
-    lost = {c for c in spec["model"]["vocab"] if len(c) == 1 and not c.isascii() and c not in "Ġéï"}
+def without_bytes(written: str) -> str:
+    """A byte-level tokenizer that lacks most bytes beyond ASCII, as SmolLM2's lacks some: it drops their
+    characters in silence.
+    """
+    spec = json.loads(written)
+    lost = {c for c in spec["model"]["vocab"] if len(c) == 1 and not c.isascii() and c not in "ĠĊ"}
     spec["model"]["vocab"] = {t: i for t, i in spec["model"]["vocab"].items() if not lost & {*t}}
     spec["model"]["merges"] = [m for m in spec["model"]["merges"] if not lost & {*"".join(m)}]
-    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(spec))
+    return json.dumps(spec)
+
+
+def test_what_the_tokenizer_loses_is_left_out_and_said(tiny, capsys: pytest.CaptureFixture[str]):
+    _, tokenizer = copy.deepcopy(tiny)
+    tokenizer._tokenizer = Tokenizer.from_str(without_bytes(tokenizer.backend_tokenizer.to_str()))
     records = [
         Record(f"synthetic-{i}", [{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}])
         for i, answer in enumerate(["blinds", LOSSY, "close", "日"])

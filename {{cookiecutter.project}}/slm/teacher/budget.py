@@ -48,7 +48,7 @@ def dollars(settings: Endpoint, tokens_in: float, tokens_out: float) -> float | 
 
 def text_bytes(request: dict[str, Any]) -> int:
     texts = sum(
-        len((m["content"] or json.dumps(m["tool_calls"], ensure_ascii=False)).encode())
+        len((m["content"] or json.dumps(m.get("tool_calls", ""), ensure_ascii=False)).encode())
         for m in request["messages"]
     )
     return texts + (len(json.dumps(request["response_format"])) if "response_format" in request else 0)
