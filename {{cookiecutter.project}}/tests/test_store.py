@@ -150,7 +150,11 @@ def test_spoilt_bytes_are_no_export(store: Store, tmp_path: Path):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x5A]) + whole[at + 1 :])
         with contextlib.suppress(UserError):  # some bytes, such as the time, mean nothing
             store.add(read_export(path))
-    path.write_bytes(whole[:-20])
+    for rest in (whole[:-20], b""):
+        path.write_bytes(rest)
+        with pytest.raises(UserError, match="cannot be read"):
+            store.add(read_export(path))
+    path.write_bytes(b"no gzip")
     with pytest.raises(UserError, match="cannot be read"):
         store.add(read_export(path))
 

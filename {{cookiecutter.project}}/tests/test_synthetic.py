@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from pipeline.synthesize import TEACHER, ask_local
+from slm.config.params import load_params
 from slm.distillation.synthetic import encode_synthetic
+from slm.files import sha256_json
 from slm.modeling.checkpoints import load_tokenizer
-from slm.modeling.encoding import encode_answer
+from slm.modeling.encoding import encode_answer, encode_prompt
 from slm.modeling.vocabulary import learnable
 from slm.task.records import Record
+from slm.teacher.store import Store
 
 
 @pytest.mark.parametrize("other", [False, True], ids=["its own", "as many others"])
@@ -51,3 +55,18 @@ def test_what_the_tokenizer_loses_is_left_out_and_said(tiny, capsys: pytest.Capt
     said = capsys.readouterr().err
     assert "2 of 4 answers are left out" in said and "'synthetic-1'" in said
     assert learnable(tokenizer, records[::2]) == [True, True] and not capsys.readouterr().err
+
+
+def test_a_local_teacher_teaches_no_outer_blanks(project: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(project)
+    params, store = load_params(), Store()
+    tokenizer = load_tokenizer(TEACHER)
+    said = {"close": " \nblinds\n", "open": "blinds", "stop": "two  words"}
+    records = [Record(f"{i}", [{"role": "user", "content": asked}]) for i, asked in enumerate(said)]
+    for record in records:  # stored as it came: none of them is asked
+        ids = encode_prompt(tokenizer, record.prompt)
+        answer = {"text": said[record.text], "token_ids": [1], "cut": False}
+        store.put({sha256_json([{}, params.synthesize.top_k, ids]): answer})
+    answers = list(ask_local(records, {}, params, store))
+    store.close()
+    assert [answer and answer["text"] for answer in answers] == ["blinds", "blinds", "two  words"]

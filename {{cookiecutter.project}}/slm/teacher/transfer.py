@@ -71,6 +71,8 @@ def read_export(path: Path) -> Iterator[dict[str, Any]]:
         UserError: names the file and, where one is wrong, its line.
     """
     try:
+        if path.stat().st_size == 0:
+            raise EOFError("it is empty")
         with gzip.open(path, "rb") as stream:
             for number, line in enumerate(stream, 1):
                 yield _row(line, f"{path}:{number}")
