@@ -5,6 +5,7 @@ is said, with a status of 400 to 413.
 import json
 import random
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from starlette.testclient import TestClient
 
 from slm.inference.genai import Reply
 from slm.serving import server
+from slm.serving.access import access_of
+from slm.serving.turns import Turns
 
 ASK = {"messages": [{"role": "user", "content": "light"}]}
 CONTEXT = 128
@@ -32,7 +35,9 @@ class OneTokenACharacter:
         self.told = messages
         return [ord(c) for c in "".join(m["content"] for m in messages)]
 
-    def ask(self, prompt_ids: list[int], max_new_tokens: int) -> Reply:
+    def ask(
+        self, prompt_ids: list[int], max_new_tokens: int, stop: Callable[[], bool] | None = None
+    ) -> Reply:
         if len(prompt_ids) + max_new_tokens > CONTEXT:
             raise RuntimeError("max_length cannot be greater than model context_length")
         assert max_new_tokens > 0
@@ -43,7 +48,13 @@ class OneTokenACharacter:
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
     monkeypatch.setattr(server, "GenAI", OneTokenACharacter)
-    return TestClient(server.application(tmp_path, "tiny"), raise_server_exceptions=False)
+    access = access_of("127.0.0.1", 8000, (), (), None)
+    return TestClient(
+        server.application(tmp_path, "tiny", access, Turns(8, 60)),
+        "http://127.0.0.1:8000",
+        raise_server_exceptions=False,
+        headers={"content-type": "application/json"},
+    )
 
 
 def told(response: Any) -> list[dict[str, str]]:
@@ -206,7 +217,7 @@ def test_models_and_unknown_routes(client: TestClient):
     wrong = client.get(ROUTE)
     assert fault(wrong, 405) and wrong.headers["allow"] == "POST"
     assert fault(client.delete("/v1/models"), 405)
-    assert client.get("/health").json() == {"status": "ok", "model": "tiny"}
+    assert client.get("/health").json() == {"status": "ok"}
 
 
 PIECES: list[Any] = [

@@ -7,6 +7,7 @@ python3 -m slm.ci.container ghcr.io/owner/name:v1       (standard library and do
 import argparse
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import time
@@ -31,8 +32,15 @@ def prepare_context() -> str:
     return seal["name"]
 
 
-def docker(*arguments: str, text: str | None = None) -> str:
-    done = subprocess.run(["docker", *arguments], input=text, stdout=subprocess.PIPE, text=True, check=False)
+def docker(*arguments: str, text: str | None = None, variables: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        ["docker", *arguments],
+        input=text,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env=os.environ | (variables or {}),
+    )
     if done.returncode:
         raise UserError(
             f"docker {arguments[0]} ended with exit code {done.returncode}; its output above says why"
@@ -40,12 +48,11 @@ def docker(*arguments: str, text: str | None = None) -> str:
     return done.stdout.strip()
 
 
-def ask_container(address: str, patience_s: float = 60) -> str:
+def ask_container(address: str, token: str, patience_s: float = 60) -> str:
     """The answer to one request, once the server is up."""
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "turn on the light"}]}).encode()
-    request = urllib.request.Request(
-        f"{address}/v1/chat/completions", body, {"Content-Type": "application/json"}
-    )
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+    request = urllib.request.Request(f"{address}/v1/chat/completions", body, headers)
     deadline = time.monotonic() + patience_s
     while True:
         try:
@@ -61,9 +68,12 @@ def make_image(image: str) -> None:
     """Build the image, start it, ask it once, and push it where the variable REGISTRY_TOKEN is set."""
     prepare_context()
     docker("build", "--tag", image, ".")
-    container = docker("run", "--detach", "--rm", "--publish", "127.0.0.1:8000:8000", image)
+    server_token = secrets.token_urlsafe(32)
+    # By the variable's name alone: a value on the command line is there for all users to read.
+    options = ("--detach", "--rm", "--publish", "127.0.0.1:8000:8000", "--env", "SLM_TOKEN")
+    container = docker("run", *options, image, variables={"SLM_TOKEN": server_token})
     try:
-        print(f"the image answers: {ask_container('http://127.0.0.1:8000')}")
+        print(f"the image answers: {ask_container('http://127.0.0.1:8000', server_token)}")
     finally:
         docker("stop", container)
     token = os.environ.get("REGISTRY_TOKEN")

@@ -189,15 +189,39 @@ def serve_command(
         Path | None, typer.Option(metavar="DIR", help="Folder of a model. Without it, the package in dist/.")
     ] = None,
     host: Annotated[
-        str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0 is open to your network.")
+        str,
+        typer.Option(
+            metavar="HOST", help="Address to listen on; 0.0.0.0 is open to your network, and needs a token."
+        ),
     ] = ("127.0.0.1"),
     port: Annotated[int, typer.Option(metavar="PORT", help="Port to listen on.")] = 8000,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A Host that requests may name, beside HOST and localhost. Repeat it."
+        ),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="A site whose pages may send requests. Repeat it for more."),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A file with the token that clients must send. Else SLM_TOKEN has it."
+        ),
+    ] = None,
+    queue: Annotated[int, typer.Option(metavar="N", min=0, help="How many requests may wait.")] = 8,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="Time for one request, waiting included.")
+    ] = 120,
 ) -> None:
     """Serve the model with OpenAI's interface, at http://HOST:PORT/v1, until you stop it.
 
-    Reads dist/, or the folder of --model. Writes nothing. Takes seconds to start and costs nothing. Answers
-    one request at a time.
+    Reads dist/, or the folder of --model, and the token. Writes nothing. Takes seconds to start and costs
+    nothing. Answers one request at a time.
     """
-    from slm.serving.server import serve
+    from slm.serving.server import Terms, serve
 
-    serve(model, host, port)
+    origins, hosts = tuple(allow_origin or ()), tuple(allow_host or ())
+    serve(model, Terms(host, port, hosts, origins, token_file, queue, timeout))

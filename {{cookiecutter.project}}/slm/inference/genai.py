@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -71,8 +71,10 @@ class GenAI:
         text = self.tokenizer.decode(answer[:-1] if ended else answer)
         return Reply(text, answer, not ended, ttft_ms, request_ms)
 
-    def ask(self, prompt_ids: list[int], max_new_tokens: int) -> Reply:
-        """One request, as a user makes it, with its times."""
+    def ask(
+        self, prompt_ids: list[int], max_new_tokens: int, stop: Callable[[], bool] | None = None
+    ) -> Reply:
+        """One request, as a user makes it, with its times; cut after the token at which `stop` says so."""
         start = time.perf_counter()
         generator = self._generator(1, len(prompt_ids) + max_new_tokens)
         generator.append_tokens(prompt_ids)
@@ -83,7 +85,7 @@ class GenAI:
             answer.append(int(generator.get_next_tokens()[0]))
             if len(answer) == 1:
                 first = time.perf_counter()
-            if answer[-1] in self.end_ids:
+            if answer[-1] in self.end_ids or (stop is not None and stop()):
                 break
         end = time.perf_counter()
         return self._reply(answer, 1000 * (first - start), 1000 * (end - start))

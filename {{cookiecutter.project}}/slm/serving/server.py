@@ -4,19 +4,20 @@
     python -m slm.serving.server --model DIR --host 0.0.0.0 --port 80
 
 One request is answered at a time, in the order in which they come: a small model on a few cores gains nothing
-from two at once.
+from two at once. The token, if there is one, comes from --token-file or from the variable SLM_TOKEN.
 """
 
 import argparse
-import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import uvicorn
+import anyio
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -26,20 +27,32 @@ from starlette.routing import Route
 
 from slm.errors import UserError, exit_on_user_error
 from slm.inference.genai import GenAI, Reply
+from slm.serving.access import Access, access_of, guards, read_token
+from slm.serving.connection import READ_S, Service
+from slm.serving.refusal import RequestError, refusal
+from slm.serving.turns import Turns
 from slm.task.strict import Unreadable, composed, plain_message, strict_json
 
 LONGEST_BODY = 1 << 20
+LONGEST_DROPPED = 16 * LONGEST_BODY  # what is read of a larger one, so that its client reads the answer
 LONGEST_CONTENT = 100_000
 
 
-class RequestError(Exception):
-    """A fault of the request, in OpenAI's words: the field (param), and a code that clients compare."""
+@dataclass(frozen=True)
+class Terms:
+    """Where the server listens and whom it answers: the options of `slm serve`.
 
-    def __init__(
-        self, message: str, param: str | None = None, code: str | None = None, status: int = 400
-    ) -> None:
-        super().__init__(message)
-        self.message, self.param, self.code, self.status = message, param, code, status
+    A request of a small model takes a second or a few. The eighth that waits is answered within half a
+    minute, which clients and proxies bear. Nothing lasts longer than `timeout_s`, waiting included.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    allow_hosts: tuple[str, ...] = ()
+    allow_origins: tuple[str, ...] = ()
+    token_file: Path | None = None
+    queue: int = 8
+    timeout_s: float = 120
 
 
 class StreamOptions(BaseModel):
@@ -112,26 +125,18 @@ def answer_limit(wanted: CompletionRequest, prompt_tokens: int, context: int) ->
     return limit
 
 
-def application(folder: Path, name: str) -> Starlette:
+def application(folder: Path, name: str, access: Access, turns: Turns) -> Starlette:
     """Routes /v1/chat/completions, /v1/models and /health for one model folder."""
-    runtime, turn = GenAI(folder), asyncio.Lock()
+    runtime = GenAI(folder)
 
     async def answer(request: Request) -> Response:
         wanted = read_request(await _body(request))
-        async with turn:
-            try:
-                ids = await asyncio.to_thread(runtime.encode, wanted.messages)
-            except RuntimeError as error:  # a template of another family may ask for an order of roles
-                raise RequestError(
-                    f"messages: the model's chat template does not take them: {error}", "messages"
-                ) from None
-            limit = answer_limit(wanted, len(ids), runtime.context)
-            reply = await asyncio.to_thread(runtime.ask, ids, limit)
+        prompt_tokens, reply = await turns.take(request, partial(_reply, runtime, wanted))
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
         usage = {
-            "prompt_tokens": len(ids),
+            "prompt_tokens": prompt_tokens,
             "completion_tokens": len(reply.token_ids),
-            "total_tokens": len(ids) + len(reply.token_ids),
+            "total_tokens": prompt_tokens + len(reply.token_ids),
         }
         if wanted.stream:
             events = _events(head, reply, usage if wanted.counts else None)
@@ -161,49 +166,86 @@ def application(folder: Path, name: str) -> Starlette:
         return JSONResponse(card)
 
     async def health(_: Request) -> JSONResponse:
-        return JSONResponse({"status": "ok", "model": name})
+        return JSONResponse({"status": "ok"})
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/v1/chat/completions", answer, methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/models/{model:path}", model),
             Route("/health", health),
         ],
-        exception_handlers={RequestError: _refuse, HTTPException: _refuse_route, ClientDisconnect: _left},
+        middleware=guards(access),
+        exception_handlers={
+            RequestError: _refuse,
+            HTTPException: _refuse_route,
+            ClientDisconnect: _left,
+            Exception: _fail,
+        },
     )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _reply(runtime: GenAI, wanted: CompletionRequest, stop: Callable[[], bool]) -> tuple[int, Reply]:
+    """Number of prompt tokens, and the answer; the latter is not whole if `stop` ended it."""
+    try:
+        ids = runtime.encode(wanted.messages)
+    except RuntimeError as error:  # a template of another family may ask for an order of roles
+        raise RequestError(
+            f"messages: the model's chat template does not take them: {error}", "messages"
+        ) from None
+    return len(ids), runtime.ask(ids, answer_limit(wanted, len(ids), runtime.context), stop)
 
 
 async def _body(request: Request) -> bytes:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LONGEST_BODY:
-            raise RequestError("the request is larger than 1 MB", status=413)
-    return body
+    """Raises:
+    RequestError: not JSON by its type, which a page of another site may not send unasked (415); too large
+        (413); too slow (408).
+    """
+    kinds = request.headers.getlist("content-type")
+    if len(kinds) != 1 or kinds[0].partition(";")[0].strip().lower() != "application/json":
+        raise RequestError(
+            f"the Content-Type is {', '.join(kinds)[:100] or 'missing'}; send application/json", status=415
+        )
+    body, size = bytearray(), 0
+    too_slow = RequestError(f"the request was not whole within {READ_S} seconds", status=408)
+    too_large = RequestError("the request is larger than 1 MB", status=413)
+    if int(request.headers.get("content-length", 0)) > LONGEST_DROPPED:
+        raise too_large
+    try:
+        with anyio.fail_after(READ_S):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > LONGEST_DROPPED:
+                    raise too_large
+                if size <= LONGEST_BODY:
+                    body += chunk
+    except TimeoutError:
+        raise (too_slow if size <= LONGEST_BODY else too_large) from None
+    if size > LONGEST_BODY:
+        raise too_large
+    return bytes(body)
 
 
 async def _refuse(_: Request, error: Any) -> JSONResponse:
-    fault = {
-        "message": error.message,
-        "type": "invalid_request_error",
-        "param": error.param,
-        "code": error.code,
-    }
-    return JSONResponse({"error": fault}, error.status)
+    return refusal(error)
 
 
 async def _refuse_route(request: Request, error: Any) -> JSONResponse:
     """No such path, or not by this method; the headers say which methods there are."""
-    what = f"{request.method} {request.url.path}: {error.detail}"
-    response = await _refuse(request, RequestError(what, status=error.status_code))
-    response.headers.update(error.headers or {})
-    return response
+    what = f"{request.method} {request.scope['path'][:100]}: {error.detail}"
+    return refusal(RequestError(what, status=error.status_code, headers=error.headers))
 
 
-async def _left(request: Request, _: Any) -> JSONResponse:
-    """Nobody reads this: the client closed the connection before its request was whole."""
-    return await _refuse(request, RequestError("the request is not whole"))
+async def _fail(_: Request, __: Any) -> JSONResponse:
+    """A bug: the log has its traceback, the client has none."""
+    return refusal(RequestError("the server failed; its log says why", status=500, kind="server_error"))
+
+
+async def _left(_: Request, __: Any) -> JSONResponse:
+    """Nobody reads this: the client closed the connection."""
+    return refusal(RequestError("the client has left"))
 
 
 def _reason(reply: Reply) -> str:
@@ -230,11 +272,15 @@ def packed() -> Path:
     return found[0]
 
 
-def serve(model: Path | None, host: str, port: int) -> None:
+def serve(model: Path | None, terms: Terms) -> None:
     """Answer requests until stopped; without `model`, the package in dist/."""
+    access = access_of(
+        terms.host, terms.port, terms.allow_hosts, terms.allow_origins, read_token(terms.token_file)
+    )
     folder = model or packed()
     name = folder.resolve().parent.name if folder.name == "model" else folder.resolve().name
-    uvicorn.run(application(folder, name), host=host, port=port, log_level="warning")
+    turns = Turns(terms.queue, terms.timeout_s)
+    Service(application(folder, name, access, turns), turns, terms.host, terms.port).run()
 
 
 @exit_on_user_error()
@@ -242,11 +288,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
+    usual = Terms()
     parser.add_argument("--model", type=Path, help="folder of a model; without it the package in dist/")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    arguments = parser.parse_args()
-    serve(arguments.model, arguments.host, arguments.port)
+    parser.add_argument("--host", default=usual.host, help="off loopback a token is needed")
+    parser.add_argument("--port", type=int, default=usual.port)
+    parser.add_argument("--allow-host", action="append", default=[], help="a Host to answer; again for more")
+    parser.add_argument(
+        "--allow-origin", action="append", default=[], help="a site whose pages may ask; again for more"
+    )
+    parser.add_argument("--token-file", type=Path, help="a file with the token that clients must send")
+    parser.add_argument("--queue", type=int, default=usual.queue, help="how many requests may wait")
+    parser.add_argument("--timeout", type=float, default=usual.timeout_s, help="seconds for one request")
+    given = parser.parse_args()
+    serve(
+        given.model,
+        Terms(
+            given.host,
+            given.port,
+            tuple(given.allow_host),
+            tuple(given.allow_origin),
+            given.token_file,
+            given.queue,
+            given.timeout,
+        ),
+    )
 
 
 if __name__ == "__main__":
