@@ -91,15 +91,20 @@ def connect(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=30)
 
 
+def whole(client: socket.socket) -> bytes:
+    """What the server sends until it closes."""
+    told = b""
+    with client, contextlib.suppress(ConnectionResetError):  # it may close before it has read all
+        while piece := client.recv(1 << 16):
+            told += piece
+    return told
+
+
 def exchange(port: int, raw: bytes) -> list[Answer]:
     """Send this, and read until the server closes."""
-    with connect(port) as client:
-        client.sendall(raw)
-        told = b""
-        with contextlib.suppress(ConnectionResetError):  # it closed before it had read all, as it may
-            while piece := client.recv(1 << 16):
-                told += piece
-    return read_answers(told, raw.partition(b" ")[0].decode("latin-1"))
+    client = connect(port)
+    client.sendall(raw)
+    return read_answers(whole(client), raw.partition(b" ")[0].decode("latin-1"))
 
 
 def request(

@@ -5,8 +5,10 @@ import contextlib
 import inspect
 import json
 import logging
+import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,9 +33,11 @@ from attacks import (
     exchange,
     read_answers,
     request,
+    whole,
 )
 from typer.testing import CliRunner
 
+from slm.ci import container
 from slm.cli.app import app as command_line
 from slm.cli.model import serve_command
 from slm.errors import UserError
@@ -219,15 +223,6 @@ def test_the_queue_is_bounded_and_keeps_its_order():
         assert exchange(port, request(port))[0].status == 200
 
 
-def whole(client: socket.socket) -> bytes:
-    """What the server sends until it closes."""
-    told = b""
-    with client:
-        while piece := client.recv(1 << 16):
-            told += piece
-    return told
-
-
 def test_a_request_ends_in_time():
     with served(timeout_s=0.2) as port:
         start = time.perf_counter()
@@ -404,6 +399,72 @@ def test_options_are_those_of_the_command_and_of_the_module(monkeypatch: pytest.
 def test_no_option_holds_a_token():
     help_text = CliRunner().invoke(command_line, ["serve", "--help"]).output
     assert "--token-file" in help_text and "--token " not in help_text
+
+
+# The image
+def image(folder: Path) -> list[str]:
+    """What the Dockerfile copies of the code, in this folder; returns the command that the image runs."""
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    for *paths, where in (line.split()[1:] for line in lines if line.startswith("COPY slm/")):
+        (folder / where).mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            shutil.copy(ROOT / path, folder / where)
+    (folder / "model").mkdir()
+    return next(json.loads(line.split(" ", 1)[1]) for line in lines if line.startswith("ENTRYPOINT "))
+
+
+def test_the_image_has_all_that_it_imports_and_starts_with_a_token_alone(tmp_path: Path):
+    python, *words = image(tmp_path)
+    assert python == "python"
+    command = [sys.executable, *words, "--port", str(free_port())]
+    bare = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "SLM_TOKEN")}
+
+    def start(variables: dict[str, str]) -> str:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=bare | variables, capture_output=True, text=True, check=False
+        )
+        assert done.returncode, done.stdout
+        return done.stderr
+
+    assert "--host 0.0.0.0: others can reach this address, so the server needs a token" in start({})
+    with_token = start({"SLM_TOKEN": TOKEN})
+    assert "model" in with_token and "token" not in with_token  # the folder is empty
+    assert "ModuleNotFoundError" not in with_token
+
+
+DOCKER = """#!/bin/sh
+echo "$@" >> "$CALLS"
+echo "SLM_TOKEN=$SLM_TOKEN" >> "$CALLS"
+echo id
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands in for docker")
+def test_the_image_is_asked_with_a_token_that_no_command_line_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    calls, program, told = tmp_path / "calls", tmp_path / "docker", []
+    program.write_text(DOCKER, encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("CALLS", str(calls))
+    monkeypatch.delenv("REGISTRY_TOKEN", raising=False)
+    monkeypatch.setattr(container, "prepare_context", lambda: "tiny")
+    monkeypatch.setattr(container, "ask_container", lambda *given: told.append(given))
+    container.make_image("a:b")
+    build, _, run, variable, stop, _ = calls.read_text(encoding="utf-8").splitlines()
+    ((address, token),) = told
+    assert (address, variable) == ("http://127.0.0.1:8000", f"SLM_TOKEN={token}")
+    assert len(token) > 32 and token not in build + run + stop + capsys.readouterr().out
+    assert run.endswith("--env SLM_TOKEN a:b")
+
+
+def test_the_image_answers_who_asks_with_the_token(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(OneTokenEach5Ms, "token_s", 0)
+    with served() as port:
+        assert container.ask_container(f"http://127.0.0.1:{port}", TOKEN).startswith("x")
+        with pytest.raises(UserError, match="does not answer: HTTP Error 401"):
+            container.ask_container(f"http://127.0.0.1:{port}", TOKEN[1:], patience_s=0)
 
 
 # Whatever comes

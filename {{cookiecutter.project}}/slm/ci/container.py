@@ -11,7 +11,6 @@ import secrets
 import shutil
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def ask_container(address: str, token: str, patience_s: float = 60) -> str:
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
                 return json.loads(response.read())["choices"][0]["message"]["content"]
-        except (urllib.error.URLError, ConnectionError) as error:
+        except OSError as error:  # refused, reset, timed out, or an error's status
             if time.monotonic() > deadline:
                 raise UserError(f"{address} does not answer: {error}") from None
             time.sleep(0.5)
