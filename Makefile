@@ -8,7 +8,7 @@ BIN := .venv/bin
 endif
 
 DEMO := build/my-slm
-UV_VERSION := 0.13.9
+UV := {{cookiecutter.project}}/requirements/uv.txt
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-find-links
 
 .PHONY: help setup tools demo test test-fast test-full update-test lint lock pictures bench-house bench-right bench-proof bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict bench-synthesis bench-student bench-ablations bench-adapters bench-data
@@ -24,8 +24,8 @@ tools: .venv/tools ## what tests, lints and measures
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	$(BIN)/python -c "import pathlib; pathlib.Path('.venv/ready').touch()"
 
-.venv/tools: requirements-test.txt .venv/ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+.venv/tools: requirements-test.txt $(UV) .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$(UV)"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-test.txt
 	$(BIN)/python -c "import pathlib; pathlib.Path('.venv/tools').touch()"
 

@@ -9,8 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -77,6 +81,10 @@ def make_wheel(folder: Path, name: str, version: str, text: str = "", scripts: s
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def pin(name: str, digest: str) -> str:
+    return f"{name}==1.0 \\\n    --hash=sha256:{digest}\n"
+
+
 class Small:
     """A project with set-up's inputs and nothing else, and the only packages that it can have."""
 
@@ -85,12 +93,10 @@ class Small:
         for path in (self.wheels, self.folder / "requirements", self.folder / "slm", self.folder / ".dvc"):
             path.mkdir(parents=True)
         shutil.copy(BOOTSTRAP, self.folder)
-        version = next(line.split('"')[1] for line in BOOTSTRAP.read_text(encoding="utf-8").splitlines() if line.startswith("UV_VERSION"))
-        make_wheel(self.wheels, "uv", version, UV, "uv = uv:main")
-        make_wheel(self.wheels, "torch", "1.0")
-        locks = {name: f"{name}==1.0 --hash=sha256:{make_wheel(self.wheels, name, '1.0')}\n" for name in ("locked", "builder", "remote")}
+        locks = {name: pin(name, make_wheel(self.wheels, name, "1.0")) for name in ("torch", "locked", "builder", "remote")}
         files = {
-            "torch.txt": "torch==1.0\n",
+            "uv.txt": pin("uv", make_wheel(self.wheels, "uv", "1.0", UV, "uv = uv:main")),
+            "torch.txt": "# The wheels of torch.\n" + locks["torch"],
             "locked.txt": locks["locked"],
             "olive-overlay.txt": locks["builder"],
             "remotes.txt": locks["remote"],
@@ -307,6 +313,133 @@ def test_moved_environment_is_made_again(small: Small):
     assert "an environment cannot move: it is made again" in done.stdout and steps(done) == STEPS[:5]
     assert (small.site / "small.pth").read_text(encoding="utf-8") == str(small.folder)
     assert json.loads((small.folder / ".venv" / "made.json").read_text(encoding="utf-8"))["folder"] == str(small.folder / ".venv")
+
+
+# Where packages come from
+
+
+class Indexes:
+    """Package indexes on loopback: each is a folder, and its address ends with the folder's name."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(self.Handler, directory=str(folder)))
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def serve(self, index: str, name: str, version: str, text: str) -> str:
+        """Put a wheel into an index; returns its hash."""
+        page = self.folder / index / name
+        page.mkdir(parents=True)
+        digest = make_wheel(page, name, version, text)
+        (page / "index.html").write_text("".join(f'<a href="{w.name}">{w.name}</a>' for w in page.glob("*.whl")), encoding="utf-8")
+        return digest
+
+    def url(self, index: str) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}/{index}"
+
+
+@pytest.fixture
+def again(made: Small, tmp_path: Path) -> Iterator[Small]:
+    """The project that is set up, to be given other wheels and locks: an environment of its own would cost each test seconds.
+
+    What comes after in this file finds the old wheels and locks again, and sets up by itself.
+    """
+    for folder in (made.wheels, made.folder / "requirements"):
+        shutil.copytree(folder, tmp_path / folder.name)
+    yield made
+    for folder in (made.wheels, made.folder / "requirements"):
+        shutil.rmtree(folder)
+        shutil.copytree(tmp_path / folder.name, folder)
+
+
+@pytest.fixture
+def indexes(tmp_path: Path) -> Iterator[Indexes]:
+    indexes = Indexes(tmp_path / "indexes")
+    yield indexes
+    indexes.server.shutdown()
+    indexes.server.server_close()
+
+
+def from_index(small: Small, indexes: Indexes, build: str, **variables: str) -> dict[str, str]:
+    """The environment of a machine that finds torch in an index alone, as most do."""
+    (small.wheels / "torch-1.0-py3-none-any.whl").unlink()
+    network = {"PIP_NO_INDEX": "0", "PIP_INDEX_URL": indexes.url("packages"), "TORCH_INDEX": indexes.url(build)}
+    return network | {"UV_NO_INDEX": "1"} | variables
+
+
+def installed(small: Small) -> str:
+    return (small.site / "torch.py").read_text(encoding="utf-8")
+
+
+def known_build(indexes: Indexes, small: Small, build: str) -> None:
+    """An index that sends the wheel whose hash the project has."""
+    digest = indexes.serve(build, "torch", "1.0", "genuine = 1\n")
+    (small.folder / "requirements" / "torch.txt").write_text(pin("torch", digest), encoding="utf-8")
+
+
+@pytest.mark.twin
+def test_the_wheel_that_is_pinned_is_taken(again: Small, indexes: Indexes):
+    known_build(indexes, again, "cpu")
+    done = again.set_up(**from_index(again, indexes, "cpu/"))
+    assert installed(again) == "genuine = 1\n" and "warning" not in done.stderr
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("name", ["uv", "torch", "locked", "builder"])
+def test_a_wheel_of_other_bytes_is_not_installed(name: str, again: Small):
+    make_wheel(again.wheels, name, "1.0", "planted = 1\n")
+    shutil.rmtree(again.wheels.parent / "cache", ignore_errors=True)  # there uv keeps what it has checked
+    for path in (again.folder / ".venv").rglob(f"{name}.py"):
+        path.unlink()
+    (again.folder / ".venv" / "ready").unlink(missing_ok=True)
+    done = again.set_up(code=2)
+    assert REMEDY in done.stderr.splitlines()[-1] and not (again.folder / ".venv" / "ready").exists()
+    assert not list((again.folder / ".venv").rglob(f"{name}.py"))
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize(("build", "where"), [("cpu", "variable"), ("cu999", "file")])
+def test_no_other_index_serves_torch(build: str, where: str, again: Small, indexes: Indexes, tmp_path: Path):
+    """A newer build of the same version, from an index that pip's settings name beside that of torch."""
+    known_build(indexes, again, build)
+    indexes.serve("other", "torch", "1.0+zzz", "planted = 1\n")
+    (tmp_path / "pip.conf").write_text(f"[global]\nextra-index-url = {indexes.url('other')}\n", encoding="utf-8")
+    settings = {"variable": {"PIP_EXTRA_INDEX_URL": indexes.url("other")}, "file": {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf")}}
+    again.set_up(**from_index(again, indexes, build, **settings[where]))
+    assert installed(again) == "genuine = 1\n"
+
+
+@pytest.mark.twin
+def test_an_index_without_hashes_is_taken_and_named(again: Small, indexes: Indexes):
+    indexes.serve("cu999", "torch", "1.0+cu999", "gpu = 1\n")
+    done = again.set_up(**from_index(again, indexes, "cu999"))
+    assert installed(again) == "gpu = 1\n"
+    assert f"warning: requirements/torch.txt has no hashes for {indexes.url('cu999')}" in done.stderr
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("name", ["uv", "torch"])
+def test_a_lock_that_pins_nothing_stops_set_up(name: str, again: Small):
+    (again.folder / "requirements" / f"{name}.txt").write_text(f"{name}\n", encoding="utf-8")
+    done = again.set_up(code=2)
+    assert f"error: requirements/{name}.txt pins no {name}: take that file from git" in done.stderr
+
+
+def test_every_lock_has_hashes_and_no_address():
+    """What set-up, workflows and container install; --hash behind every requirement."""
+    locks = sorted((BODY / "requirements").glob("*.txt"))
+    assert {"uv", "torch", "locked", "serve", "signing"} <= {path.stem for path in locks}
+    for path in [*locks, BODY.parent / "requirements.txt", BODY.parent / "requirements-test.txt"]:
+        if path.name == "no-cuda.txt":  # it removes packages from a lock, and names none to install
+            continue
+        lines = [line for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines() if not line.startswith("#")]
+        assert lines and all("==" in line and "--hash=sha256:" in line for line in lines), path.name
+        assert not [line for line in lines if "://" in line or "/opt" in line or line.startswith("-")], path.name
 
 
 @pytest.mark.slow

@@ -3,8 +3,8 @@
 Run it again at any time: what is done is not done twice. It needs Python 3.11 or newer and nothing else.
 Six steps, in this order:
 
-1. `.venv`, the project's own environment, and uv in it, which installs the packages
-2. torch, first and alone
+1. `.venv`, the project's own environment, and uv in it by its hash, which installs the packages
+2. torch, first and alone, from its own index and by its hash where requirements/torch.txt has one
 3. the packages of requirements/locked.txt by their hashes, and those of remotes.txt where .dvc/config
    names a remote
 4. the builder of Olive, in a folder of its own (slm's module `olive` says why)
@@ -20,6 +20,7 @@ import csv
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -41,8 +42,8 @@ VENV, CACHE, REQUIREMENTS = ROOT / ".venv", ROOT / ".cache", ROOT / "requirement
 WINDOWS = os.name == "nt"
 BIN = VENV / ("Scripts" if WINDOWS else "bin")
 PYTHON, UV = (BIN / (f"{name}.exe" if WINDOWS else name) for name in ("python", "uv"))
+PIP = [PYTHON, "-m", "pip", "--disable-pip-version-check"]
 
-UV_VERSION = "0.13.9"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 AGAIN = "run `python bootstrap.py` again; it goes on where it stopped"
 OFFLINE = f"could not be had: are the network and room on the disk there? Then {AGAIN}"
@@ -131,7 +132,7 @@ def set_up(torch_index: str | None) -> bool:
 
 
 def make_environment() -> None:
-    say(1, f"environment in .venv, and uv {UV_VERSION}")
+    say(1, f"environment in .venv, and {pinned('uv')}")
     forget_damaged_packages()
     # `uv venv` leaves pip out, and so does a set-up that was stopped early.
     find_pip = [str(PYTHON), "-c", "import importlib.metadata, pip; importlib.metadata.version('pip')"]
@@ -148,10 +149,7 @@ def make_environment() -> None:
         f".venv is of a Python older than 3.11: delete the folder .venv, then {AGAIN}",
     )
     remember(folder=str(VENV.resolve()))
-    run(
-        [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"uv=={UV_VERSION}"],
-        f"uv {OFFLINE}",
-    )
+    run([*PIP, "install", "--quiet", "--no-deps", *by_hash("uv")], f"uv {OFFLINE}")
 
 
 def forget_moved_environment() -> None:
@@ -192,29 +190,38 @@ def forget_damaged_packages() -> None:
 
 
 def install_torch(index: str) -> None:
-    version = (REQUIREMENTS / "torch.txt").read_text(encoding="utf-8").strip()
+    version = pinned("torch")
     say(2, f"{version} from {index}")
-    pip = [PYTHON, "-m", "pip", "--disable-pip-version-check"]
     if how_made().get("torch_index", index) != index:  # pip takes the build of another index for the same
         run(
-            [*pip, "uninstall", "--quiet", "--yes", "torch"],
+            [*PIP, "uninstall", "--quiet", "--yes", "torch"],
             f"torch could not be removed: delete the folder .venv, then {AGAIN}",
         )
     remember(torch_index=index)
-    alone = ["--no-deps"] if "/cpu" in index else []
-    command = [
-        *pip,
-        "install",
-        *QUIET,
-        "--retries",
-        "1",
-        *alone,
-        "--extra-index-url",
-        index,
-        "-r",
-        REQUIREMENTS / "torch.txt",
-    ]
-    run(command, f"torch {OFFLINE}")
+    install, hashed = [*PIP, "install", *QUIET, "--retries", "1"], has_hashes(index)
+    if not hashed:
+        warn(f"requirements/torch.txt has no hashes for {index} on this system: torch is taken as it comes")
+    # Of several indexes pip would take the newest build, whoever sent it. So torch has one index here, even
+    # where the settings of pip name more.
+    run(
+        [*install, "--no-deps", "--index-url", index, *(by_hash("torch") if hashed else [version])],
+        f"torch {OFFLINE}",
+        PIP_EXTRA_INDEX_URL=index,
+    )
+    if build_of(index) != "cpu":
+        warn("the GPU libraries of torch have no hashes: they are taken as they come")
+        run([*install, "--extra-index-url", index, version], f"the GPU libraries of torch {OFFLINE}")
+
+
+def build_of(index: str) -> str:
+    """The last part of an index's address, such as cpu or cu130."""
+    return index.rstrip("/").rpartition("/")[2]
+
+
+def has_hashes(index: str) -> bool:
+    """Whether requirements/torch.txt has the hash of the wheel that this machine takes from an index."""
+    cuda = build_of(index) == "cu130" and sys.platform == "linux" and platform.machine() == "x86_64"
+    return build_of(index) == "cpu" or cuda
 
 
 # Steps 3 and 4
@@ -243,7 +250,8 @@ def has_remote() -> bool:
 
 def packages_key(index: str) -> str:
     """Of what the packages depend on: this file, where torch comes from, and the locks."""
-    names = ["locked.txt", "torch.txt", "olive-overlay.txt", *(["remotes.txt"] if has_remote() else [])]
+    names = ["uv.txt", "torch.txt", "locked.txt", "olive-overlay.txt"]
+    names += ["remotes.txt"] if has_remote() else []
     return hash_of(
         Path(__file__).read_bytes(), index.encode(), *((REQUIREMENTS / name).read_bytes() for name in names)
     )
@@ -302,6 +310,23 @@ def fetch_base_model() -> None:
 
 def say(number: int, text: str) -> None:
     print(f"[{number}/6] {text}", flush=True)
+
+
+def warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def pinned(name: str) -> str:
+    """What a lock of one package pins, such as `uv==1.0`."""
+    text = (REQUIREMENTS / f"{name}.txt").read_text(encoding="utf-8")
+    found = re.search(rf"^{name}==[^\s;\\]+", text, re.MULTILINE)
+    if found is None:
+        raise Problem(f"requirements/{name}.txt pins no {name}: take that file from git, then {AGAIN}")
+    return found[0]
+
+
+def by_hash(name: str) -> list[object]:
+    return ["--require-hashes", "-r", REQUIREMENTS / f"{name}.txt"]
 
 
 def run(command: Sequence[object], problem: str, **variables: str) -> None:

@@ -16,6 +16,7 @@ LOCKS = {
         *("--no-emit-package", "torch", "--overrides", "requirements/no-cuda.txt"),
         *("-c", "requirements/torch.txt"),
     ],
+    "uv": [],
     "olive-overlay": ["--no-deps"],
     "remotes": ["-c", "requirements/locked.txt"],
     "serve": ["-c", "requirements/locked.txt"],
@@ -61,7 +62,8 @@ def renew_locks() -> None:
 def install_extra(name: str) -> None:
     lock = REQUIREMENTS / f"{name}.txt"
     # An extra is named by what asks for it; the other locks are set-up's.
-    known = sorted(p.stem for p in REQUIREMENTS.glob("*.in") if p.stem not in ("project", "olive-overlay"))
+    set_up = ("project", "olive-overlay", "uv")
+    known = sorted(p.stem for p in REQUIREMENTS.glob("*.in") if p.stem not in set_up)
     if name not in known or not lock.exists():
         raise UserError(f"no extra {name!r}; there are: {', '.join(known)}")
     options = ["--no-deps", "--no-build-isolation", "--require-hashes"]
