@@ -62,6 +62,9 @@ class Orders:
     faults: list[str] = field(default_factory=list)
     always: str = "ok"
     answer: str = ""
+    complaints: list[str] = field(default_factory=list)
+    elsewhere: str = "http://127.0.0.1:9/"
+    identifier: str = ""
     model: str = ""
     waver: float = 0.0
     wrong: float = 0.0
@@ -70,6 +73,13 @@ class Orders:
     batch_s: float = 0.0
     batch_faults: list[str] = field(default_factory=list)
     azure: bool = False
+
+    def words(self, otherwise: str) -> str:
+        """What the next error says: the next of the complaints, which begin again after the last."""
+        if not self.complaints:
+            return otherwise
+        self.complaints.append(self.complaints.pop(0))
+        return self.complaints[-1]
 
 
 @dataclass
@@ -446,7 +456,7 @@ STATUSES = {
     "500_huge": 500,
     "503": 503,
     "529": 529,
-    "302": 302,
+    **{str(status): status for status in (301, 302, 303, 307, 308)},
 }
 
 
@@ -469,7 +479,7 @@ class Desk:
     def upload(self, body: bytes) -> dict[str, Any]:
         boundary = body.split(b"\r\n", 1)[0]
         part = next(p for p in body.split(boundary) if b'name="file"' in p)
-        name = f"file-{len(self.files) + 1}"
+        name = self.orders.identifier or f"file-{len(self.files) + 1}"
         self.files[name] = part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n")
         return self.file(name)
 
@@ -488,7 +498,7 @@ class Desk:
         if fault == "refused" or (self.orders.azure and self.looks[asked["input_file_id"]] < 3):
             return {}, "refused"
         self.stats.batches += 1
-        name = f"batch_{self.stats.batches}"
+        name = self.orders.identifier or f"batch_{self.stats.batches}"
         lines = [json.loads(line) for line in self.files[asked["input_file_id"]].splitlines()]
         assert all(
             line["url"] == asked["endpoint"] == "/v1/chat/completions" and line["method"] == "POST"
@@ -511,7 +521,13 @@ class Desk:
         if fault == "failed":
             batch["errors"] = {
                 "object": "list",
-                "data": [{"code": "model_not_found", "message": f"no model big for {key}", "line": 1}],
+                "data": [
+                    {
+                        "code": "model_not_found",
+                        "message": self.orders.words(f"no model big for {key}"),
+                        "line": 1,
+                    }
+                ],
             }
         for rows, kind in ((out, "output"), (bad, "error")):
             if rows:
@@ -543,12 +559,12 @@ class Desk:
                     row["response"] = {
                         "status_code": 400,
                         "request_id": "r",
-                        "body": {"error": {"message": f"refused for {key}"}},
+                        "body": {"error": {"message": self.orders.words(f"refused for {key}")}},
                     }
                 else:
                     row["error"] = {
                         "code": f"batch_{fault}",
-                        "message": "This request could not be executed in time.",
+                        "message": self.orders.words("This request could not be executed in time."),
                     }
                 bad.append(json.dumps(row).encode() + b"\n")
                 continue
@@ -717,12 +733,13 @@ class Connection(asyncio.Protocol):
         # The clock of 429_date is twenty years behind.
         dated = "Date: Thu, 26 Oct 2006 10:00:00 GMT\r\nRetry-After: Thu, 26 Oct 2006 10:00:01 GMT\r\n"
         waits = {"429_wait": "Retry-After: 1\r\n", "429_day": "Retry-After: 86400\r\n", "429_date": dated}
-        extra = (waits | {"302": "Location: http://127.0.0.1:9/\r\n"}).get(fault, "")
+        redirected = f"Location: {self.orders.elsewhere}\r\n" if fault.startswith("3") else ""
+        extra = waits.get(fault, redirected)
         message = {
             "429_quota": "insufficient_quota",
             "500_key": f"bad key {key}",
             "500_huge": "x" * 20_000_000,
-        }.get(fault, f"ordered {fault}")
+        }.get(fault) or self.orders.words(f"ordered {fault}")
         error = {
             "error": {
                 "message": message,
@@ -816,6 +833,13 @@ def main() -> None:
     )
     parser.add_argument("--always", default="ok", help="the fault of every later request")
     parser.add_argument("--answer", default="", help="the text of every answer")
+    parser.add_argument(
+        "--complaints", type=json.loads, default=[], help="JSON list: what errors say, one after the other"
+    )
+    parser.add_argument(
+        "--elsewhere", default="http://127.0.0.1:9/", help="where a redirect (301, 302 …) leads"
+    )
+    parser.add_argument("--identifier", default="", help="the name of every file and batch")
     parser.add_argument("--model", default="", help="the model that answers; without it the one asked for")
     parser.add_argument(
         "--waver", type=float, default=0.0, help="share of the requests with a seed that get another answer"

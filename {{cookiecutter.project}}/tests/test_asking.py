@@ -95,7 +95,15 @@ def ask(
 
 
 def written(tmp_path: Path) -> bytes:
-    return b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+    """All files; and what the stores among them hold, which is compressed there."""
+    held = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+    for path in tmp_path.rglob("*.sqlite"):
+        store = Store(path)
+        held += json.dumps([row["value"] for row in store.paid()], ensure_ascii=False).encode(
+            "utf-8", "replace"
+        )
+        store.close()
+    return held
 
 
 def test_what_is_stored_is_never_asked_again_and_needs_no_key(tmp_path: Path, serve, monkeypatch):

@@ -69,7 +69,7 @@ def test_a_batch_brings_the_answers_that_single_requests_bring_at_its_price(
 def test_the_estimate_is_at_the_price_of_a_batch(tmp_path: Path, serve, monkeypatch):
     monkeypatch.delenv("TEACHER_SPEND_USD", raising=False)
     most = sum(
-        worst_case(settings("http://x", price={"input": 1.0, "output": 2.0}), r).usd for r in requests(8)
+        worst_case(settings("https://x", price={"input": 1.0, "output": 2.0}), r).usd for r in requests(8)
     )
     server = serve()
     with pytest.raises(UserError, match="nobody is at the terminal"):
@@ -81,7 +81,7 @@ def test_the_estimate_is_at_the_price_of_a_batch(tmp_path: Path, serve, monkeypa
 def requests(count: int) -> list[dict[str, Any]]:
     return [
         request
-        for _, request in requests_of(settings("http://x", response_format="none"), TASK, prompts(count))
+        for _, request in requests_of(settings("https://x", response_format="none"), TASK, prompts(count))
     ]
 
 
@@ -209,7 +209,7 @@ def test_a_budget_holds_the_worst_case_of_all_that_is_under_way(tmp_path: Path, 
     room.
     """
     server = serve()
-    worst = worst_case(settings("http://x", response_format="none"), requests(1)[0])
+    worst = worst_case(settings("https://x", response_format="none"), requests(1)[0])
     limits = {"usd": None, "tokens": 3 * (worst.tokens_in + worst.tokens_out), "requests": None}
     with pytest.raises(UserError, match="budget is used up"):
         batch(tmp_path, server.url, count=40, budget=limits)

@@ -42,10 +42,10 @@ def planned(usd_most: float | None) -> Estimate:
 
 
 def test_the_worst_case_is_a_token_for_each_byte_and_the_full_answer():
-    cost = worst_case(asked("http://x"), REQUEST)
+    cost = worst_case(asked("https://x"), REQUEST)
     assert (cost.tokens_in, cost.tokens_out) == (6 + 2 * 16, 100) and cost.usd == pytest.approx(238e-6)
     longer = worst_case(
-        asked("http://x"),
+        asked("https://x"),
         REQUEST | {"max_completion_tokens": 300, "response_format": {"type": "json_object"}},
     )
     assert longer.tokens_out == 300 and longer.tokens_in > cost.tokens_in
@@ -53,9 +53,9 @@ def test_the_worst_case_is_a_token_for_each_byte_and_the_full_answer():
 
 def test_a_limit_that_is_taken_out_is_reckoned_with_all_the_same():
     request = {name: value for name, value in REQUEST.items() if name != "max_tokens"}
-    assert worst_case(asked("http://x"), request).tokens_out == 50  # max_new_tokens
-    assert worst_case(asked("http://x", rationale=True), request).tokens_out == 50 + 512
-    assert worst_case(asked("http://x"), request | {"max_completion_tokens": 300}).tokens_out == 300
+    assert worst_case(asked("https://x"), request).tokens_out == 50  # max_new_tokens
+    assert worst_case(asked("https://x", rationale=True), request).tokens_out == 50 + 512
+    assert worst_case(asked("https://x"), request | {"max_completion_tokens": 300}).tokens_out == 300
 
 
 @pytest.mark.parametrize("limit", ["100", 0, -5, 1.5, True])
@@ -67,7 +67,7 @@ def test_a_limit_that_is_no_number_of_tokens_is_refused(limit: Any):
 @pytest.mark.parametrize(("field", "limit"), [("requests", 2), ("tokens", 300), ("usd", 0.0005)])
 def test_no_more_is_let_out_than_the_worst_case_allows(field: str, limit: float):
     async def run() -> None:
-        settings = asked("http://x", budget={"usd": None, "tokens": None, "requests": None} | {field: limit})
+        settings = asked("https://x", budget={"usd": None, "tokens": None, "requests": None} | {field: limit})
         budget, cost = Budget(settings.endpoint, Spent()), worst_case(settings, REQUEST)
         await budget.reserve(cost)
         await budget.reserve(cost)
@@ -86,7 +86,7 @@ def test_no_more_is_let_out_than_the_worst_case_allows(field: str, limit: float)
 
 def test_what_earlier_runs_spent_counts():
     async def run() -> None:
-        settings = asked("http://x", budget={"usd": None, "tokens": None, "requests": 5})
+        settings = asked("https://x", budget={"usd": None, "tokens": None, "requests": 5})
         with pytest.raises(UserError, match="5 of 5 requests"):
             await Budget(settings.endpoint, Spent(5, 0, 0.0)).reserve(worst_case(settings, REQUEST))
 

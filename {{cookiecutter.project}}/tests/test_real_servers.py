@@ -419,7 +419,7 @@ def test_a_stream_that_was_asked_for_is_named(tmp_path: Path, serve):
 
 
 def test_without_a_limit_the_budget_reckons_with_the_settings_own(tmp_path: Path, serve):
-    chosen = settings("http://x", extra={"max_tokens": None})
+    chosen = settings("https://x", extra={"max_tokens": None})
     ((_, request),) = requests_of(chosen, TASK, prompts(1))
     assert "max_tokens" not in request and worst_case(chosen, request).tokens_out == 50
     limits = {"usd": None, "requests": None, "tokens": 10}

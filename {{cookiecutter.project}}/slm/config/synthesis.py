@@ -2,7 +2,9 @@
 the filters remove.
 """
 
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -12,6 +14,15 @@ Score = Annotated[float, Field(ge=0, le=1)]
 Slice = Annotated[str, Field(pattern="^(class|tag):.")]
 # Fields of a request that limit its answer: newer models of OpenAI take the second alone.
 LIMITS_OF_ANSWER = ("max_tokens", "max_completion_tokens")
+
+
+def is_this_machine(address: str) -> bool:
+    """Whether an address leads to this machine and never over a network."""
+    try:
+        host = urlsplit(address).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Price(Strict):
@@ -30,6 +41,9 @@ class Endpoint(Strict):
     base_url: str = Field(
         pattern="^https?://[^/?#@\\s]+(/[^?#@\\s]*)?$",
         description="address without key, user or question mark; keys come from the environment",
+    )
+    allow_http: bool = Field(
+        False, description="send key and requests unencrypted to another machine, where base_url says http"
     )
     model: str = Field(min_length=1)
     auth: Literal["key", "entra"] = Field("key", description="a key, or tokens of Entra ID (Azure)")
@@ -138,6 +152,20 @@ class Synthesize(Strict):
         description="scores of the last student on validation data; empty: not known"
     )
     filters: Filters
+
+    @model_validator(mode="after")
+    def the_key_travels_encrypted(self) -> Self:
+        address = self.endpoint.base_url
+        if (
+            self.teacher == "endpoint"
+            and address.startswith("http:")
+            and not (self.endpoint.allow_http or is_this_machine(address))
+        ):
+            raise ValueError(
+                f"endpoint.base_url is {address}: your key would travel unencrypted; write https://, or set "
+                "endpoint.allow_http: true where you trust the whole network between"
+            )
+        return self
 
     @model_validator(mode="after")
     def agreement_needs_answers(self) -> Self:

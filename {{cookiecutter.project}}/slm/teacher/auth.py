@@ -1,5 +1,5 @@
 """Credentials of the endpoint: a key from the environment, or tokens of Entra ID. No message, record or store
-ever holds either.
+ever holds either, nor another secret of the environment (slm/teacher/redaction.py).
 
 Azure's own library signs in to Entra ID with the identity that it finds: a managed identity, a workflow's
 federated identity, `az login`, or a service principal from the environment. It takes a new token minutes
@@ -7,12 +7,17 @@ before the old one expires.
 """
 
 import os
+import re
 from typing import Any
 
 from slm.config.synthesis import Endpoint
 from slm.errors import UserError
+from slm.teacher.redaction import Secrets
 
-REDACTED = "[the endpoint's key]"
+# Variables that hold secrets by their names, such as AWS_SECRET_ACCESS_KEY, AZURE_CLIENT_SECRET, HF_TOKEN.
+SECRET_VARIABLE = re.compile(
+    r"(KEY|KEY_ID|TOKEN|SECRET|PASSWORD|CONNECTION_STRING|IDENTITY_HEADER)$", re.IGNORECASE
+)
 SCOPE = "https://cognitiveservices.azure.com/.default"
 
 
@@ -21,10 +26,13 @@ class Credential:
 
     def __init__(self, settings: Endpoint) -> None:
         """Raises UserError: there is no key, or nothing to sign in with."""
-        self._secrets: list[str] = []  # all that were sent in this run: any of them may come back
+        self._secrets = Secrets()  # all that were sent in this run: any of them may come back
         self._azure: Any = None
+        for secret in secrets_of_environment():
+            self._secrets.add(secret)
         if settings.auth == "key":
-            self._secrets.append(secret_of(settings))
+            self._key = secret_of(settings)
+            self._secrets.add(self._key)
             self.refused = f"does not accept the key in {settings.api_key_env}", "export a valid key"
             return
         try:
@@ -49,7 +57,7 @@ class Credential:
             UserError: signing in failed; all answers so far are kept.
         """
         if self._azure is None:
-            return self._secrets[0]
+            return self._key
         try:
             token = await self._token()
         except self._faults as error:
@@ -59,21 +67,12 @@ class Credential:
                 "AZURE_CLIENT_ID, AZURE_TENANT_ID and "
                 "AZURE_CLIENT_SECRET), or use a key (synthesize.endpoint.auth: key); answers so far are kept"
             ) from None
-        if token not in self._secrets:
-            self._secrets.append(token)
+        self._secrets.add(token)
         return token
 
     def redacted(self, value: Any) -> Any:
-        """A JSON value without the key, wherever in it the key stands."""
-        if isinstance(value, str):
-            for secret in self._secrets:
-                value = value.replace(secret, REDACTED)
-            return value
-        if isinstance(value, list):
-            return [self.redacted(v) for v in value]
-        if isinstance(value, dict):
-            return {self.redacted(k): self.redacted(v) for k, v in value.items()}
-        return value
+        """A JSON value without the key, wherever in it the key stands, and in whatever form."""
+        return self._secrets.redacted(value)
 
     async def close(self) -> None:
         if self._azure is not None:
@@ -93,3 +92,15 @@ def secret_of(settings: Endpoint) -> str:
             "without that character"
         )
     return key
+
+
+def secrets_of_environment() -> list[str]:
+    """Values of variables that are named as secrets are. A path, a word or a sentence is none."""
+    return [
+        value
+        for name, value in os.environ.items()
+        if SECRET_VARIABLE.search(name)
+        and re.fullmatch(r"[!-~]{8,}", value)
+        and re.search(r"\d", value)
+        and not os.path.exists(value)
+    ]

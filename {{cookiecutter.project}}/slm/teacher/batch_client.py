@@ -90,6 +90,7 @@ class BatchApi(Session):
             return read_batch_reply(File, sent.content)
 
         file = await self._surely(send, "a server without batches needs synthesize.endpoint.batch: false")
+        self._without_key(file.id)
         while file.status in ("pending", "running"):  # Azure takes a batch only of a file that it has read
             await self.rest(1.0)
             file = await self._get(f"/files/{file.id}", File)
@@ -114,12 +115,20 @@ class BatchApi(Session):
                 Batch, (await self._client.post("/batches", cast_to=httpx2.Response, body=body)).content
             )
 
-        return (
-            await self._surely(
-                find_or_make,
-                "no batch was made, nothing was paid; correct that, or set synthesize.endpoint.batch: false",
+        made = await self._surely(
+            find_or_make,
+            "no batch was made, nothing was paid; correct that, or set synthesize.endpoint.batch: false",
+        )
+        return self._without_key(made.id)
+
+    def _without_key(self, name: str) -> str:
+        """A name that is stored and shown, and that we cannot change."""
+        if self.credential.redacted(name) != name:
+            raise UserError(
+                f"{self.settings.base_url}: names a file or a batch after your key; do not use this server, "
+                "and replace the key"
             )
-        ).id
+        return name
 
     async def _newest(self) -> AsyncIterator[Batch]:
         params: dict[str, Any] = {"limit": 100}

@@ -9,7 +9,7 @@ everything that the endpoint sends before other code sees it.
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Self
 
 import httpx2
@@ -205,8 +205,13 @@ def hopeless(complaint: Complaint, said: str, settings: Endpoint, credential: Cr
 def as_stored(
     settings: Endpoint, credential: Credential, reply: dict[str, Any], cost: Cost, **more: Any
 ) -> dict[str, Any]:
-    """A reply without our key in it, with what it cost: by its own usage, or at worst where it says none."""
+    """A reply without our key in it, with what it cost: by its own usage, or at worst where it says none.
+
+    Log-probabilities whose tokens spell the key are left out.
+    """
     answer = credential.redacted(reply)
+    if any(credential.redacted(text) != text for text in texts_of_tokens(reply.get("logprobs") or [])):
+        del answer["logprobs"]
     usage = answer["usage"] or {
         "prompt_tokens": cost.tokens_in,
         "completion_tokens": cost.tokens_out,
@@ -214,6 +219,13 @@ def as_stored(
     }
     usd = dollars(settings, usage["prompt_tokens"], usage["completion_tokens"])
     return answer | {"usd": usd, **more, "key_sent_back": answer != reply, "usage": usage}
+
+
+def texts_of_tokens(tokens: list[Any]) -> Iterator[str]:
+    """What the tokens of an answer say together; then the likeliest alternatives of each, the next ones …"""
+    yield "".join(token for token, _, _ in tokens)
+    for rank in range(max((len(others) for _, _, others in tokens), default=0)):
+        yield "".join(others[rank][0] for _, _, others in tokens if rank < len(others))
 
 
 class Teacher(Session):
