@@ -279,7 +279,7 @@ def test_locked_commands_exist_and_find_every_package(project: Path):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("name", "lock"), sorted(EXTRAS.items()))
+@pytest.mark.parametrize(("name", "lock"), [*sorted(EXTRAS.items()), *((f"dvc_{kind}", "remotes") for kind in ("s3", "azure", "gs"))])
 def test_an_extra_brings_what_it_is_for(name: str, lock: str, project: Path, tmp_path: Path):
     install_extra(lock, project, tmp_path / "extra")
     code = f"import sys; sys.path.append({str(tmp_path / 'extra')!r}); import {'azure.identity.aio' if name == 'azure' else name}"
