@@ -8,7 +8,7 @@ from slm.files import read_jsonl, write_json
 from slm.progress import print_closing_line
 from slm.quality.expectations import explain_failures, validate
 from slm.quality.frame import frame, summary
-from slm.quality.similarity import Index
+from slm.quality.leaks import Leaks
 from slm.stage import stage
 from slm.task.definition import load_task
 from slm.task.records import TASK, Record, read_records, refuse
@@ -37,9 +37,9 @@ def main() -> None:
     task = load_task()
     rows = read_jsonl(INPUT)
     records = [Record(row["id"], row["messages"], row["tags"]) for row in rows]
-    held_out = Index(
+    held_out = Leaks(
         [
-            (f"{TASK}/{name}.jsonl:{r.line}", r.asked)
+            (f"{TASK}/{name}.jsonl:{r.line}", r)
             for name in ("validation", "test")
             for r in read_records(TASK / f"{name}.jsonl", True)
         ]
@@ -47,7 +47,7 @@ def main() -> None:
     table = frame(task, records, held_out)
     table["dropped"] = [row["dropped"] for row in rows]
     # A dropped record is not trained on, so it may be a copy
-    table.loc[table["dropped"].notna(), ["leak", "normal_text"]] = None
+    table.loc[table["dropped"].notna(), ["leak", "hidden_leak", "normal_text"]] = None
 
     # Run the suite of Great Expectations
     report = validate(SUITE, {str(INPUT): table}, {str(INPUT): list(range(1, len(rows) + 1))})

@@ -13,6 +13,7 @@ class Script:
     other: another request of the same kind.
     quoted: words that stand in the text; absent: words that do not.
     typo: two spellings of a word with one slip; None where one character can be a word.
+    masks: letters, each with how it can be written to look the same; None where the script has none.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Script:
     quoted: str
     absent: str
     typo: list[str] | None
+    masks: dict[str, str] | None
 
 
 SCRIPTS = [

@@ -138,6 +138,29 @@ def test_a_prompt_near_a_held_out_one_is_dropped():
     assert reason("fine", asked="please lock the frnt door", switches=OFF) is None
 
 
+@pytest.mark.parametrize(
+    ("asked", "answer", "why"),
+    [
+        ("hello, please lock the front door and the windows too", "fine", None),
+        (
+            "please lock the front door please lock the front door",
+            "fine",
+            "says task/test.jsonl:8 and nothing else",
+        ),
+        ("door front the lock please", "fine", None),
+        ("now the light", "please lock the front door", "says task/test.jsonl:8 and nothing else"),
+    ],
+)
+def test_a_leak_is_dropped_in_prompt_and_answer_and_a_doubtful_one_stays(
+    asked: str, answer: str, why: str | None
+):
+    """The suite of prompts limits doubtful ones. A prompt that a teacher invents is dropped at a doubt."""
+    assert reason(answer, asked=asked) == (why and f"contaminated: {why}")
+    sieve = Sieve(TEXT, Filters.model_validate(ON), 50, HELD_OUT)
+    invented = sieve.prompt_reason(prompt(asked, "1")) or ""
+    assert invented.startswith("contaminated: ") == (asked != "now the light")
+
+
 def test_a_near_copy_of_an_earlier_prompt_is_dropped():
     sieve = Sieve(TEXT, Filters.model_validate(ON), 50, [])
     words = " ".join(f"word{i}" for i in range(60))

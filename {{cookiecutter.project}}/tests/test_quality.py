@@ -1,12 +1,14 @@
 """A held-out request that is trained on is found, also when somebody mistyped it."""
 
 import json
+import time
 
 import pytest
 from test_filters import GOOD, OFF
 
 from slm.config.synthesis import Filters
 from slm.quality.frame import frame
+from slm.quality.leaks import Leaks
 from slm.quality.similarity import NEAR, Index, typos
 from slm.task.answers import schema_error
 from slm.task.definition import Task
@@ -55,6 +57,81 @@ def test_another_request_is_not(text: str):
     assert INDEX.nearest(text)[1] <= NEAR
 
 
+def spoken(*said: str, system: str = "", answer: str = "Done.") -> Record:
+    """A conversation, user and assistant in turn, and an answer."""
+    turns = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
+    first = [{"role": "system", "content": system}] if system else []
+    return Record("1", [*first, *turns, {"role": "assistant", "content": answer}])
+
+
+HELD_OUT = [
+    "please lock the front door and both windows",
+    "wake me at seven on Monday",
+    "yes",
+    "turn on the light",
+    "from Ann to Bob",
+    "?!",
+]
+LEAKS = Leaks([(f"test:{i}", spoken(text)) for i, text in enumerate(HELD_OUT, 1)])
+WHOLE = "please lock the front door and both windows, then have a rest"
+
+
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        (spoken("Please lock the frnt door and both windows!"), ("test:1", "near", True)),
+        (spoken(WHOLE), ("test:1", "whole", True)),
+        (spoken("I said: " + WHOLE), ("test:1", "whole", True)),
+        (spoken(WHOLE, "Of course.", "And now the lights"), ("test:1", "whole", True)),
+        (spoken("Now the lights", WHOLE, "And the heating"), ("test:1", "whole", True)),
+        (spoken("Now the lights", system=f"Answer like this. {WHOLE}: done"), ("test:1", "whole", True)),
+        (spoken("Now the lights", answer=WHOLE), ("test:1", "whole", True)),
+        (spoken("Turn on the light", "It is on.", "Turn on the light."), ("test:4", "alone", True)),
+        (spoken("t u r n o n the l i g h t"), ("test:4", "spaced", True)),
+        (spoken("ｔurn οn thе light"), ("test:4", "near", True)),
+        (spoken("wake me at um seven please on uh Monday"), ("test:2", "between", False)),
+        (spoken("on Monday at seven wake me"), ("test:2", "order", False)),
+        (spoken("wake me at seven on Monday or so"), ("test:2", "whole", False)),
+        (spoken("from Bob to Ann"), ("test:5", "order", False)),
+        (spoken("wake me at eight on Monday or so"), None),
+        (spoken("yes, put out the light and lock all of it"), None),
+        (
+            spoken("wake Ann, who sleeps in the hall, at noon, and me, but not before, at seven, on Monday"),
+            None,
+        ),
+        (spoken("please lock the front door"), None),
+        (spoken("yes yes", answer="yes"), None),
+        (spoken("!?"), None),
+    ],
+)
+def test_a_hidden_leak_is_found_in_any_message(record: Record, found: tuple[str, str, bool] | None):
+    assert LEAKS.found_in(record) == found
+
+
+def test_a_certain_leak_is_said_before_a_doubtful_one():
+    found = LEAKS.found_in(spoken("on Monday at seven wake me", "Yes?", WHOLE))
+    assert found is not None and found.said == "contains test:1 whole"
+
+
+def test_a_hidden_leak_has_a_column_of_its_own():
+    task = Task(name="t", kind="text", instruction="i")
+    rows = [spoken(WHOLE), spoken("on Monday at seven wake me"), spoken("Open the garage")]
+    table = frame(task, rows, LEAKS)
+    assert table["leak"].notna().tolist() == [True, False, False]
+    assert table["hidden_leak"].notna().tolist() == [False, True, False]
+    assert table["hidden_leak"][1].startswith("has the words of test:2 in another order: on Monday")
+
+
+def test_long_texts_that_share_most_words_take_no_time():
+    """A preamble that all requests have is no leak, and what is compared is bounded."""
+    preamble = " ".join(f"rule{i}" for i in range(1500))
+    held_out = [(f"test:{i}", spoken(f"{preamble} {i} apples for Ann {i + 1}")) for i in range(20)]
+    leaks = Leaks(held_out)
+    start = time.process_time()
+    assert leaks.found_in(spoken(" ".join(reversed(preamble.split())))) is not None
+    assert time.process_time() - start < 1
+
+
 def test_only_earlier_ones_are_looked_at():
     assert INDEX.nearest("do the landry", before=3) == ("test:3", 1.0)
     assert INDEX.nearest("do the landry", before=2)[1] <= NEAR
@@ -100,7 +177,7 @@ def test_conversations_that_end_in_the_same_words_are_not_the_same():
     task = Task(name="t", kind="text", instruction="i")
     table = record("A table for two at eight on Friday", "Inside or on the terrace?", "Yes please")
     cut = record("Can I have a haircut on Monday morning", "Would nine o'clock suit you?", "Yes please")
-    rows = frame(task, [table, cut], Index([("test:1", cut.asked)]))
+    rows = frame(task, [table, cut], Leaks([("test:1", cut)]))
     assert rows["normal_text"].is_unique
     assert rows["leak"].isna().tolist() == [True, False]
 

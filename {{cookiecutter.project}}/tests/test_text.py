@@ -6,6 +6,7 @@ import pytest
 from scripts import SCRIPTS, Script
 
 from slm.quality.frame import frame
+from slm.quality.leaks import Leaks
 from slm.quality.similarity import NEAR, Index, typos
 from slm.task.answers import schema_error
 from slm.task.definition import SCORES, Task
@@ -27,17 +28,47 @@ def test_requests_are_told_apart_in_every_script(script: Script):
     assert normal(composed) == normal(apart) and index.nearest(apart)[1] == 1.0
 
 
+def asked(text: str) -> Record:
+    return Record("1", [{"role": "user", "content": text}])
+
+
 @each_script
 def test_a_leak_is_named_in_every_script(script: Script):
     task = Task(name="t", kind="text", instruction="i")
-    held_out = Index([("task/test.jsonl:1", script.text)])
-    rows = [
-        Record(str(i), [{"role": "user", "content": text}])
-        for i, text in enumerate((script.near, script.other))
-    ]
-    table = frame(task, rows, held_out)
+    held_out = Leaks([("task/test.jsonl:1", asked(script.text))])
+    table = frame(task, [asked(script.near), asked(script.other)], held_out)
     assert "task/test.jsonl:1" in table["leak"][0] and not table["leak"].notna()[1]
     assert table["text_words"].min() > 8
+
+
+@each_script
+def test_a_hidden_leak_is_found_in_every_script(script: Script):
+    """Each way to hide a request, what is said of it, and whether it is refused by itself."""
+    blank = " " if " " in script.text else ""
+    said, others = words(script.text), words(script.other)
+    filled = [part for i, word in enumerate(said) for part in (word, others[i % len(others)])]
+    ways = {
+        script.text + blank + script.other: ("whole", True),
+        script.other + blank + script.text: ("whole", True),
+        script.text + blank + script.text: ("near", True),
+        "\u200b".join(script.text) + blank + script.other: ("whole", True),
+        blank.join(filled): ("between", False),
+        blank.join(reversed(said)): ("order", False),
+    }
+    if blank:
+        ways["".join(said)] = ("spaced", True)
+    masked = script.text
+    for letter, like in (script.masks or {}).items():
+        masked = masked.replace(letter, like)
+    if script.masks:
+        assert masked != script.text
+        ways |= {masked: ("near", True), masked + blank + script.other: ("whole", True)}
+    leaks = Leaks([("test:1", asked(script.text))])
+    for text, (kind, certain) in ways.items():
+        found = leaks.found_in(asked(text))
+        assert found is not None and found == ("test:1", kind, certain), (text, found)
+    assert leaks.found_in(asked(script.other)) is None
+    assert leaks.found_in(asked(script.quoted)) is None
 
 
 @each_script

@@ -5,20 +5,21 @@ from typing import Any
 
 import pandas as pd
 
+from slm.quality.leaks import Leaks
 from slm.quality.markers import answer_fault
-from slm.quality.similarity import NEAR, Index
 from slm.task.answers import class_of, schema_error
 from slm.task.definition import Task
 from slm.task.records import Record
 from slm.task.text import graphemes, normal, words
 
 
-def frame(task: Task, records: list[Record], held_out: Index | None) -> pd.DataFrame:
+def frame(task: Task, records: list[Record], held_out: Leaks | None) -> pd.DataFrame:
     """One row for each record, the columns that the suites in task/expectations speak of."""
     rows = []
     for record in records:
         asked = record.asked
-        leak = held_out.nearest(asked) if held_out else (None, 0.0)
+        leak = held_out.found_in(record) if held_out else None
+        found = f"{leak.said}: {asked}" if leak else None
         rows.append(
             {
                 "id": record.id,
@@ -31,10 +32,11 @@ def frame(task: Task, records: list[Record], held_out: Index | None) -> pd.DataF
                 "answer_class": class_of(task, record.answer) if record.answer else None,
                 "schema_error": _answer_error(task, record),
                 "tags": len(record.tags),
-                "leak": f"{asked} ~ {leak[0]}" if leak[1] > NEAR else None,
+                "leak": found if leak and leak.certain else None,
+                "hidden_leak": found if leak and not leak.certain else None,
             }
         )
-    return pd.DataFrame(rows).astype({"schema_error": object, "leak": object})
+    return pd.DataFrame(rows).astype(dict.fromkeys(("schema_error", "leak", "hidden_leak"), object))
 
 
 def _answer_error(task: Task, record: Record) -> str | None:

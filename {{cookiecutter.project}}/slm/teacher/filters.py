@@ -9,6 +9,7 @@ its records back without a request.
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -16,8 +17,9 @@ import regex
 from datasketch import MinHash, MinHashLSH
 
 from slm.config.synthesis import LIMITS_OF_ANSWER, Filters
+from slm.quality.leaks import Leaks
 from slm.quality.markers import answer_fault
-from slm.quality.similarity import NEAR, Index, grams
+from slm.quality.similarity import grams
 from slm.task.answers import class_of, schema_error
 from slm.task.definition import Task
 from slm.task.records import Record
@@ -95,7 +97,7 @@ class Sieve:
                 for text in (record.asked, *self._texts(record.answer)):
                     for row in words_in_a_row(text, settings.decontaminate):
                         self._rows.setdefault(row, name)
-            self._near = Index([(name, record.asked) for name, record in held_out])
+            self._leaks = Leaks(held_out)
         if settings.near_duplicates:
             self._seen = MinHashLSH(threshold=settings.near_duplicates, num_perm=PERMUTATIONS)
             # names of the prompts and what they say, in the order in which they came
@@ -242,12 +244,14 @@ class Sieve:
         )
 
     def _contaminated(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
+        said = {"role": "assistant", "content": text}
         for own in (prompt.asked, *self._texts(text)):
             for row in words_in_a_row(own, self._settings.decontaminate or 1):
                 if row in self._rows:
                     return f"{self._settings.decontaminate} words in a row are those of {self._rows[row]}"
-        name, similarity = self._near.nearest(prompt.asked)
-        return f"a near copy of {name}" if similarity > NEAR else None
+        leak = self._leaks.found_in(replace(prompt, messages=[*prompt.prompt, said]))
+        # A prompt that a teacher invented has no answer yet, and another costs little: no doubt is allowed
+        return leak.said if leak and (leak.certain or not answer) else None
 
     def _duplicate(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
         said = " ".join(m["content"] for m in prompt.prompt)
