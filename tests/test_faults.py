@@ -78,6 +78,15 @@ def leak(copy: Path) -> None:
         stream.write(json.dumps(test | {"id": "leaked"}) + "\n")
 
 
+def hidden_leak(copy: Path) -> None:
+    """Within more words, behind letters that look alike."""
+    test = json.loads((copy / "task" / "test.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    said = test["messages"][0]["content"].translate(str.maketrans("aeo", "аео"))
+    test["messages"][0]["content"] = f"{said}, and do it as soon as you can, before our guests come over tonight"
+    with (copy / "task" / "train.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(test | {"id": "leaked"}) + "\n")
+
+
 def wrong_answer(copy: Path) -> None:
     row = {
         "id": "bad",
@@ -88,7 +97,7 @@ def wrong_answer(copy: Path) -> None:
 
 
 PLACE = f"task/train.jsonl:{SIZES['train'] + 1}: "
-BAD_DATA = {"leak": (leak, PLACE), "answer against schema": (wrong_answer, PLACE)}
+BAD_DATA = {"leak": (leak, PLACE), "hidden leak": (hidden_leak, f'{PLACE}"contains task/test.jsonl:1 whole'), "answer against schema": (wrong_answer, PLACE)}
 
 
 @pytest.mark.parametrize("name", BAD_DATA)

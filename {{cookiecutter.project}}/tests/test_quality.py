@@ -2,11 +2,14 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 from test_filters import GOOD, OFF
 
 from slm.config.synthesis import Filters
+from slm.files import write_json
+from slm.quality.expectations import explain_failures, validate
 from slm.quality.frame import frame
 from slm.quality.leaks import Leaks
 from slm.quality.similarity import NEAR, Index, typos
@@ -120,6 +123,28 @@ def test_a_hidden_leak_has_a_column_of_its_own():
     assert table["leak"].notna().tolist() == [True, False, False]
     assert table["hidden_leak"].notna().tolist() == [False, True, False]
     assert table["hidden_leak"][1].startswith("has the words of test:2 in another order: on Monday")
+
+
+def test_hidden_leaks_beyond_chance_are_refused_with_file_and_line(tmp_path: Path):
+    """By chance one request of a hundred contains a held-out one. More of them are no chance."""
+    task = Task(name="t", kind="text", instruction="i")
+    rows = [spoken("on Monday at seven wake me"), *(spoken(f"honest request {i}") for i in range(149))]
+    suite, file = tmp_path / "labelled.json", "task/train.jsonl"
+    limit = {"column": "hidden_leak", "mostly": 0.99}
+    write_json(
+        suite, {"name": "s", "expectations": [{"type": "expect_column_values_to_be_null", "kwargs": limit}]}
+    )
+    for records, passes in (
+        (rows, True),
+        ([*rows, spoken("wake um me um at um seven um on um Monday")], False),
+    ):
+        report = validate(
+            suite, {file: frame(task, records, LEAKS)}, {file: list(range(1, len(records) + 1))}
+        )
+        assert report["passed"] is passes
+    said = explain_failures(report, suite)
+    assert f'{file}:1: "has the words of test:2 in another order: on Monday at seven wake me"' in said
+    assert f'{file}:151: "contains test:2 with other words between: wake um me' in said
 
 
 def test_long_texts_that_share_most_words_take_no_time():
