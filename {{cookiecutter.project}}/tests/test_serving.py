@@ -203,8 +203,9 @@ def test_a_client_that_sends_more_and_hangs_up_is_noticed():
     """With a second request in the buffer, the server does not read, and would not see the end."""
     with served() as port:
         with connect(port) as client:
-            client.sendall(request(port, body=asking(2000), Connection="keep-alive") * 2)
-            time.sleep(0.2)
+            for _ in range(2):
+                client.sendall(request(port, body=asking(2000), Connection="keep-alive"))
+                time.sleep(0.1)
         assert exchange(port, request(port))[0].status == 200
         assert OneTokenEach5Ms.asked[0] < 100
 
