@@ -217,7 +217,8 @@ def test_all_else_is_listed_the_judges_code_first():
     assert len(listed) == len(names)
     assert listed[0] == "slm/verdict/gate.py (the judge's code)"
     assert listed.index("gates.yaml (the contract)") < listed.index("base64.py (code that Python can import)")
-    assert "odd (neither words nor data of the task)" in listed
+    odd = listed.index("odd (neither words nor data of the task)")
+    assert odd < listed.index("slm/training/trainer.py (code of the pipeline)")
 
 
 @pytest.mark.parametrize("name", ["slm/a\nb.py", "slm/a b.py ", "slm/ä\u202e.py", "slm/-x", "slm/\ta.py"])

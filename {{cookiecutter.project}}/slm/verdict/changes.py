@@ -46,7 +46,7 @@ NO_MODEL = "|".join(
 # The task's data that have rules of their own: the pipeline's checks judge these, and the judge reads none.
 DATA = frozenset({"task/train.jsonl", "task/validation.jsonl", "task/prompts.jsonl"})
 
-# What the files are for, the most dangerous first. It is a list of texts: a file that it lacks is shown too.
+# What the files are for, the most dangerous first. These are texts: a file that they lack is shown too.
 JUDGE = dict.fromkeys(
     (
         *("slm/verdict/*", "slm/ci/*", "slm/cli/*", "slm/__main__.py"),
@@ -94,15 +94,23 @@ JUDGE = dict.fromkeys(
     "pipeline/evaluate.py": "the evaluation",
     "pipeline/measure.py": "the measurement",
     "pipeline/package.py": "the ladder",
-    "tests/*": "the tests",
+    "azureml/*": "the training on Azure",
     "Dockerfile": "the image of a release",
+}
+# What makes the model, and what is about it. It comes last; between the two, a file that neither names.
+REST = {
+    "tests/*": "the tests",
     "dvc.yaml": "the pipeline",
     "dvc.lock": "which data and models the pipeline made",
     "pipeline/*": "a stage of the pipeline",
     "slm/*": "code of the pipeline",
     "recipes/*": "a recipe",
+    "profiles/*": "a profile",
+    "search.yaml": "the parameter search",
     "task/*": "the task",
-    "*.py": "code that Python can import",
+    "schemas/*": "a schema",
+    "docs/*": "pictures and code of the pages",
+    "mkdocs.yml": "how the pages are made",
 }
 OTHER = "neither words nor data of the task"
 
@@ -116,14 +124,21 @@ def judges_files(files: dict[str, bool]) -> list[str]:
     """Those of the changed files that are neither words nor the task's data, each with what it is for; the
     most dangerous first.
     """
-    patterns = [*JUDGE, "*"]
     listed = []
     for f, plain in files.items():
         if not (plain and (f in DATA or re.fullmatch(WORDS, f))):
-            rank = next(i for i, pattern in enumerate(patterns) if fnmatchcase(f, pattern))
-            what = JUDGE.get(patterns[rank], OTHER)
+            rank, what = _purpose(f)
             listed.append((rank, f"{f} ({what if plain else 'a link or a submodule'})"))
     return [text for _, text in sorted(listed)]
+
+
+def _purpose(file: str) -> tuple[int, str]:
+    """Rank and text of a file."""
+    for first, known in ((0, JUDGE), (len(JUDGE) + 1, REST)):
+        for rank, (pattern, what) in enumerate(known.items()):
+            if fnmatchcase(file, pattern):
+                return first + rank, what
+    return len(JUDGE), "code that Python can import" if file.endswith(".py") else OTHER
 
 
 def read_at(revision: str | None, path: Path, model: type[ReadModel]) -> ReadModel | None:
