@@ -80,6 +80,8 @@ def commands_of(words: list[str]) -> list[str]:
     if program not in PROGRAMS:
         return []
     rest = words[1:]
+    if program == "python" and rest[:2] == ["-I", ".github/steps.py"]:  # as the workflows start a module
+        return commands_of(["slm", *rest[3:]] if rest[2:3] == ["slm"] else ["python", "-m", *rest[2:]])
     if program == "make":
         folder = rest.index("-C") if "-C" in rest else None
         rest = rest if folder is None else rest[:folder] + rest[folder + 2 :]

@@ -9,6 +9,10 @@ PAGES = {
     "```sh\n$ slm teacher export FILE && make setup repro N=5\n```": {"slm teacher export", "make setup", "make repro"},
     "```\nTORCH_INDEX=x python3 bootstrap.py \\\n  --torch-index slm\n```": {"python bootstrap.py"},
     "Run `slm gate --explain NAME`, or `python -m slm.ci.device sealed`.": {"slm gate", "python -m slm.ci.device"},
+    "`python3 -I .github/steps.py slm.ci.steps report`, `.venv/bin/python -I .github/steps.py slm release fetch`": {
+        "python -m slm.ci.steps",
+        "slm release fetch",
+    },
     "`python -m dvc remote add x` | `dvc repro --force`": {"dvc remote add", "dvc repro"},
     "slm repro is a command, `the slm repro` is not one, nor `make TARGET`, nor `docker … ended with`.": set(),
     "```yaml\nslm repro\n```\n\n```python\nslm.repro\n```": set(),

@@ -117,7 +117,7 @@ def check_dvc_settings() -> None:
             raise UserError(f"the variable {name} names {value}, which Git tracks; unset it, or name another")
     names = git("ls-files", "-z", "--", ".dvc/config.local", "*.dvc", "*dvc.yaml").split("\0")
     for path in (Path(".dvc/config"), *map(Path, filter(None, names))):
-        if path.parent == Path(".dvc"):
+        if path.suffix != ".dvc" and path.parent == Path(".dvc"):
             _check_config(path)
         else:
             _check_data_file(path)

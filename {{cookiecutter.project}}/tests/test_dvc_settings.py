@@ -121,7 +121,7 @@ BROUGHT = {
 
 
 @pytest.mark.parametrize("name", BROUGHT)
-@pytest.mark.parametrize("path", ["a.dvc", "task/a.dvc", "tests/dvc.yaml"])
+@pytest.mark.parametrize("path", ["a.dvc", ".dvc/a.dvc", "tests/dvc.yaml"])
 def test_a_data_file_that_brings_settings_is_refused(path: str, name: str, here: Path):
     repository(here, "", **{path: BROUGHT[name]})
     with pytest.raises(UserError, match=rf"^{path}: '(fs_config|repo|db)' lets DVC"):
