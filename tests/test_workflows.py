@@ -277,6 +277,21 @@ def test_a_new_head_waits_for_its_verdict(world: World):
     assert world.status(pull) == "pending"
 
 
+def test_a_module_at_the_root_stands_before_no_library(world: World):
+    """Jobs that hold a token run Python isolated, whatever lies beside them."""
+
+    def plant(folder: Path) -> None:
+        for name in ("base64", "json", "ssl", "sitecustomize", "typer"):
+            (folder / f"{name}.py").write_text(f"open({str(world.folder / f'ran-{name}')!r}, 'w')\n", encoding="utf-8")
+
+    world.push(plant, "Plant")
+    pull = world.pull(append("README.md", "x\n"))
+    assert world.opened(pull).passed
+    run = world.judge(pull, world.offer(None))
+    assert run.passed and world.status(pull) == "success", run.log[-4000:]
+    assert not list(world.folder.glob("ran-*"))
+
+
 def test_who_has_moved_on_gets_no_verdict(world: World, model: Path):
     pull = world.pull(touch_model)
     run = world.offer(model)
