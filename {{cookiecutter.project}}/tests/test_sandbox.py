@@ -20,13 +20,13 @@ from slm.errors import UserError
 from slm.files import read_json, write_json, write_text
 from slm.inference import asking, sandbox
 from slm.inference.asking import ask_isolated, ask_singly
-from slm.inference.sandbox import Child, Kind, Limits, chosen_sandbox, container_command
+from slm.inference.sandbox import Child, ChildLimits, Kind, chosen_sandbox, container_command
 from tests.test_control_tokens import of, pack
 
 ROOT = Path(__file__).parents[1]
 LINUX = sys.platform == "linux" and shutil.which("unshare")
 KINDS: list[Kind] = ["limits", *(["namespaces"] if LINUX else [])]  # type: ignore[list-item]
-SHORT = Limits(start_s=20, line_s=2, whole_s=20, memory_mb=500, processes=40)
+SHORT = ChildLimits(start_s=20, line_s=2, whole_s=20, memory_mb=500, processes=40)
 READY = "import json, sys; print(json.dumps({'ready': True}), flush=True)\n"
 
 
@@ -43,14 +43,16 @@ def secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "mine" / "secret.txt"
 
 
-def said(code: str, kind: Kind | None, limits: Limits = SHORT, folders: list[Path] | None = None) -> object:
+def said(
+    code: str, kind: Kind | None, limits: ChildLimits = SHORT, folders: list[Path] | None = None
+) -> object:
     """What a program says once it is ready."""
     with Child(["-c", READY + code], limits, folders or [], kind) as child:
         assert child.hear() == {"ready": True}
         return child.hear()
 
 
-def failure(code: str, kind: Kind, limits: Limits = SHORT) -> str:
+def failure(code: str, kind: Kind, limits: ChildLimits = SHORT) -> str:
     start = time.monotonic()
     with pytest.raises(UserError) as error:
         said(code, kind, limits)
@@ -95,7 +97,7 @@ def test_what_never_ends_or_says_nonsense_is_ended_in_seconds(name: str, kind: K
 def test_all_lines_together_have_a_time_too(kind: Kind):
     code = "import time\nwhile True: time.sleep(0.3); print(1, flush=True)"
     with (
-        Child(["-c", READY + code], Limits(whole_s=3, line_s=2), [], kind) as child,
+        Child(["-c", READY + code], ChildLimits(whole_s=3, line_s=2), [], kind) as child,
         pytest.raises(UserError),
     ):
         while True:
@@ -170,9 +172,7 @@ class TestNamespaces:
     def test_it_ends_with_who_started_it(self):
         """Whatever it ignores: the kernel ends it."""
         code = "import time; from slm.inference.sandbox import *\n"
-        code += (
-            "child = Child(['-c', 'print(1, flush=True)\\nwhile True: pass'], Limits(), [], 'namespaces')\n"
-        )
+        code += "child = Child(['-c', 'print(1, flush=True)\\nwhile True: pass'], ChildLimits(), [], 'namespaces')\n"
         code += "print(child.hear(), child._process.pid, flush=True)\ntime.sleep(60)"
         command = [sys.executable, "-c", code]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
@@ -210,7 +210,7 @@ def test_a_named_sandbox_that_cannot_be_had_is_an_error(fresh: None, monkeypatch
 def test_a_container_is_shut_in_by_its_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Docker is on no machine of these tests: the command line is all that is shown."""
     monkeypatch.setenv("GITHUB_TOKEN", "ghs_planted")
-    words = container_command(["python", "-I"], Limits(memory_mb=300, processes=20), [tmp_path], "slm-1")
+    words = container_command(["python", "-I"], ChildLimits(memory_mb=300, processes=20), [tmp_path], "slm-1")
     line = " ".join(words)
     for part in (
         *(
@@ -264,7 +264,7 @@ def test_an_evil_template_is_refused_in_seconds(name: str, package: Path, monkey
     write_text(package / "chat_template.jinja", text)
     settings = read_json(package / "tokenizer_config.json")
     write_json(package / "tokenizer_config.json", {k: v for k, v in settings.items() if k != "chat_template"})
-    monkeypatch.setattr(asking, "limits_for", lambda *_, **__: Limits(line_s=3, memory_mb=2000))
+    monkeypatch.setattr(asking, "limits_for", lambda *_, **__: ChildLimits(line_s=3, memory_mb=2000))
     start = time.monotonic()
     with pytest.raises(UserError, match=f"the model cannot be asked: it .*{expected}"):
         ask_isolated(package, QUESTIONS[:1], 8)
@@ -298,7 +298,7 @@ def test_an_answer_that_no_model_gives_is_refused(name: str, package: Path, monk
     write_text(package.parent / "answer.json", json.dumps(FORGED.get(name, dict)(HONEST)))
     path = str(package.parent / "answer.json")
     program = f"{READY}for line in sys.stdin: print(open({path!r}).read(), flush=True)"
-    monkeypatch.setattr(asking, "START", program)
+    monkeypatch.setattr(asking, "RUN_MODULE", program)
     with asking.Asker(package, 1, 8) as asker:
         if name == "honest":
             assert asker.ask(QUESTIONS[0]).reply.token_ids == [1]

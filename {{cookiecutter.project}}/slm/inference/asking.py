@@ -14,7 +14,7 @@ from typing import Any
 from slm.errors import UserError
 from slm.files import read_json
 from slm.inference.genai import Reply
-from slm.inference.sandbox import SLM, START, Child, Kind, chosen_sandbox, limits_for
+from slm.inference.sandbox import RUN_MODULE, SLM, Child, Kind, chosen_sandbox, limits_for
 
 LONGEST_ANSWER = 100_000  # characters
 SLACK_MS = 50.0  # between two clocks, and for what is not part of a request
@@ -42,9 +42,9 @@ class Asker:
     """
 
     def __init__(self, folder: Path, threads: int, max_new_tokens: int, sandbox: Kind | None = None) -> None:
-        module = ["-c", START, str(SLM.parent), "slm.inference.asker", str(folder.resolve())]
+        module = ["-c", RUN_MODULE, str(SLM.parent), "slm.inference.asker", str(folder.resolve())]
         arguments = [*module, "--threads", str(threads), "--max-new-tokens", str(max_new_tokens)]
-        limits = limits_for(folder, line_s=20 + 0.5 * max_new_tokens)
+        limits = limits_for(folder, line_s=10 + 0.25 * max_new_tokens)
         self._folder, self._tokens, self._asked, self._ready = folder, max_new_tokens, 0, False
         self._child = Child(arguments, limits, [folder], sandbox)
         model = read_json(folder / "genai_config.json")["model"]

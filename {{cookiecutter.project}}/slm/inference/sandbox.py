@@ -39,16 +39,16 @@ VARIABLE = "SLM_SANDBOX"
 SLM = Path(__file__).parents[1]
 IMAGE = "slm-sandbox"  # empty: what the program needs is shown to it from outside
 # Runs a module of this package in an interpreter that reads no variable and no folder of a user.
-START = (
+RUN_MODULE = (
     "import runpy, sys; sys.path.insert(0, sys.argv[1]); module = sys.argv[2]; del sys.argv[1:3]; "
     "runpy.run_module(module, run_name='__main__', alter_sys=True)"
 )
-SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/sys/devices/system")
+SYSTEM_FOLDERS = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/sys/devices/system")
 LONGEST_STDERR = 4000
 
 
 @dataclass(frozen=True)
-class Limits:
+class ChildLimits:
     """start_s, line_s, whole_s: seconds until the first line, until each further one, and for all of them.
     memory_mb: of address space, in 10^6 bytes. processes: threads too. line_bytes: of one line.
     """
@@ -71,9 +71,9 @@ class Limits:
         }
 
 
-def limits_for(folder: Path, line_s: float = 60) -> Limits:
+def limits_for(folder: Path, line_s: float = 60) -> ChildLimits:
     """What a model in `folder` needs, several times over: a runtime reserves far more than it uses."""
-    return Limits(line_s=line_s, memory_mb=2000 + 4 * folder_mb(folder))
+    return ChildLimits(line_s=line_s, memory_mb=2000 + 4 * folder_mb(folder))
 
 
 @cache
@@ -102,7 +102,7 @@ def _fault_of(kind: Kind) -> str | None:
     try:
         if kind == "container":
             _make_image()
-        with Child(["-c", "print(1)"], Limits(start_s=60), [], kind) as child:
+        with Child(["-c", "print(1)"], ChildLimits(start_s=60), [], kind) as child:
             child.hear()
         return None
     except (UserError, OSError) as error:
@@ -127,7 +127,7 @@ def _make_image() -> None:
 def _seen(folders: list[Path]) -> list[str]:
     """Everything outside that the program may read: system, interpreter, this package, what it is about."""
     interpreter = {sys.base_prefix, os.path.realpath(sys.base_prefix), sys.prefix}
-    wanted = [*SYSTEM, *interpreter, str(SLM), *(str(f.resolve()) for f in folders)]
+    wanted = [*SYSTEM_FOLDERS, *interpreter, str(SLM), *(str(f.resolve()) for f in folders)]
     seen: list[str] = []
     for path in sorted(wanted, key=lambda p: (p.count("/"), p)):  # what is above comes first
         inside = any(path.startswith(f"{above}/") for above in seen)
@@ -146,7 +146,7 @@ def _environment() -> dict[str, str]:
     return known
 
 
-def container_command(command: list[str], limits: Limits, folders: list[Path], name: str) -> list[str]:
+def container_command(command: list[str], limits: ChildLimits, folders: list[Path], name: str) -> list[str]:
     """Docker's command line for a program in a container."""
     most, kernel = f"{int(limits.memory_mb)}m", limits.of_process()
     words = ["docker", "run", "--rm", "--interactive", "--name", name, "--hostname", "sandbox"]
@@ -174,7 +174,7 @@ class Child:
     """
 
     def __init__(
-        self, arguments: list[str], limits: Limits, folders: list[Path], kind: Kind | None = None
+        self, arguments: list[str], limits: ChildLimits, folders: list[Path], kind: Kind | None = None
     ) -> None:
         self._limits, self._kind, self._heard, self._late = limits, kind, 0, False
         self._ends = time.monotonic() + limits.whole_s

@@ -28,7 +28,7 @@ DANGER = (
     (".github/*", "slm/verdict/*", "slm/ci/*", "slm/inference/*", "slm/evaluation/*"),
 )
 MOST_IDS = 30
-Row = TypeVar("Row", str, list[str])
+_Row = TypeVar("_Row", str, list[str])
 
 
 def inert(text: str, longest: int = 200) -> str:
@@ -104,9 +104,9 @@ def danger(line: str) -> tuple[int, str]:
     return next(ranks, len(DANGER)), line
 
 
-def fitting(rows: list[Row], room: int) -> tuple[list[Row], str]:
+def fitting(rows: list[_Row], room: int) -> tuple[list[_Row], str]:
     """As many of the rows (texts, or cells of a table) as have room; and how many more there are."""
-    kept: list[Row] = []
+    kept: list[_Row] = []
     for row in rows:
         room -= len("".join(row))
         if room < 0 and kept:

@@ -6,7 +6,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-LARGEST = 200_000  # characters; dvc.lock has a fifth
+LARGEST_YAML = 200_000  # characters; dvc.lock has a fifth
 MOST_VALUES = 20_000  # with each alias counted as what it stands for
 
 
@@ -16,8 +16,8 @@ def foreign_yaml(text: str) -> Any:
     Raises:
         YAMLError: it is no YAML, or larger than a file of this project is.
     """
-    if len(text) > LARGEST:
-        raise YAMLError(f"more than {LARGEST} characters")
+    if len(text) > LARGEST_YAML:
+        raise YAMLError(f"more than {LARGEST_YAML} characters")
     try:
         # Before any value is made: an alias in a merge (`<<`) would be unfolded there.
         for count, _ in enumerate(_nodes(YAML(typ="safe").compose(text))):

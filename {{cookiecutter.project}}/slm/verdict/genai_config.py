@@ -24,9 +24,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./]{1,60}$")]
 # One tensor for each layer: the runtime puts the layer's number in place of %d, in 64 bytes.
 NameByLayer = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./]{0,25}%d[A-Za-z0-9_./]{0,25}$")]
 Size = Annotated[int, Field(ge=1, le=1 << 17)]
-Count = Annotated[int, Field(ge=1, le=1 << 12)]
+SmallSize = Annotated[int, Field(ge=1, le=1 << 12)]
 Few = Annotated[int, Field(ge=1, le=16)]
-Token = Annotated[int, Field(ge=0, lt=LARGEST_VOCABULARY)]
+TokenId = Annotated[int, Field(ge=0, lt=LARGEST_VOCABULARY)]
 Length = Annotated[int, Field(ge=0, le=LONGEST_CONTEXT)]
 Number = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 
@@ -35,16 +35,16 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-class Part(BaseModel):
+class ConfigPart(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class SessionOptions(Part):
+class SessionOptions(ConfigPart):
     log_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = ""
     provider_options: Annotated[list[Any], Field(max_length=0)] = []
 
 
-class Inputs(Part):
+class Inputs(ConfigPart):
     input_ids: Name = ""
     attention_mask: Name = ""
     position_ids: Name = ""
@@ -52,13 +52,13 @@ class Inputs(Part):
     past_value_names: NameByLayer = ""
 
 
-class Outputs(Part):
+class Outputs(ConfigPart):
     logits: Name = ""
     present_key_names: NameByLayer = ""
     present_value_names: NameByLayer = ""
 
 
-class SlidingWindow(Part):
+class SlidingWindow(ConfigPart):
     window_size: Length
     pad_value: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] = 0
     alignment: Literal["left", "right"] = "right"
@@ -68,30 +68,30 @@ class SlidingWindow(Part):
     cache_slack: Length = 0
 
 
-class Decoder(Part):
+class Decoder(ConfigPart):
     session_options: SessionOptions = SessionOptions()
     filename: Literal["model.onnx"]
     head_size: Size = 1
     hidden_size: Size = 1
-    num_attention_heads: Count = 1
-    num_hidden_layers: Count = 1
-    num_key_value_heads: Count = 1
+    num_attention_heads: SmallSize = 1
+    num_hidden_layers: SmallSize = 1
+    num_key_value_heads: SmallSize = 1
     inputs: Inputs = Inputs()
     outputs: Outputs = Outputs()
     sliding_window: SlidingWindow | None = None
 
 
-class LanguageModel(Part):
+class LanguageModel(ConfigPart):
     type: Family
     context_length: Annotated[int, Field(ge=1, le=LONGEST_CONTEXT)]
     vocab_size: Annotated[int, Field(ge=1, le=LARGEST_VOCABULARY)]
-    bos_token_id: Token = 0
-    eos_token_id: Annotated[list[Token], Field(min_length=1, max_length=64), BeforeValidator(_as_list)]
-    pad_token_id: Token = 0
+    bos_token_id: TokenId = 0
+    eos_token_id: Annotated[list[TokenId], Field(min_length=1, max_length=64), BeforeValidator(_as_list)]
+    pad_token_id: TokenId = 0
     decoder: Decoder
 
 
-class Search(Part):
+class SearchOptions(ConfigPart):
     diversity_penalty: Number = 0
     do_sample: bool = False
     early_stopping: bool = True
@@ -109,9 +109,9 @@ class Search(Part):
     random_seed: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] = 0
 
 
-class GenAIConfig(Part):
+class GenAIConfig(ConfigPart):
     model: LanguageModel
-    search: Search = Search()
+    search: SearchOptions = SearchOptions()
 
 
 def check_genai_config(value: Any) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError, brief
-from slm.inference.sandbox import SLM, START, Child, Kind, limits_for
+from slm.inference.sandbox import RUN_MODULE, SLM, Child, Kind, limits_for
 from slm.verdict.genai_config import check_genai_config
 from slm.verdict.untrusted import MODEL_FILES, quoted
 
@@ -44,7 +44,7 @@ def inspect(folder: Path, sandbox: Kind) -> None:
 
 
 def _inspect_onnx(folder: Path, sandbox: Kind) -> None:
-    arguments = ["-c", START, str(SLM.parent), "slm.verdict.onnx_file", str(folder.resolve())]
+    arguments = ["-c", RUN_MODULE, str(SLM.parent), "slm.verdict.onnx_file", str(folder.resolve())]
     try:
         with Child(arguments, limits_for(folder), [folder], sandbox) as child:
             said = child.hear()

@@ -58,7 +58,7 @@ from slm.verdict.waivers import load_waivers, waive
 JUDGED = Path("verdict")
 HEARD_FILE = JUDGED / "predictions.jsonl"
 TEST, VALIDATION = TASK / "test.jsonl", TASK / "validation.jsonl"
-SHOWN_EXAMPLES = 60  # of the validation data
+VALIDATION_EXAMPLES = 60  # of the validation data
 LONGEST_WHY, LONGEST_VALUE = 600, 200  # characters
 # What the ladder has and a package has not.
 NOT_IN_A_PACKAGE = dict.fromkeys(
@@ -166,24 +166,24 @@ def judge_package(
 
 
 def figures_of(quality: Json, cost: CostFacts) -> Figures:
-    found: Json = {f.name: (cost if f.name in cost else quality).get(f.name) for f in fields(Figures)}
-    return Figures(**found)
+    values: Json = {f.name: (cost if f.name in cost else quality).get(f.name) for f in fields(Figures)}
+    return Figures(**values)
 
 
 def shown_flips(folder: Path, released: Path, params: Params, task: Task, sandbox: Kind) -> Json:
     """Answers that a person looks at. They come from the validation data: whoever saw those of the test set
     would mend a model by them.
     """
-    records = fixed_sample(read_records(VALIDATION, True), SHOWN_EXAMPLES, params.seed)
+    records = fixed_sample(read_records(VALIDATION, True), VALIDATION_EXAMPLES, params.seed)
     before = ask_records(released, records, params, "released, validation data")
     after = ask_records(folder, records, params, "candidate, validation data", sandbox)
     rows = [
         Flip(
-            brief(row["prompt"], LONGEST_VALUE),
-            brief(row["expected"], LONGEST_VALUE),
-            brief(row["before"], LONGEST_VALUE),
-            brief(row["answer"], LONGEST_VALUE),
-            row["change"],
+            prompt=brief(row["prompt"], LONGEST_VALUE),
+            expected=brief(row["expected"], LONGEST_VALUE),
+            before=brief(row["before"], LONGEST_VALUE),
+            answer=brief(row["answer"], LONGEST_VALUE),
+            change=row["change"],
         )
         for row in flips(task, before, after)
     ]

@@ -16,7 +16,7 @@ from slm.files import Json
 from slm.verdict.rows import Verdict
 
 Form = TypeVar("Form")
-LARGEST = 4_000_000  # bytes of the file
+LARGEST_VERDICT = 4_000_000  # bytes of the file
 LONGEST_TEXT, LONGEST_LIST = 20_000, 20_000
 
 
@@ -114,8 +114,8 @@ def read_typed(path: Path, form: type[Form]) -> Form:
 
 
 def _object(path: Path) -> Json:
-    if not path.is_file() or path.is_symlink() or path.stat().st_size > LARGEST:
-        raise ValueError(f"no plain file of at most {LARGEST} bytes")
+    if not path.is_file() or path.is_symlink() or path.stat().st_size > LARGEST_VERDICT:
+        raise ValueError(f"no plain file of at most {LARGEST_VERDICT} bytes")
     value = json.loads(
         path.read_bytes().decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number
     )
