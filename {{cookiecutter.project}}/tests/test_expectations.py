@@ -8,11 +8,15 @@ from typing import Any
 import pandas as pd
 import pytest
 from great_expectations.expectations import core
-from great_expectations.expectations.registry import list_registered_expectation_implementations
+from great_expectations.expectations.registry import (
+    get_expectation_impl,
+    list_registered_expectation_implementations,
+)
 
 from slm.errors import UserError
 from slm.files import write_json
-from slm.quality.expectations import explain_failures, validate
+from slm.quality.expectations import _lacking, explain_failures, validate
+from slm.quality.required import USUAL
 
 FILE = "task/train.jsonl"
 FRAME = pd.DataFrame(
@@ -265,7 +269,13 @@ def test_a_condition_that_cannot_be_read_is_refused(tmp_path: Path):
 
 def test_a_figure_of_no_values_is_not_observed_as_none(tmp_path: Path):
     none = {"row_condition": "words > 100", "min_value": 3}
-    for kind in ("mean", "max", "min", "median", "stdev"):
+    stdev = expect("expect_column_stdev_to_be_between", **WORDS, min_value=3)
+    few = "nothing to judge, fewer than two rows of the file have a value, expected at least 3"
+    one = FRAME.assign(words=[1, None, None, None])
+    assert few in run(tmp_path, stdev, frame=one) and few not in run(
+        tmp_path, stdev, frame=FRAME.assign(words=2)
+    )
+    for kind in ("mean", "max", "min", "median"):
         message = run(tmp_path, expect(f"expect_column_{kind}_to_be_between", **WORDS, **none))
         assert f"{FILE}: there is nothing to judge, no row that row_condition selects has a value" in message
         assert "expected at least 3" in message and "None" not in message and "observed" not in message
@@ -335,7 +345,10 @@ def test_old_forms_are_refused_with_the_new_one(tmp_path: Path):
             "cannot be run on task/train.jsonl",
         ),
         (expect("expect_column_values_to_match_regex", **TEXT, regex="("), "unterminated subpattern"),
-        (expect("expect_column_kl_divergence_to_be_less_than", **CLASS), "cannot be run on task/train.jsonl"),
+        (
+            expect("expect_column_kl_divergence_to_be_less_than", **CLASS, threshold=0.1),
+            "cannot be run on task/train.jsonl",
+        ),
         (
             expect("expect_column_mean_to_be_between", **WORDS, max_value={"$PARAMETER": "longest"}),
             "No value found for $PARAMETER longest",
@@ -422,6 +435,24 @@ def test_a_required_column_is_judged_in_every_record(kwargs: list[dict[str, Any]
     assert said in str(caught.value) and str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("column", ["leak", "schema_error", "normal_text"])
+@pytest.mark.parametrize("kind", sorted(k for k in RUNNABLE if "column" in ALL[k]))
+def test_a_column_of_ours_is_judged_by_its_own_type_alone(column: str, kind: str):
+    path, kwargs = Path("labelled.json"), ALL[kind] | {"column": column}
+    said = _lacking(path, [expect(kind, **kwargs)], [column], [column])
+    assert bool(said) == (kind != USUAL[column])
+    own = expect(USUAL[column], column=column)
+    assert _lacking(path, [expect(kind, **kwargs), own], [column], [column]) == []
+    assert not said or f"add {json.dumps(own)}" in said[0]
+
+
+@pytest.mark.parametrize("kind", sorted(k for k in RUNNABLE if "column" in ALL[k]))
+def test_any_other_column_is_judged_by_what_looks_at_each_record(kind: str):
+    said = _lacking(Path("labelled.json"), [expect(kind, **ALL[kind] | WORDS)], ["words"], ["words"])
+    # A share of records that may fail is an argument of what looks at each, and of no other
+    assert bool(said) == ("mostly" not in get_expectation_impl(kind).__fields__)
+
+
 def test_a_required_column_that_no_table_has_is_named(tmp_path: Path):
     path = tmp_path / "labelled.json"
     write_json(path, {"name": "labelled", "expectations": []})
@@ -437,3 +468,157 @@ def test_the_word_that_is_shortened_is_the_nearest(tmp_path: Path):
     assert "the nearest is 'answer_characters'" in refusal(tmp_path, entry, frame=frame)
     entry = expect("expect_column_values_to_be_between", **WORDS, min=1)
     assert "the nearest is 'min_value'" in refusal(tmp_path, entry)
+
+
+QUANTILES = "expect_column_quantile_values_to_be_between"
+
+
+@pytest.mark.parametrize("kind", sorted(ALL))
+@pytest.mark.parametrize("wrong", [{"$PARAMETER": "x"}, ["leak"], 3, [["leak"]], {"name": "leak"}], ids=str)
+def test_a_column_that_is_no_name_is_refused(kind: str, wrong: Any, tmp_path: Path):
+    for name in ALL[kind].keys() & {"column", "column_A", "column_B", "column_list", "column_set"}:
+        value = [*ALL[kind][name], wrong] if isinstance(ALL[kind][name], list) else wrong
+        message = refusal(tmp_path, expect(kind, **ALL[kind] | {name: value}))
+        # A list of names is no name either
+        assert f"expectation 1: {name} holds " in message or f"expectation 1: {name} is [" in message
+
+
+@pytest.mark.parametrize("wrong", [["leak"], {"$PARAMETER": "x"}, 3], ids=str)
+def test_a_column_of_a_condition_that_is_no_name_is_refused(wrong: Any, tmp_path: Path):
+    condition = {"type": "comparison", "column": {"name": wrong}, "operator": ">", "parameter": 1}
+    for told in (condition, {"type": "and", "conditions": [condition, condition]}):
+        entry = expect("expect_column_values_to_be_null", **TEXT, row_condition=told)
+        assert "a column of row_condition must be a name" in refusal(tmp_path, entry)
+
+
+@pytest.mark.parametrize("kind", RUNNABLE)
+def test_no_argument_can_be_left_out_so_that_all_pass(kind: str, tmp_path: Path):
+    """Each of these expectations fails on the table."""
+    for name, value in ALL[kind].items():
+        rest = {k: v for k, v in ALL[kind].items() if k != name}
+        empty = [type(value)()] if isinstance(value, list | dict) else []
+        for more in ({}, *({name: each} for each in (None, *empty))):
+            try:
+                passed = not run(tmp_path, expect(kind, **rest, **more))
+            except UserError:
+                continue
+            # A sum without its strictness, and any JSON, are expectations of their own
+            assert not passed or name in ("strict_max", "json_schema"), (name, more)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "said"),
+    [
+        ({"quantiles": [0.5, 0.6], "value_ranges": [[1, 2]]}, "has 2 quantiles and 1 value_ranges"),
+        ({"quantiles": [0.5], "value_ranges": [[1, 2], [1, 2]]}, "has 1 quantiles and 2 value_ranges"),
+        ({"quantiles": [], "value_ranges": []}, "has no list 'quantiles'"),
+        ({"quantiles": [0.5], "value_range": [[1, 2]]}, "has no list 'value_ranges'"),
+        ({"quantiles": [0.5], "value_ranges": [[None, None]]}, "value_ranges holds [null, null]"),
+        ({"quantiles": [0.5], "value_ranges": [3]}, "value_ranges holds 3"),
+        ({"quantiles": [0.5, 0.1], "value_ranges": [[1, 2], [None, 2]]}, ""),
+        ({"$PARAMETER": "ranges"}, ""),
+    ],
+)
+def test_each_quantile_has_its_limits(ranges: dict[str, Any], said: str, tmp_path: Path):
+    entry = expect(QUANTILES, **WORDS, quantile_ranges=ranges)
+    usual = {"quantiles": [0.5], "value_ranges": [[1, 2]]}
+    if said:
+        assert said in refusal(tmp_path, entry)
+    else:
+        assert run(tmp_path, entry, suite_parameters={"ranges": usual}) == ""
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "words > 100",
+        'answer_class == "lihgt"',
+        {"type": "comparison", "column": {"name": "words"}, "operator": ">", "parameter": 100},
+    ],
+)
+def test_a_condition_that_selects_no_row_of_any_file_is_refused(condition: Any, tmp_path: Path):
+    for kind in ("expect_column_values_to_be_null", "expect_column_values_to_be_unique"):
+        entry = expect(kind, **TEXT, row_condition=condition)
+        assert "judges nothing: row_condition selects no row of any file" in refusal(tmp_path, entry)
+    # One file with such a row is enough, and a count of rows may ask for none
+    path, frame = tmp_path / "labelled.json", FRAME.assign(words=200, answer_class="lihgt", text=list("abcd"))
+    write_json(path, {"name": "l", "expectations": [entry]})
+    frames = {FILE: FRAME, "task/test.jsonl": frame}
+    assert validate(path, frames, dict.fromkeys(frames, LINES))["passed"]
+    none = expect("expect_table_row_count_to_equal", value=0, row_condition=condition)
+    assert run(tmp_path, none) == ""
+
+
+def test_mostly_of_none_is_refused(tmp_path: Path):
+    entry = expect("expect_column_values_to_be_null", column="leak", mostly=0)
+    assert "mostly is 0, so that each table passes" in refusal(tmp_path, entry)
+    entry["kwargs"]["mostly"] = 0.5
+    assert run(tmp_path, entry) == ""
+
+
+def test_the_nearest_is_found_whatever_its_capitals(tmp_path: Path):
+    entry = expect("expect_column_pair_values_to_be_equal", column_a="words", column_b="tags")
+    message = refusal(tmp_path, entry)
+    assert "'column_a' is unknown" in message and "'column_b' is unknown" in message
+    assert message.count("the nearest is 'column_A'") == message.count("the nearest is 'column_B'") == 1
+
+
+def test_records_that_are_no_json_are_named(tmp_path: Path):
+    kind = "expect_column_values_to_match_json_schema"
+    message = refusal(tmp_path, expect(kind, column="answer", json_schema={"type": "object"}))
+    assert f'{FILE}:12: "x" is no JSON' in message and f"{FILE}:11" not in message
+    assert "is no JSON" not in refusal(tmp_path, expect(kind, column="object", json_schema={"type": "o"}))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "said"),
+    [
+        (
+            {"row_condition": '`answer-class` == "x"'},
+            "no column 'answer-class'; the nearest is 'answer_class'",
+        ),
+        ({"row_condition": 'col("words") > 1'}, 'add "condition_parser": "great_expectations"'),
+        ({"mostly": {"$PARAMETR": "share"}}, "the only such key is '$PARAMETER'"),
+        ({"windows": [{"constraint_fn": "mean"}]}, "windows lacks 0.parameter_name; add it"),
+    ],
+)
+def test_what_is_misspelt_in_a_value_is_said(kwargs: dict[str, Any], said: str, tmp_path: Path):
+    message = refusal(tmp_path, expect("expect_column_values_to_be_unique", **TEXT, **kwargs))
+    assert said in message
+
+
+def test_a_column_that_is_no_name_of_python_can_stand_in_a_condition(tmp_path: Path):
+    entry = expect("expect_column_values_to_be_null", column="leak", row_condition="`a-b` > 2")
+    assert f'{FILE}:14: "near"' in run(tmp_path, entry, frame=FRAME.assign(**{"a-b": 3}))
+
+
+def test_a_set_speaks_of_the_rows_that_were_judged(tmp_path: Path):
+    condition = {"row_condition": 'answer_class == "light"'}
+    entry = expect("expect_column_distinct_values_to_be_in_set", **WORDS, value_set=[1], **condition)
+    message = run(tmp_path, entry)
+    assert (
+        "observed 2 in a row that row_condition selects, which is not" in message and "2 rows" not in message
+    )
+
+
+def test_columns_that_may_be_there_are_not_reported(tmp_path: Path):
+    kind = "expect_table_columns_to_match_set"
+    message = run(tmp_path, expect(kind, column_set=["idd"], exact_match=False))
+    assert "no column 'idd', the nearest is 'id'" in message and "is not expected" not in message
+    assert "column 'answer' is not expected" in run(tmp_path, expect(kind, column_set=["id"]))
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ('{"type": "a", "type": "b", "kwargs": {}}', "the key 'type' stands twice"),
+        ('{"type": "expect_column_max_to_be_between", "kwargs": {"max_value": NaN}}', "NaN"),
+        ('{"type": "expect_column_max_to_be_between", "kwargs": {"max_value": 1e999}}', "1e999"),
+    ],
+)
+def test_an_entry_that_is_no_strict_json_is_named_by_its_line(entry: str, said: str, tmp_path: Path):
+    path = tmp_path / "labelled.json"
+    path.write_text(f'{{"name": "x", "expectations": [\n{{"type": "c"}},\n{entry}]}}', encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        validate(path, {}, {})
+    assert f"{path}:3: not a suite: " in str(caught.value) and said in str(caught.value)

@@ -232,8 +232,11 @@ def test_a_ratio_of_times_says_how_sure_it_is():
 def data(**changes: Any) -> dict[str, Any]:
     """A data report; changes to its check of the test set for leaks."""
     splits = ("train", "validation", "test")
-    results = [{"file": f"task/{s}.jsonl", "column": "leak", "passed": True, "limits": {}} for s in splits]
-    results[-1].update(changes)
+    null = {"expectation": "expect_column_values_to_be_null", "column": "leak", "passed": True, "limits": {}}
+    results = [null | {"file": f"task/{s}.jsonl"} for s in splits]
+    beside = changes.pop("beside", None)
+    results += [results[-1] | beside] if beside else []
+    results[len(splits) - 1].update(changes)
     return {"suites": [{"suite": "labelled", "results": results}]}
 
 
@@ -241,11 +244,41 @@ def test_data_that_were_checked_pass():
     (found,) = judge_data(STRICT, data())
     assert (found.passed, found.value, found.limit) == (True, 3, 3)
     assert judge_data(CONTRACT, None) == []
+    for beside in (
+        {"expectation": "expect_column_to_exist"},
+        {"limits": {"row_condition": "text_words > 3"}},
+        {"expectation": None, "column": None},
+    ):
+        (found,) = judge_data(STRICT, data(beside=beside))
+        assert found.passed, beside
+
+
+def test_other_columns_are_judged_by_what_looks_at_each_record():
+    strict = CONTRACT.model_copy(update={"required_expectations": ["text_words"]})
+    for kind, passed in (("column_values_to_be_between", True), ("column_mean_to_be_between", False)):
+        report = data()
+        for result in report["suites"][0]["results"]:
+            result |= {"column": "text_words", "expectation": f"expect_{kind}"}
+        assert judge_data(strict, report)[0].passed is passed
 
 
 @pytest.mark.parametrize(
     "fault",
-    [{"column": "tags"}, {"file": "task/prompts.jsonl"}, {"passed": False}, {"limits": {"mostly": 0.1}}],
+    [
+        {"column": "tags"},
+        {"file": "task/prompts.jsonl"},
+        {"passed": False},
+        {"limits": {"mostly": 0.1}},
+        {"limits": {"mostly": {"$PARAMETER": "share"}}},
+        {"limits": {"row_condition": "text_words > 3"}},
+        {"beside": {"limits": {"mostly": 0.1}}},
+        # They look at no record, or hold for any text
+        {"expectation": "expect_column_to_exist"},
+        {"expectation": "expect_column_value_lengths_to_be_between", "limits": {"min_value": 0}},
+        {"expectation": "expect_column_values_to_match_regex"},
+        {"expectation": "expect_column_unique_value_count_to_be_between"},
+        {"expectation": "expect_column_values_to_not_be_null"},
+    ],
 )
 def test_an_expectation_that_is_gone_fails_or_allows_exceptions_is_missed(fault: dict[str, Any]):
     (found,) = judge_data(STRICT, data(**fault))

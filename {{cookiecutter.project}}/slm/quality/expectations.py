@@ -31,7 +31,8 @@ from great_expectations.expectations.registry import (
 )
 
 from slm.errors import UserError
-from slm.task.strict import unique_keys
+from slm.quality.required import USUAL, judges, judges_each_record, lets_records_through
+from slm.task.strict import Unreadable, strict_json
 
 logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
 
@@ -58,11 +59,11 @@ OLD_TYPES = {
 # Arguments of every expectation that say how it is run, not what is expected.
 INTERNAL = {"result_format", "catch_exceptions", "windows", "batch_id", "library_metadata"}
 COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list")
-# What a required column is best judged by, for the remedy.
-USUAL = {
-    "schema_error": "expect_column_values_to_be_null",
-    "leak": "expect_column_values_to_be_null",
-    "normal_text": "expect_column_values_to_be_unique",
+# Where one of these is missing, null or empty, Great Expectations lets every table pass.
+NEEDED = ("threshold", "type_list", "regex", "column_list", "column_set")
+NEEDED_BY_TYPE = {
+    "expect_column_distinct_values_to_contain_set": "value_set",
+    "expect_column_values_to_not_be_in_set": "value_set",
 }
 SHOWN = 5
 
@@ -131,6 +132,7 @@ def validate(
 
     results: list[dict[str, Any]] = []
     broken: dict[str, str] = {}
+    judged: set[str] = set()
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     for name, frame in frames.items():
@@ -139,11 +141,19 @@ def validate(
         for entry in entries:
             result, cause = _run(batch, entry, spec.get("suite_parameters") or {})
             if cause:
+                cause += _unreadable(frame, [f"{name}:{line}" for line in lines[name]], entry)
                 call = _call(entry.type, entry.columns, entry.limits)
                 said = f"{entry.where}: {call} cannot be run on {name}: {cause}; correct the entry"
                 broken.setdefault(entry.where, said)
             else:
                 results.append(_readable(name, frame, lines[name], entry, result))
+            if not cause and (not result.success or _selects(batch, entry)):
+                judged.add(entry.where)
+    for entry in entries:
+        if frames and entry.where not in judged:
+            call = _call(entry.type, entry.columns, entry.limits)
+            said = "judges nothing: row_condition selects no row of any file; correct it, or remove the entry"
+            broken.setdefault(entry.where, f"{entry.where}: {call} {said}")
     report = {"suite": spec["name"], "passed": all(r["passed"] for r in results), "results": results}
     if broken:
         said = "\n  ".join([f"{suite_path}: not every expectation can be run:", *broken.values()])
@@ -160,9 +170,13 @@ def _read_suite(path: Path) -> tuple[dict[str, Any], list[str]]:
     if not path.exists():
         raise UserError(f"{path}: no such file; write the suite, or take it from git")
     try:
-        spec = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
+        text = path.read_text(encoding="utf-8")
+        json.loads(text)  # which says the line, and takes more than JSON
+        spec = strict_json(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not a suite: {error.msg}; {form}") from None
+    except Unreadable as error:
+        raise UserError(f"{_place_of_fault(path, text)}: not a suite: {error.what}; {error.remedy}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a suite: {str(error).splitlines()[0]}; {form}") from None
     if not isinstance(spec, dict):
@@ -178,14 +192,30 @@ def _read_suite(path: Path) -> tuple[dict[str, Any], list[str]]:
     return spec, mistakes
 
 
-def _entries(path: Path, spec: dict[str, Any]) -> list[SuiteEntry]:
-    """The expectations of a suite with the line that each begins in."""
-    text, decoder, lines = path.read_text(encoding="utf-8"), json.JSONDecoder(), []
+def _written(text: str) -> list[tuple[int, str]]:
+    """The entries of a suite as they are written, each with its line."""
+    decoder, found = json.JSONDecoder(), []
     begin = re.search(r'"expectations"\s*:\s*\[', text)
     position = begin.end() if begin else len(text)
     while (gap := re.compile(r"[\s,]*(?=[^\s,\]])").match(text, position)) is not None:
-        lines.append(text.count("\n", 0, gap.end()) + 1)
         _, position = decoder.raw_decode(text, gap.end())
+        found.append((text.count("\n", 0, gap.end()) + 1, text[gap.end() : position]))
+    return found
+
+
+def _place_of_fault(path: Path, text: str) -> str:
+    """The line of the entry that is no strict JSON; the file alone if it stands elsewhere."""
+    for line, written in _written(text):
+        try:
+            strict_json(written)
+        except Unreadable:
+            return f"{path}:{line}"
+    return str(path)
+
+
+def _entries(path: Path, spec: dict[str, Any]) -> list[SuiteEntry]:
+    """The expectations of a suite with the line that each begins in."""
+    lines = [line for line, _ in _written(path.read_text(encoding="utf-8"))]
     found = spec["expectations"]
     # A text in meta may hold the same words; then the number alone says which entry it is
     places = [f"{path}:{line}" for line in lines] if len(lines) == len(found) else [str(path)] * len(found)
@@ -224,9 +254,12 @@ def _wrong_keys(written: dict[str, Any], allowed: Iterable[str], arguments: Iter
 def _nearest(word: str, choices: Iterable[str]) -> str:
     """The choice that is written most alike; one that the word shortens comes before all others."""
 
+    wanted = word.casefold()
+
     def likeness(choice: str) -> tuple[bool, float]:
-        letters = iter(choice)
-        return all(c in letters for c in word), difflib.SequenceMatcher(None, word, choice).ratio()
+        letters = iter(choice.casefold())
+        ratio = difflib.SequenceMatcher(None, wanted, choice.casefold()).ratio()
+        return all(c in letters for c in wanted), ratio
 
     return max(sorted(choices), key=likeness)
 
@@ -256,7 +289,7 @@ def _mistakes(written: Any, columns: list[str] | None) -> list[str]:
     if not isinstance(kwargs, dict):
         return [*said, 'it has no kwargs; write "kwargs": {"column": …}']
     if kind in known:
-        wrong = _wrong_arguments(str(kind), kwargs, arguments)
+        wrong = _wrong_arguments(str(kind), kwargs, arguments) or _wrong_values(str(kind), kwargs, arguments)
         said += wrong or ([] if said else _refused(entry))
     return said + _wrong_columns(str(kind), kwargs, columns)
 
@@ -282,6 +315,50 @@ def _wrong_arguments(kind: str, kwargs: dict[str, Any], arguments: set[str]) -> 
     return sorted(said)
 
 
+def _wrong_values(kind: str, kwargs: dict[str, Any], arguments: set[str]) -> list[str]:
+    """Values that Great Expectations takes, although they judge nothing or end in an error without a name."""
+    said = []
+    for name in (*COLUMN_ARGUMENTS, "column_set"):
+        for part in kwargs[name] if isinstance(kwargs.get(name), list) else [kwargs.get(name)]:
+            if part is not None and not isinstance(part, str):
+                said.append(f"{name} holds {_json(part)[:80]}, and a column must be a name; write its name")
+    for name, value in kwargs.items():
+        keys = list(value) if isinstance(value, dict) and len(value) == 1 else []
+        if keys and keys[0].startswith("$") and keys[0] != "$PARAMETER":
+            said.append(f"{name} holds the key {keys[0]!r}; the only such key is '$PARAMETER'")
+    for name in {*NEEDED, NEEDED_BY_TYPE.get(kind, "")} & arguments:
+        if not kwargs.get(name) and kwargs.get(name) != 0:
+            state = "is empty" if name in _given(kwargs) else "is missing"
+            said.append(f"argument {name!r} of {kind} {state}; add it, because without it each table passes")
+    if kwargs.get("mostly", 1) == 0:
+        said.append("mostly is 0, so that each table passes; write the share of records that must hold")
+    if isinstance(ranges := kwargs.get("quantile_ranges"), dict) and "$PARAMETER" not in ranges:
+        said += _wrong_ranges(ranges)
+    return sorted(said)
+
+
+def _wrong_ranges(ranges: dict[str, Any]) -> list[str]:
+    """What is wrong with the quantiles of a column and their limits."""
+    parts = {name: ranges.get(name) for name in ("quantiles", "value_ranges")}
+    for name, part in parts.items():
+        if not isinstance(part, list) or not part:
+            return [
+                f"quantile_ranges has no list {name!r}; write quantiles, and limits of each in value_ranges"
+            ]
+    counts = [len(part) for part in parts.values() if part]
+    if counts[0] != counts[1]:
+        return [
+            f"quantile_ranges has {counts[0]} quantiles and {counts[1]} value_ranges; write the limits of "
+            "each quantile"
+        ]
+    for limits in ranges["value_ranges"]:
+        if not isinstance(limits, list) or len(limits) != 2 or limits == [None, None]:
+            return [
+                f"value_ranges holds {_json(limits)[:80]}; write [lowest, highest], one of which may be null"
+            ]
+    return []
+
+
 def _given(kwargs: dict[str, Any]) -> set[str]:
     return {name for name, value in kwargs.items() if value is not None}
 
@@ -296,7 +373,10 @@ def _refused(entry: dict[str, Any]) -> list[str]:
         said: dict[str, str] = {}
         for each in error.errors():
             name, message = str(each["loc"][0]), _word(each["msg"])
-            if each["type"] == "value_error.missing":
+            inside = ".".join(map(str, each["loc"][1:]))
+            if each["type"] == "value_error.missing" and inside and name != "row_condition":
+                message = f"{name} lacks {inside}; add it"
+            elif each["type"] == "value_error.missing" and not inside:
                 message = f"argument {name!r} of {entry['type']} is missing; add it"
             elif name == "row_condition":
                 message = (
@@ -312,20 +392,30 @@ def _refused(entry: dict[str, Any]) -> list[str]:
 
 def _wrong_columns(kind: str, kwargs: dict[str, Any], columns: list[str] | None) -> list[str]:
     """Columns that the tables do not have."""
-    named = _columns_of_condition(kwargs.get("row_condition"))
+    condition = kwargs.get("row_condition")
+    named, said = _columns_of_condition(condition), []
+    if any(not isinstance(name, str) for name in named):
+        said.append('a column of row_condition must be a name; write "column": {"name": …}')
+    if isinstance(condition, str) and re.search(r"\bcol\(", condition) and not kwargs.get("condition_parser"):
+        said.append(
+            'row_condition calls col(…), which pandas does not read; add "condition_parser": '
+            '"great_expectations"'
+        )
     # These two ask whether a column is there: that it is not is their failure, and no mistake
     if kind != "expect_column_to_exist" and not kind.startswith("expect_table_columns"):
         named += SuiteEntry("", {"kwargs": kwargs}).columns
-    return [
+    return said + [
         f"there is no column {name!r}; the nearest is {_nearest(name, columns)!r}, the table has "
         f"{', '.join(columns)}"
-        for name in dict.fromkeys(named)
-        if columns is not None and isinstance(name, str) and name not in columns
+        for name in dict.fromkeys(name for name in named if isinstance(name, str))
+        if columns is not None and name not in columns
     ]
 
 
-def _columns_of_condition(condition: Any) -> list[str]:
-    """Columns that a row_condition speaks of: objects, `col("name") == 1`, or a query of pandas."""
+def _columns_of_condition(condition: Any) -> list[Any]:
+    """Columns that a row_condition speaks of: objects, `col("name") == 1`, or a query of pandas. What is no
+    name is among them.
+    """
     if isinstance(condition, list):
         return [name for part in condition for name in _columns_of_condition(part)]
     if isinstance(condition, dict):
@@ -336,32 +426,34 @@ def _columns_of_condition(condition: Any) -> list[str]:
         return []
     if found := re.findall(r"""\bcol\(\s*["']([^"']*)["']\s*\)""", condition):
         return found
+    quoted = re.findall(r"`([^`]+)`", condition)  # such names need not be names of Python
     try:
-        tree = ast.parse(condition.replace("`", "").strip(), mode="eval")
+        tree = ast.parse(re.sub(r"`[^`]+`", "index", condition).strip(), mode="eval")
     except SyntaxError:  # what pandas alone can read, or nobody: the run will tell
-        return []
+        return quoted
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called]
-    return [name for name in names if name != "index"]
+    return quoted + [name for name in names if name != "index"]
 
 
 def _lacking(path: Path, entries: list[Any], required: Sequence[str], columns: list[str] | None) -> list[str]:
     """Required columns that no expectation judges in every record, or one lets some records through."""
     said = []
+    readable = [e for e in entries if isinstance(e, dict) and isinstance(e.get("kwargs"), dict)]
     for column in required:
-        about = [e["kwargs"] for e in entries if isinstance(e, dict) and isinstance(e.get("kwargs"), dict)]
-        about = [kwargs for kwargs in about if kwargs.get("column") == column]
-        some = [k for k in about if k.get("mostly", 1) != 1]
+        about = [(e.get("type"), e["kwargs"]) for e in readable if e["kwargs"].get("column") == column]
+        about = [(kind, kwargs) for kind, kwargs in about if judges(column, kind)]
+        some = [kwargs for _, kwargs in about if lets_records_through(kwargs)]
         if columns is not None and column not in columns:
             what, remedy = f"there is no column {column!r}", f"the nearest is {_nearest(column, columns)!r}"
         elif some:
             what = f"the expectation on {column!r} lets records through (mostly {_json(some[0]['mostly'])})"
             remedy = "remove mostly"
-        elif not about or all(k.get("row_condition") for k in about):
+        elif not any(judges_each_record(column, kind, kwargs) for kind, kwargs in about):
             what = f"no expectation judges {column!r} in every record"
             usual = USUAL.get(column)
             example = {"type": usual, "kwargs": {"column": column}}
-            remedy = f"add {json.dumps(example)}" if usual else "add one"
+            remedy = f"add {json.dumps(example)}" if usual else "add one of its values"
         else:
             continue
         said.append(f"{path}: {what}, and required_expectations of gates.yaml asks for it; {remedy}")
@@ -396,6 +488,32 @@ def _run(batch: Any, entry: SuiteEntry, parameters: dict[str, Any]) -> tuple[Any
     if " " not in message:  # such as a KeyError, which says the key alone
         message = str(raised[0].get("exception_traceback") or message).strip().splitlines()[-1]
     return None, _word(message)
+
+
+def _selects(batch: Any, entry: SuiteEntry) -> bool:
+    """Whether the condition of an entry that passed selects a row."""
+    condition = {k: v for k, v in entry.kwargs.items() if k in ("row_condition", "condition_parser")}
+    # Of a count of rows, none may be just what is asked
+    if not condition.get("row_condition") or entry.type.startswith("expect_table_row_count"):
+        return True
+    rows = SuiteEntry(entry.where, {"type": "expect_table_row_count_to_be_between", "kwargs": condition})
+    rows.kwargs["min_value"] = 1
+    result, _ = _run(batch, rows, {})
+    return result is None or bool(result.success)
+
+
+def _unreadable(frame: pd.DataFrame, places: list[str], entry: SuiteEntry) -> str:
+    """The records that are no JSON, where a type reads them as JSON and stops at the first that is none."""
+    if entry.type != "expect_column_values_to_match_json_schema":
+        return ""
+    faults = []
+    for place, value in zip(places, frame[entry.columns[0]], strict=True):
+        try:
+            json.loads(value if isinstance(value, str) else "null")
+        except ValueError:
+            faults.append(f"{place}: {_json(value)[:80]} is no JSON")
+    more = f", … and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    return f"; {', '.join(faults[:SHOWN])}{more}" if faults else ""
 
 
 def _readable(
@@ -449,19 +567,24 @@ def _said(frame: pd.DataFrame, places: list[str], entry: SuiteEntry, found: dict
     expected = _expected(entry.kwargs)
     if _plain(observed) is None:
         rows = "that row_condition selects" if entry.kwargs.get("row_condition") else "of the file"
-        return f"there is nothing to judge, no row {rows} has a value{expected}"
+        # A standard deviation needs two values
+        few = f"fewer than two rows {rows} have" if "_stdev_" in entry.type else f"no row {rows} has"
+        return f"there is nothing to judge, {few} a value{expected}"
     return f"observed {_json(observed)}{expected}{_values_behind(frame, places, entry, observed)}"
 
 
 def _said_of_set(frame: pd.DataFrame, places: list[str], entry: SuiteEntry, found: dict[str, Any]) -> str:
     """Values that are not of the set, with their count and first place, and those of it that are missing."""
     values, parts = frame[entry.columns[0]], []
+    conditional = bool(entry.kwargs.get("row_condition"))  # which rows it selects is not known here
     extra, missing = found.get("partial_unexpected_list") or [], found.get("partial_missing_list") or []
     for value in extra[:SHOWN]:
         rows = [i for i, own in enumerate(values) if own == value]
         first = f", first {places[rows[0]]}" if rows else ""
-        parts.append(f"observed {_json(value)} ({len(rows)} rows{first}), which is not in value_set")
-    parts += [f"{_json(value)} of value_set is in no row" for value in missing[:SHOWN]]
+        where = " in a row that row_condition selects" if conditional else f" ({len(rows)} rows{first})"
+        parts.append(f"observed {_json(value)}{where}, which is not in value_set")
+    none = "no row that row_condition selects" if conditional else "no row"
+    parts += [f"{_json(value)} of value_set is in {none}" for value in missing[:SHOWN]]
     more = sum(max(0, len(part) - SHOWN) for part in (extra, missing))
     return "; ".join(parts + ([f"… and {more} more values"] if more else []))
 
@@ -491,8 +614,12 @@ def _said_of_columns(columns: list[str], entry: SuiteEntry, mismatched: Any) -> 
             return f"column {column!r} has index {columns.index(column)}, expected {_json(place)}; {has}"
         return f"there is no column {column!r}; the nearest is {_nearest(column, columns)!r}, {has}"
     if isinstance(mismatched, dict):
-        parts = [f"no column {c!r}" for c in mismatched.get("missing") or []]
-        parts += [f"column {c!r} is not expected" for c in mismatched.get("unexpected") or []]
+        parts = [
+            f"no column {c!r}, the nearest is {_nearest(c, columns)!r}"
+            for c in mismatched.get("missing") or []
+        ]
+        if entry.kwargs.get("exact_match") is not False:
+            parts += [f"column {c!r} is not expected" for c in mismatched.get("unexpected") or []]
     else:
         parts = [
             f"column {m['Expected Column Position']} is {_json(m['Found'])}, expected {_json(m['Expected'])}"

@@ -66,6 +66,7 @@ JUDGE = dict.fromkeys(
             "slm/config/*",
             "slm/task/*",
             "slm/modeling/encoding.py",
+            "slm/quality/required.py",
             "slm/inference/*",
             "slm/evaluation/*",
             "slm/export/packaging.py",

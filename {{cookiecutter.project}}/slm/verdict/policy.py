@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from slm.quality.required import judges, judges_each_record, lets_records_through
 from slm.task.records import TASK
 from slm.verdict.contract import Contract
 from slm.verdict.registry import DATA_EXPECTATIONS, LICENCE
@@ -45,15 +46,22 @@ def judge_data(contract: Contract, report: dict[str, Any] | None) -> list[Row]:
         for column in contract.required_expectations
         for split in ("train", "validation", "test")
     ]
-    # mostly: some may fail
-    kept = [(r["passed"] and r["limits"].get("mostly", 1) == 1, (r["column"], r["file"])) for r in results]
-    held = {place for good, place in kept if good} - {place for good, place in kept if not good}
+    held, broken = set(), set()
+    for r in results:
+        column, kind, limits = r["column"], r["expectation"], r["limits"]
+        if not judges(column, kind):
+            continue
+        if not r["passed"] or lets_records_through(limits):
+            broken.add((column, r["file"]))
+        elif judges_each_record(column, kind, limits):
+            held.add((column, r["file"]))
+    held -= broken
     lacking = [f"{column} of {file}" for column, file in wanted if (column, file) not in held]
     columns = ", ".join(contract.required_expectations)
     why = f"the labelled data was checked for {columns}, and holds"
     if lacking:
         why = (
-            f"not checked or not met: {', '.join(lacking)}; "
+            f"not checked in every record, or not met: {', '.join(lacking)}; "
             "restore the expectation in task/expectations and run `slm repro`"
         )
     return [DATA_EXPECTATIONS.row(not lacking, len(wanted) - len(lacking), len(wanted), why)]
