@@ -354,7 +354,7 @@ def _wrong_ranges(ranges: dict[str, Any]) -> list[str]:
     for limits in ranges["value_ranges"]:
         if not isinstance(limits, list) or len(limits) != 2 or limits == [None, None]:
             return [
-                f"value_ranges holds {_json(limits)[:80]}; write [lowest, highest], one of which may be null"
+                f"value_ranges holds {_json(limits)[:80]}; write [lowest, highest], and null for no limit"
             ]
     return []
 
