@@ -385,6 +385,23 @@ ODD: dict[str, Any] = {
             r, a[:5], n, choice={"finish_reason": "error", "error": {"message": "it broke", "code": 502}}
         )
     ),
+    "error_of_success": lambda r, a, n, k: encoded(
+        completion(r, a, n, error={"code": 200, "message": "success"})
+    ),
+    "error_code_zero": lambda r, a, n, k: encoded(completion(r, a, n, error={"code": 0, "message": "ok"})),
+    "refusal_false": said("{}", refusal=False),
+    "byte_order_mark": lambda r, a, n, k: b"\xef\xbb\xbf" + encoded(completion(r, a, n)),
+    "kept_alive": lambda r, a, n, k: b": PROCESSING\n\n: PROCESSING\n\n" + encoded(completion(r, a, n)),
+    "fenced_capitals": said("```JSON\n{}\n```"),
+    "fenced_tildes": said("~~~json\n{}\n~~~"),
+    "parts_refusal": said([{"type": "refusal", "refusal": REFUSAL}]),
+    "parts_thinking": said([{"type": "thinking", "thinking": "hm"}]),
+    "reasoning_details": said(None, reasoning_details=[{"type": "reasoning.text", "text": "hm"}]),
+    "ended_model_length": said("{}", "model_length"),
+    "ended_by_number": said("{}", 1),
+    "page": lambda r, a, n, k: f"<!DOCTYPE html><title>Sign in</title>{'-' * 34}{k}".encode(),
+    "proxy": lambda r, a, n, k: f"upstream connect error or disconnect/reset before headers {k}".encode(),
+    "stream_error": lambda r, a, n, k: b'data: {"error":{"message":"model overloaded","code":503}}\n\n',
     "error_of_nothing": lambda r, a, n, k: encoded(completion(r, a, n, error={"message": "", "code": None})),
 }
 AZURE_FILTER = {

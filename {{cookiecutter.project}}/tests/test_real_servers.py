@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from teacher_server import ODD, REFUSAL
 from test_asking import KEY, TASK, ask, prompts, quick, settings, written
@@ -17,11 +18,12 @@ from slm.config.synthesis import Filters
 from slm.errors import UserError
 from slm.task.definition import Task
 from slm.task.records import Record
-from slm.teacher.budget import worst_case
+from slm.teacher.budget import NOTHING_SPENT, Budget, worst_case
+from slm.teacher.client import Teacher
 from slm.teacher.endpoint import EndpointTeacher, requests_of
 from slm.teacher.filters import Sieve
-from slm.teacher.response import NotAnAnswer, read_reply, understood
-from slm.teacher.server_errors import complaint_of
+from slm.teacher.response import NotAnAnswer, broke_off, ending_of, read_reply, understood
+from slm.teacher.server_errors import complaint_inside, complaint_of
 from slm.teacher.store import Store
 
 quick = quick  # a key, and short waits
@@ -58,9 +60,15 @@ def good(url: str, folder: Path, **endpoint: Any) -> str:
 KEPT = [
     *("think", "think_twice", "thinking", "think_kimi", "think_mistral", "think_unopened", "think_fenced"),
     *("reasoning_beside", "blanks", "call", "call_stop", "call_object", "call_with_words"),
-    *(name for name in ODD if name.startswith("ended_") and name != "ended_safety"),
-    "error_of_nothing",
+    *(
+        name
+        for name in ODD
+        if name.startswith("ended_") and name not in ("ended_safety", "ended_model_length", "ended_by_number")
+    ),
+    *("error_of_nothing", "error_of_success", "error_code_zero", "refusal_false"),
 ]
+# Only a reply of its own has these; a batch's file is JSON throughout.
+KEPT_ALONE = ["byte_order_mark", "kept_alive", "fenced_capitals", "fenced_tildes"]
 
 
 @pytest.mark.parametrize("batch", [False, True], ids=["single", "batch"])
@@ -72,6 +80,12 @@ def test_a_good_answer_in_another_form_is_kept(tmp_path: Path, serve, fault: str
     assert learnt(tmp_path, server.url, **form) == [
         (good(serve().url, tmp_path, response_format="none"), None)
     ]
+
+
+@pytest.mark.parametrize("fault", KEPT_ALONE)
+def test_a_good_answer_behind_what_is_no_json_is_kept(tmp_path: Path, serve, fault: str):
+    ((text, dropped),) = learnt(tmp_path, serve("--always", fault).url, response_format="none")
+    assert dropped is None and text == good(serve().url, tmp_path, response_format="none")
 
 
 @pytest.mark.parametrize("fault", ["parts", "call_bare", "call_first_form"])
@@ -94,11 +108,15 @@ DROPPED = {
     "empty_length": "cut: off after 50 tokens (synthesize.max_new_tokens) before an answer began",
     "ended_safety": "ended: by 'SAFETY' (finish_reason)",
     "filtered": "ended: by 'content_filter' (finish_reason)",
-    "finish_unknown": "ended: by 'error' (finish_reason)",
     "tool_call": "ended: the server answered with a tool call (not named)",
     "call_unknown": "ended: the server answered with a tool call ('launch_missiles'), which is no",
     "call_broken": "ended: the server answered with a tool call (",
     "refusal_null": f"empty: the server's own refusal came instead: {REFUSAL}",
+    "parts_refusal": f"empty: the server's own refusal came instead: {REFUSAL}",
+    "parts_thinking": "empty: the server sent thoughts alone",
+    "reasoning_details": "empty: the server sent thoughts alone",
+    "ended_model_length": "cut: off after 50 tokens",
+    "ended_by_number": "ended: by '1' (finish_reason)",
 }
 
 
@@ -113,7 +131,38 @@ def test_what_is_no_answer_is_dropped_and_says_why(tmp_path: Path, serve, fault:
 def test_parts_that_are_no_text_are_no_answer(tmp_path: Path, serve):
     _, failures = ask(tmp_path, serve("--always", "parts_image").url, count=1)
     (why,) = failures.values()
-    assert why.startswith("not an answer: choices.0.message.content") and "x" not in why.split("'")
+    assert (
+        why
+        == "not an answer: choices.0.message.content.list[…].0 Value error, a part of the content is no text"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "ending"),
+    [
+        *((name, "stop") for name in ("EosToken", "<|endoftext|>", "stop_word", "FinishReason.STOP", "</s>")),
+        *((name, "stop") for name in ("STOP_SEQUENCE", "end-turn", "FINISH_REASON_STOP", "<|im_end|>", None)),
+        *((name, "length") for name in ("model_length", "model_context_window_exceeded", "MaxTokens")),
+        *((name, "length") for name in ("context_length_exceeded", "max-tokens", "FinishReason.MAX_TOKENS")),
+        *((name, "tool_calls") for name in ("tool_use", "ToolCalls", "function_call")),
+        *(
+            (name, name)
+            for name in ("content_filter", "SAFETY", "sensitive", "正常", "error", "stopped_by_us")
+        ),
+    ],
+)
+def test_an_ending_is_read_however_it_is_written(said: str | None, ending: str):
+    assert ending_of(said) == ending
+
+
+@pytest.mark.parametrize("reason", ["insufficient_system_resource", "abort", "error", "ERROR"])
+def test_an_answer_that_was_broken_off_is_asked_again(tmp_path: Path, serve, reason: str):
+    assert broke_off(reason) and not broke_off("content_filter") and not broke_off("stop")
+    server = serve(faults=["finish_unknown"])
+    answers, failures = ask(tmp_path, server.url)
+    assert not failures and all(answers) and server.stats()["asked"] == 9
+    _, failures = ask(tmp_path / "never", serve("--always", "finish_unknown").url, count=1)
+    assert list(failures.values()) == ["the server broke off its answer (finish_reason 'error')"]
 
 
 def test_the_switch_is_about_refusals_alone(tmp_path: Path, serve):
@@ -327,11 +376,92 @@ def test_an_error_that_passes_is_asked_again(tmp_path: Path, serve, fault: str):
         ("Service Unavailable", 503, "Service Unavailable"),
         (None, 500, "no reason given"),
         ({"error": {"code": 99999999999999999999, "message": "x"}}, 500, "x"),
+        ({"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}, 402, "insufficient bal"),
+        ({"error_code": 110, "error_msg": "Access token invalid or no longer valid"}, 401, "Access token"),
+        (
+            {"error_code": 336003, "error_msg": "the max length of the question is 4800"},
+            500,
+            "the max length",
+        ),
+        ({"code": 500, "msg": "404 NOT_FOUND", "success": False}, 500, "404 NOT_FOUND"),
+        ({"error_message": "too many requests"}, 429, "too many requests"),
+        ({"code": "DataInspectionFailed", "message": "Input may be inappropriate."}, 400, "Input may"),
+        ({"error": {"message": "Content Exists Risk"}}, 400, "Content Exists Risk"),
+        ({"error": "rejected as a result of our safety system"}, 400, "safety system"),
     ],
 )
 def test_an_error_says_what_it_is_in_any_form(body: Any, status: int, said: str):
     complaint = complaint_of(body)
     assert complaint.status == status and said in complaint.said and "6789" not in complaint.said
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}},
+        {"error_code": 110, "error_msg": "Access token invalid"},
+        {"code": 500, "msg": "it broke", "success": False},
+        {"success": False},
+        {"code": "DataInspectionFailed", "message": "Input may be inappropriate."},
+        {"error": {"code": 1301, "message": "x"}, "choices": [{"message": {"content": "a"}}]},
+    ],
+    ids=str,
+)
+def test_an_error_in_place_of_an_answer_is_found(body: dict[str, Any]):
+    assert complaint_inside(body)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"error": {"code": 0, "message": "ok"}},
+        {"error": {"code": 200, "message": "success"}},
+        {"error": {"code": "", "message": ""}},
+        {"error": None, "detail": None},
+        {"message": "ok", "code": 200, "success": True},
+        {"base_resp": {"status_code": 0, "status_msg": "success"}},
+    ],
+    ids=str,
+)
+def test_a_success_beside_an_answer_is_no_error(more: dict[str, Any]):
+    assert complaint_inside({"choices": [{"message": {"content": "a"}}]} | more) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "filtered"),
+    [
+        ({"code": "DataInspectionFailed", "message": "Input data may contain inappropriate content."}, True),
+        ({"error": {"message": "Content Exists Risk", "type": "invalid_request_error"}}, True),
+        ({"error": {"message": "Your request was rejected as a result of our safety system."}}, True),
+        ({"error": {"message": "the model is overloaded"}}, False),
+        ({"error": {"message": "slow down", "code": 429}}, False),
+    ],
+)
+def test_a_filter_is_known_with_status_200_too(said: dict[str, Any], filtered: bool):
+    assert complaint_of(said).filtered is filtered
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (
+            "page",
+            r"begins with '<!DOCTYPE html><title>Sign in</title>.*; correct synthesize.endpoint.base_url",
+        ),
+        ("proxy", r"begins with 'upstream connect error or disconnect.*'; answers so far"),
+        ("stream_error", "the last: 503: model overloaded"),
+    ],
+)
+def test_the_words_of_what_is_no_json_are_quoted(tmp_path: Path, serve, capfd, fault: str, says: str):
+    chosen = {"patience_s": 1} if fault == "stream_error" else {}
+    with pytest.raises(UserError, match=says) as caught:
+        ask(tmp_path, serve("--always", fault).url, count=12, **chosen)
+    assert KEY[:10] not in str(caught.value) and KEY not in "".join(capfd.readouterr())
+
+
+def test_the_words_behind_a_wait_are_quoted(tmp_path: Path, serve):
+    with pytest.raises(UserError, match="keeps all requests waiting, the last: 429: ordered 429; has not"):
+        ask(tmp_path, serve("--always", "429_day").url)
 
 
 def test_the_key_in_an_error_goes_no_further(tmp_path: Path, serve, capfd):
@@ -397,6 +527,56 @@ def test_what_no_request_can_pass_stops_the_run_and_says_what_to_set(
 ):
     with pytest.raises(UserError, match=remedy):
         ask(tmp_path, serve("--always", fault).url)
+
+
+MUTE = "if it takes no JSON schema"
+# What a server refuses a request with: status and words, what is said, and what is not.
+SPOKEN = [
+    (400, "This model's maximum context length is 4096 tokens", "refused with 400", MUTE),
+    (400, "your prompt is too long", "refused with 400", MUTE),
+    (400, "System role not supported", "refused with 400", MUTE),
+    (413, "Request Entity Too Large", "refused with 413", MUTE),
+    (405, "Method Not Allowed", "refused with 405", MUTE),
+    (451, "unavailable for legal reasons", "refused with 451", MUTE),
+    (400, "it went wrong", MUTE, "key"),
+    (422, "it went wrong", MUTE, "key"),
+    (400, "API key not valid. Please pass a valid API key.", "export a valid key", MUTE),
+    (400, "Unauthorized", "export a valid key", MUTE),
+    (400, "The access token is expired", "export a valid key", MUTE),
+    (400, "The model `big` does not exist", "does not know this address or model 'big'", MUTE),
+    (400, "big is not a valid model ID", "does not know this address or model 'big'", MUTE),
+    (403, "Your project has no access: model not found", "does not know this address or model 'big'", "key"),
+    (400, "Insufficient Balance", "has no credit", "key"),
+    (403, "insufficient balance (1008)", "has no credit", "export"),
+    (403, "the payment is overdue", "has no credit", "export"),
+    (403, "You are not allowed to request logprobs from this model", "top_logprobs: null", "export"),
+    (403, "no access", "export a valid key", "credit"),
+    (401, "no", "export a valid key", "credit"),
+    # A schema, a prompt and a field may hold any word
+    (400, "Invalid schema for response_format: ('properties', 'payment') lacks balance", "", "credit"),
+    (400, "messages.0 names no payment and no api_key", "refused with 400", "credit"),
+    (400, "temperature must be in (0, 1], got 0.0", "extra: {temperature: null}", MUTE),
+    (400, "Invalid 'temperature': must be greater than 0", "extra: {temperature: null}", MUTE),
+    (422, "temperature must be strictly positive", "extra: {temperature: null}", MUTE),
+    (400, "max_tokens is too large: 50. It takes at most 40", "set synthesize.max_new_tokens", "null"),
+    (400, "max_tokens must be between 1 and 40", "set synthesize.max_new_tokens", "null"),
+    (400, "maximum context length is 40, reduce messages or max_tokens, too large", "refused", "set syn"),
+    (400, "Non-streaming is not supported; set stream=true", "in streams alone", MUTE),
+    (422, "Only `stream: true` is supported for this model", "in streams alone", MUTE),
+    (400, "This model does not support non-streaming calls", "in streams alone", MUTE),
+    (400, "enable_thinking must be set to false for non-streaming calls", "{enable_thinking: false}", MUTE),
+    (400, "parameter.enable_thinking only support stream call", "{enable_thinking: false}", MUTE),
+]
+
+
+@pytest.mark.parametrize(("status", "words", "says", "hides"), SPOKEN)
+def test_a_refusal_names_its_own_remedy(status: int, words: str, says: str, hides: str):
+    chosen = settings("http://x", top_logprobs=2)
+    ((_, request),) = requests_of(chosen, TASK, prompts(1))
+    teacher = Teacher(chosen, Budget(chosen.endpoint, NOTHING_SPENT))
+    for body in ({"error": {"message": words}}, {"detail": words}, words):
+        error = teacher._refused(complaint_of(body, status), httpx2.Headers(), request, 0.0)
+        assert says in str(error) and hides not in str(error).replace(words, ""), error
 
 
 @pytest.mark.parametrize(

@@ -168,8 +168,8 @@ def tidied(task: Task, text: str) -> str:
 
 def unfenced(text: str) -> str:
     """The text within a code fence around all of it."""
-    plain = text.strip()
-    first, _, rest = plain.partition("\n")
-    if first.strip() not in ("```", "```json") or not rest.endswith("```"):
+    first, _, rest = text.strip().partition("\n")
+    fence, language = first[:3], first[3:].strip().casefold()
+    if fence not in ("```", "~~~") or language not in ("", "json") or not rest.endswith(fence):
         return text
-    return rest.removesuffix("```").strip()
+    return rest.removesuffix(fence).strip()

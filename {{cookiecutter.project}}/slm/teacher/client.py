@@ -25,8 +25,8 @@ from slm.teacher.budget import Budget, Cost, allowed_tokens, dollars, most_token
 from slm.teacher.concurrency import Pace, retry_after
 from slm.teacher.conversation import with_calls
 from slm.teacher.rationale import with_rationale
-from slm.teacher.response import Complained, NotAnAnswer, Streamed, read_reply
-from slm.teacher.server_errors import Complaint, complaint_of, setting_without
+from slm.teacher.response import Complained, NotAnAnswer, Streamed, broke_off, read_reply
+from slm.teacher.server_errors import OF_THE_REQUEST, Complaint, complaint_of
 
 Request = dict[str, Any]
 LONGEST_WAIT = 30.0  # seconds between two attempts, if the endpoint names none
@@ -179,6 +179,11 @@ class Session:
         await asyncio.gather(self._client.close(), self.credential.close())
 
 
+def fields_of(request: Request) -> list[str]:
+    """Those that a server may refuse to take."""
+    return [name for name in request if name not in ("model", "messages")]
+
+
 def said_by(error: openai.APIStatusError) -> Complaint:
     return complaint_of(error.message if error.body is None else error.body, error.status_code)
 
@@ -186,7 +191,7 @@ def said_by(error: openai.APIStatusError) -> Complaint:
 def hopeless(complaint: Complaint, said: str, settings: Endpoint, credential: Credential) -> UserError | None:
     """What stops a run, if this status does: no request will be answered before somebody mends something."""
     status, where = complaint.status, settings.base_url
-    if status in (401, 403):
+    if complaint.means in (401, 403):
         fault, remedy = credential.refused
         return UserError(f"{where}: {fault} ({status}: {said}); answers so far are kept: {remedy}")
     if complaint.no_credit:
@@ -307,6 +312,8 @@ class Teacher(Session):
                         "/chat/completions", cast_to=httpx2.Response, body=request
                     )
                 reply = read_reply(response.content, request.get("model") or self._settings.model)
+                if broke_off(reply["finish_reason"]):
+                    raise Again(f"the server broke off its answer (finish_reason {reply['finish_reason']!r})")
                 settle = None
             except Complained as error:
                 settle = self._budget.no_answer if error.begun else self._budget.not_served
@@ -317,7 +324,7 @@ class Teacher(Session):
                     raise self._only_streams(
                         "sends its answer in pieces, though a whole one is asked for"
                     ) from None
-                raise Again(str(error)) from None
+                raise Again(f"{error}{error.quoted(self.credential.redacted)}") from None
             except UserError:  # nobody is signed in: nothing was sent
                 settle = self._budget.not_served
                 raise
@@ -362,27 +369,36 @@ class Teacher(Session):
         said = self.credential.redacted(complaint.said)[:200]
         if complaint.filtered:
             return Filtered(complaint.as_failure(said, request, 0))
+        if status in OF_THE_REQUEST and complaint.thinks_in_streams:
+            return UserError(
+                f"{where}: thinks in streams alone ({said}); set synthesize.endpoint.extra: "
+                "{enable_thinking: false}"
+            )
+        if status in OF_THE_REQUEST and complaint.streams_only:
+            return self._only_streams(f"answers in streams alone ({said})")
+        # What is said of a field, or of the schema, may hold any word
+        formed = complaint.about_format and "response_format" in request and status in (400, 422)
+        if formed or complaint.refused_field(fields_of(request)):
+            return self._not_taken(complaint, said, request)
         if stops := hopeless(complaint, said, self._settings, self.credential):
             return stops
-        if status == 404:
+        if complaint.means == 404:
             return UserError(
                 f"{where}: does not know this address or model {self._settings.model!r} ({said}); "
                 "correct synthesize.endpoint"
             )
         if status in (429, 503, 529):
             wait = retry_after(headers)
-            self.pace.slow_down(sent, wait)
+            self.pace.slow_down(sent, wait, f"{status}: {said}")
             return Again(f"{status}: {said}", congested=True, wait=wait)
         if status >= 500 or status in (408, 409, 425):
             return Again(f"{status}: {said}")
-        if complaint.streams_only:
-            return self._only_streams(f"answers in streams alone ({said})")
         return self._not_taken(complaint, said, request)
 
     def _not_taken(self, complaint: Complaint, said: str, request: Request) -> Exception:
         """A request is refused for its form or for what it says, mostly with status 400 or 422."""
         status, where = complaint.status, self._settings.base_url
-        names = [name for name in request if name not in ("model", "messages")]
+        names = fields_of(request)
         field, tokens = complaint.refused_field(names), allowed_tokens(self._all, request)
         if field == "max_tokens" and complaint.names_other_limit:
             if not self._newer:
@@ -406,9 +422,9 @@ class Teacher(Session):
             return Again(f"{status}: {said}", congested=True)
         if field and not self.pace.ever_answered:
             return UserError(
-                f"{where}: does not take {field} ({status}: {said}); set {setting_without(field, tokens)}"
+                f"{where}: does not take {field} ({status}: {said}); set {complaint.remedy(field, tokens)}"
             )
-        mute = "response_format" in request and self._formatted is None and field is None
+        mute = "response_format" in request and self._formatted is None and complaint.says_nothing
         hint = "; if it takes no JSON schema, set synthesize.endpoint.response_format: none" if mute else ""
         return Failure(complaint.as_failure(said, names, tokens) + hint)
 

@@ -59,9 +59,12 @@ class Pace:
             self._exact = min(self._most, self._exact + (1 / self._exact if self._refused_at else 1))
             self._limiter.total_tokens = int(self._exact)
 
-    def slow_down(self, sent: float, wait: float | None) -> None:
+    def slow_down(self, sent: float, wait: float | None, said: str = "too late") -> None:
         """The endpoint has refused or kept waiting a request that went out at `sent`, and asks to come again
         after `wait` seconds.
+
+        Args:
+            said: its status and words, without our key.
 
         Raises:
             UserError: it has put us off for too long.
@@ -78,7 +81,7 @@ class Pace:
         self._until = max(self._until, now + (wait or 0))
         if max(now, self._until) - self._answered_at > self._patience:
             raise UserError(
-                f"{self._where}: keeps all requests waiting (429, 503 or too late), has not answered for "
+                f"{self._where}: keeps all requests waiting, the last: {said}; has not answered for "
                 f"{now - self._answered_at:.0f} s and wants "
                 f"{max(0.0, self._until - now):.0f} s more; answers so far are kept: run again later, or "
                 "raise synthesize.endpoint.patience_s"

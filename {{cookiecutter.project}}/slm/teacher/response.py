@@ -6,34 +6,64 @@ stored: its text without thoughts and outer blanks, and how it ended.
 
 import json
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, WrapValidator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, WrapValidator, model_validator
 from pydantic_core import from_json
 
 from slm.quality.markers import THOUGHT_CLOSES, THOUGHT_OPENS
 from slm.task.answers import schema_error
 from slm.task.definition import Task
 from slm.task.strict import Unreadable, answer_of_calls, unique_keys
-from slm.teacher.server_errors import Complaint, complaint_inside
+from slm.teacher.server_errors import HTML, Complaint, complaint_inside
 
-# How servers say that an answer ended by itself, that its tokens were used up, that it is a tool call.
+# How servers say that an answer ended by itself, that its tokens were used up, that it is a tool call, that
+# they could not go on: in small letters, without blanks and marks between the words.
 WHOLE = {
-    *("", "stop", "stop_sequence", "stop_token", "eos", "eos_token", "end", "end_turn", "end_of_turn"),
+    *("", "stop", "stopsequence", "stoptoken", "stopword", "eos", "eostoken", "end", "endturn", "endofturn"),
     *("complete", "completed", "done", "finish", "finished", "null", "none"),
+    *("endoftext", "imend", "eotid", "eot", "eom", "endofsentence", "s"),
 }
 TOO_LONG = {
-    *("length", "max_tokens", "max_length", "max_new_tokens", "max_output_tokens"),
-    *("max_completion_tokens", "token_limit"),
+    *("length", "modellength", "maxtokens", "maxlength", "maxnewtokens", "maxoutputtokens"),
+    *("maxcompletiontokens", "tokenlimit", "contextlength", "contextlengthexceeded"),
+    *("modelcontextwindowexceeded", "contextwindowexceeded", "maxcontextlength"),
 }
-CALLED = {"tool_calls", "tool_call", "tool_use", "function_call"}
+THOUGHTS = ("thinking", "redacted_thinking", "reasoning")  # types of parts
+CALLED = {"toolcalls", "toolcall", "tooluse", "functioncall"}
+BROKEN_OFF = {"insufficientsystemresource", "abort", "aborted", "error", "servererror", "internalerror"}
 BLANKS = "".join(chr(c) for c in range(0x3001) if chr(c).isspace()) + "\u200b\u2060\ufeff"
 MOST_OF_CHUNK = 1000  # characters in which a piece of an answer says that it is one
 STREAM = re.compile(rb"\s*(data|event|id|retry)?:")  # lines of server-sent events
+KEPT_ALIVE = re.compile(
+    rb"\A(\s*:[^\n]*\n)+"
+)  # their comments, which some servers send before a whole answer
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MOST_QUOTED, MOST_OF_KEY = 80, 4000  # characters
 
 
 class NotAnAnswer(Exception):
-    """Says in what the body differs from an answer, and quotes nothing of it."""
+    """Says in what the body differs from an answer. begins: what it begins with, where it is no JSON; our
+    key may be in it.
+    """
+
+    def __init__(self, what: str, begins: str = "") -> None:
+        super().__init__(what)
+        self.begins = begins
+
+    def quoted(self, redacted: Callable[[str], str]) -> str:
+        """What is added to the message.
+
+        Args:
+            redacted: takes our key out of a text.
+        """
+        if not self.begins.strip():
+            return ""
+        # A web page came in place of the API
+        remedy = "; correct synthesize.endpoint.base_url" if HTML.match(self.begins) else ""
+        words = " ".join(redacted(self.begins).split())[:MOST_QUOTED]
+        return f"; it begins with {words!r}{remedy}"
 
 
 class Streamed(NotAnAnswer):
@@ -79,12 +109,23 @@ class Usage(BaseModel):
     completion_tokens: Count
 
 
+def refusal_of(value: Any) -> str | None:
+    """A refusal as text. Some servers send false where there is none."""
+    return None if not value else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def reason_of(value: Any) -> Any:
+    """How an answer ended, as a text, whatever type it is sent as."""
+    named = value.get("type") or value.get("reason") if isinstance(value, dict) else value
+    return named if named is None or isinstance(named, str) else json.dumps(named)[:200]
+
+
 def part_of(value: Any) -> Any:
-    """A part of a message in pieces: its text. Thoughts are none of it."""
+    """A part of a message in pieces: its text. Thoughts and refusals are none of it."""
     if not isinstance(value, dict):
         raise ValueError("a part of the content is no object")
     kind = value.get("type", "text")
-    if kind in ("thinking", "redacted_thinking", "reasoning"):
+    if kind in (*THOUGHTS, "refusal"):
         return ""
     if kind not in ("text", "output_text"):
         raise ValueError("a part of the content is no text")
@@ -104,16 +145,28 @@ Called = Annotated[
 
 class ReplyMessage(BaseModel):
     content: str | list[Part] | None = None
-    refusal: str | None = None
+    refusal: Annotated[str | None, BeforeValidator(refusal_of)] = None
     tool_calls: Annotated[list[Called] | None, WrapValidator(or_none)] = None
     function_call: Annotated[ToolCall | None, WrapValidator(or_none)] = None  # as OpenAI had it first
     reasoning_content: Any = None
     reasoning: Any = None
+    reasoning_details: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def from_parts(cls, message: Any) -> Any:
+        """What parts say that are no text has a field of its own."""
+        content = message.get("content") if isinstance(message, dict) else None
+        parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+        refused = [part.get("refusal") or "a refusal" for part in parts if part.get("type") == "refusal"]
+        if refused and not message.get("refusal"):
+            message = message | {"refusal": refused[0]}
+        return message | {"reasoning": True} if any(p.get("type") in THOUGHTS for p in parts) else message
 
 
 class Choice(BaseModel):
     message: ReplyMessage
-    finish_reason: ReplyName | None = None
+    finish_reason: Annotated[ReplyName | None, BeforeValidator(reason_of)] = None
     logprobs: Annotated[LogProbabilities | None, WrapValidator(or_none)] = None
 
 
@@ -151,7 +204,7 @@ def read_reply(body: bytes, asked: str) -> dict[str, Any]:
     }
     if calls := message.tool_calls or ([message.function_call] if message.function_call else []):
         answer["tool_calls"] = [call.model_dump() for call in calls]
-    if not answer["text"] and (message.reasoning_content or message.reasoning):
+    if not answer["text"] and (message.reasoning_content or message.reasoning or message.reasoning_details):
         answer["thoughts"] = True
     if choice.logprobs:
         answer["logprobs"] = [
@@ -162,13 +215,16 @@ def read_reply(body: bytes, asked: str) -> dict[str, Any]:
 
 
 def _completion(body: bytes) -> Completion:
+    body = KEPT_ALIVE.sub(b"", body.lstrip().removeprefix(BYTE_ORDER_MARK))
     try:
         value = from_json(body)
         json.loads(body, object_pairs_hook=unique_keys)
     except ValueError as error:
         if STREAM.match(body):
+            _stop_at_complaint(body)
             raise Streamed("the answer comes in pieces") from None
-        raise NotAnAnswer(f"not an answer: invalid JSON: {error}"[:200]) from None
+        begins = body[:MOST_OF_KEY].decode(errors="replace")
+        raise NotAnAnswer(f"not an answer: invalid JSON: {error}"[:200], begins) from None
     if complaint := complaint_inside(value):
         raise Complained(complaint, begun=bool(value.get("choices") or value.get("usage")))
     try:
@@ -176,18 +232,44 @@ def _completion(body: bytes) -> Completion:
     except ValidationError as error:
         if '"delta"' in json.dumps(value)[:MOST_OF_CHUNK]:
             raise Streamed("the answer comes in pieces") from None
-        first = error.errors(include_input=False, include_url=False)[0]
-        raise NotAnAnswer(f"not an answer: {'.'.join(map(str, first['loc']))} {first['msg']}"[:200]) from None
+        errors = error.errors(include_input=False, include_url=False)
+        # Of a content that is neither text nor parts, the last says most
+        said = [each for each in errors if each["loc"][:4] == errors[0]["loc"][:4]][-1]
+        raise NotAnAnswer(f"not an answer: {'.'.join(map(str, said['loc']))} {said['msg']}"[:200]) from None
+
+
+def _stop_at_complaint(stream: bytes) -> None:
+    """
+    Raises:
+        Complained: a piece of the answer is an error.
+    """
+    begun = False
+    for line in stream.splitlines():
+        try:
+            value = from_json(line.removeprefix(b"data:")) if line.startswith(b"data:") else None
+        except ValueError:
+            continue
+        if complaint := complaint_inside(value):
+            raise Complained(complaint, begun)
+        begun = begun or value is not None
 
 
 def ending_of(finish_reason: str | None) -> str:
     """How an answer ended: "stop", "length", "tool_calls", or as the server says it."""
-    said = (finish_reason or "").strip()
-    name = said.rpartition(".")[2].casefold().replace("-", "_").replace(" ", "_")
-    name = name.removeprefix("finish_reason_")
+    said, name = (finish_reason or "").strip(), _plain_name(finish_reason)
     if name in WHOLE:
         return "stop"
     return "length" if name in TOO_LONG else "tool_calls" if name in CALLED else said
+
+
+def broke_off(finish_reason: str | None) -> bool:
+    """The server could not go on, and may if it is asked again."""
+    return _plain_name(finish_reason) in BROKEN_OFF
+
+
+def _plain_name(finish_reason: str | None) -> str:
+    name = re.sub(r"[-_\s<>|/\[\]]", "", (finish_reason or "").rpartition(".")[2].casefold())
+    return name.removeprefix("finishreason")
 
 
 def understood(reply: dict[str, Any]) -> dict[str, Any]:
