@@ -4,10 +4,13 @@ request and label.
 
 import json
 
+import pytest
+
 from slm.config.params import Augment
 from slm.task.augmentation import DISTINCT, open_slots, vary
 from slm.task.records import Record
 
+HOURS = ("noon", "morning", "evening", "night", "dawn")
 ITEMS = [f"Thing {chr(97 + i)}" for i in range(DISTINCT)]
 
 
@@ -101,6 +104,95 @@ def test_random_words_never_contradict_a_label():
     made = vary([*shopping(), *lights], [], Augment(variations=30, by="name"), seed=0)
     said = {word.lower() for r in made if r.id.startswith("add") for word in r.text.split()[1:-4]}
     assert len(said) > 5 and not said & {"kitchen", "bathroom", "living", "room", "shopping", "light"}
+
+
+def random_words(made: list[Record], kind: str, field: str, known: set[str]) -> set[str]:
+    """Words of the new values of a field that are no value of another example."""
+    values = [json.loads(r.answer)["arguments"][field] for r in made if r.id.startswith(kind)]
+    found = {word.lower() for value in values if value.lower() not in known for word in value.split()}
+    assert len(found) > 3
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        (["on", "off"], [True, False]),
+        (["five", "ten", "twenty"], [5, 10, 20]),
+        (["half", "quarter"], [0.5, 0.25]),
+        (["ON", "Off"], [{"deep": [1]}, {"deep": [False]}]),
+    ],
+    ids=str,
+)
+def test_words_that_say_a_number_or_a_boolean_are_no_random_words(words: list[str], values: list[object]):
+    fans = [
+        record(f"switch the fan {word}", "fan", i, value=value)
+        for i, (word, value) in enumerate(zip(words, values, strict=True))
+    ]
+    unlabelled = [Record("1", [{"role": "user", "content": f"weather in Timbuktu {' '.join(words)}"}])]
+    rows = vary([*shopping(), *fans], unlabelled, Augment(variations=30, by="name"), seed=0)
+    said = random_words(rows, "add", "item", {item.lower() for item in ITEMS})
+    assert not said & {*(word.lower() for word in words), "fan", "switch"}
+    assert {"thing", "timbuktu", "weather"} <= said  # of the field itself, and of what says nothing
+
+
+def test_words_of_another_open_field_are_no_random_words():
+    days = [f"{day} {hour}" for day in ("Monday", "Tuesday", "Friday", "Sunday") for hour in HOURS]
+    tasks = [f"water fern{chr(97 + i)}" for i in range(DISTINCT)]
+    plain = [record(f"remind me to {task}", "remind", i, text=task) for i, task in enumerate(tasks)]
+    timed = [
+        record(f"remind me to {task} on {day}", "remind", 100 + i, text=task, time=day)
+        for i, (task, day) in enumerate(zip(tasks, days, strict=True))
+    ]
+    made = vary([*plain, *timed, *shopping()], [], Augment(variations=20, by="name"), seed=0)
+    said = random_words(made, "remind", "text", {*tasks})
+    assert not said & {"monday", "tuesday", "friday", "sunday", *HOURS} and "water" in said
+    assert not random_words(made, "add", "item", {item.lower() for item in ITEMS}) & {*HOURS, "ferna"}
+
+
+@pytest.mark.parametrize(
+    "greeting", ["Hello {}!", "hello {}", "MAIL_{}_NOW", "{}@example.org", "see {}, then go"]
+)
+def test_a_value_that_another_text_of_the_answer_says_stays(greeting: str):
+    people = [f"Person {chr(97 + i)}" for i in range(DISTINCT)]
+    rows = [
+        record(f"send {name} my regards", "send", i, to=name, more=[greeting.format(name)])
+        for i, name in enumerate(people)
+    ]
+    assert vary(rows, [], Augment(variations=2, by="name"), seed=0) == []
+    # The twin: nothing else in the answer says it
+    rows = [
+        record(f"send {name} my regards", "send", i, to=name, more=[greeting.format("you")])
+        for i, name in enumerate(people)
+    ]
+    assert len(vary(rows, [], Augment(variations=2, by="name"), seed=0)) == 2 * DISTINCT
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"role": "user", "content": "who is {}?"},
+        {"role": "assistant", "content": "I know {}."},
+        {"role": "assistant", "content": '{"contact":"{}"}'},
+        {"role": "system", "content": "The user's friend is {}."},
+        {"role": "tool", "content": '{"contact": "P\\u00c9RSON {}"}'},
+    ],
+    ids=str,
+)
+def test_a_value_that_another_message_says_stays(other: dict[str, str]):
+    def rows(said: str) -> list[Record]:
+        found = []
+        for i, name in enumerate(f"Pérson {chr(97 + i)}" for i in range(DISTINCT)):
+            told = name[-1] if other["role"] == "tool" else name
+            message = other | {"content": other["content"].replace("{}", said or told)}
+            asked = [{"role": "user", "content": f"write to {name}"}]
+            messages = [*asked, message] if other["role"] == "tool" else [message, *asked]
+            answer = {"role": "assistant", "content": json.dumps({"name": "write", "to": name})}
+            found.append(Record(str(i), [*messages, answer]))
+        return found
+
+    assert vary(rows(""), [], Augment(variations=1, by="name"), seed=0) == []
+    assert len(vary(rows("Nobody"), [], Augment(variations=1, by="name"), seed=0)) == DISTINCT
 
 
 def test_values_change_places_in_scripts_without_blanks():

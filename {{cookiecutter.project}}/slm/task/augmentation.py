@@ -13,7 +13,7 @@ import itertools
 import json
 import random
 from collections import defaultdict
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 import regex
@@ -41,12 +41,17 @@ def texts(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
             yield from texts(inner, (*path, key))
 
 
+def _json_of(text: str) -> Any:
+    """What a text holds; nothing if it is not JSON."""
+    try:
+        return strict_json(text)
+    except Unreadable:
+        return None
+
+
 def slots_of(answer: str, by: str | None) -> list[tuple[Slot, str]]:
     """Texts in an answer, each with its slot; none if the answer is not JSON."""
-    try:
-        value = strict_json(answer)
-    except Unreadable:
-        return []
+    value = _json_of(answer)
     name = value.get(by) if isinstance(value, dict) else None
     kind = name if isinstance(name, str) else None
     return [((kind, path), text) for path, text in texts(value) if path]
@@ -85,6 +90,75 @@ def closed_words(records: list[Record], by: str | None, open_ones: Container[Slo
     return {form for word in named for form in (word, word.lower(), word.capitalize(), word.upper())}
 
 
+def word_pools(
+    records: list[Record], unlabelled: list[Record], by: str | None, slots: dict[Slot, list[tuple[str, str]]]
+) -> dict[Slot, list[str]]:
+    """Words that a value of each slot may be replaced by: those of its own values, and those of any request.
+
+    A word is left out where it could say another field than this one: words of closed values, of other open
+    fields, and of requests whose answer holds a number or a boolean, which are said in words of their own.
+    """
+    closed = {word.casefold() for word in closed_words(records, by, slots)}
+    own = {slot: _words_of(said for said, _ in values) for slot, values in slots.items()}
+    counted = {w.casefold() for r in records if _counts(_json_of(r.answer)) for w in _around(r, by, slots)}
+    said = _words_of(r.text for r in (*records, *unlabelled))
+    pools = {}
+    for slot in slots:
+        others = {other: {w.casefold() for w in found} for other, found in own.items() if other != slot}
+        beside = set().union(*(found for other, found in others.items() if other[0] == slot[0]))
+        elsewhere = counted.union(*others.values())
+        inside = {word for word in own[slot] if word.casefold() not in beside}
+        anywhere = {word for word in said if word.casefold() not in elsewhere}
+        pools[slot] = sorted(word for word in inside | anywhere if word.casefold() not in closed)
+    return pools
+
+
+def _words_of(said: Iterable[str]) -> set[str]:
+    return {word for text in said for word in _plain_words(text)}
+
+
+def _counts(value: Any) -> bool:
+    """Whether a value is a number or a boolean, or holds one."""
+    if isinstance(value, dict | list):
+        return any(map(_counts, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int | float)
+
+
+def _around(record: Record, by: str | None, open_ones: Container[Slot]) -> list[str]:
+    """Words of a request outside its open values."""
+    request = record.text
+    for slot, value in slots_of(record.answer, by):
+        if slot in open_ones and (at := find_once(request, value)):
+            request = f"{request[: at.start()]} {request[at.end() :]}"
+    return _plain_words(request)
+
+
+def stands_elsewhere(record: Record, path: Path, value: str) -> bool:
+    """Whether a value also stands in another text of the answer, or in another message: these would keep the
+    old value.
+    """
+    asked = _asked(record)
+    others = [text for i, m in enumerate(record.prompt) if i != asked for text in _said_in(m["content"])]
+    others += [text for at, text in texts(_json_of(record.answer)) if at != path]
+    wanted = regex.compile(bounded([_joined(value)]))
+    return any(wanted.search(_joined(text)) for text in others)
+
+
+def _asked(record: Record) -> int:
+    """The message that is the request."""
+    return max(i for i, m in enumerate(record.prompt) if m["role"] == "user")
+
+
+def _said_in(content: str) -> list[str]:
+    """A message, and the texts in it if it is JSON, which may write them with escapes."""
+    return [content, *(text for _, text in texts(_json_of(content)))]
+
+
+def _joined(text: str) -> str:
+    """Small letters, and one blank for all between words: "water_ferns" is "water ferns"."""
+    return regex.sub(r"[\W_]+", " ", text).strip().casefold()
+
+
 def _plain_words(text: str) -> list[str]:
     """Words of three letters or more; all of them in scripts that put no blanks between words."""
     found = regex.findall(r"[\p{L}\p{M}]+", text)
@@ -114,28 +188,32 @@ def vary(records: list[Record], unlabelled: list[Record], settings: Augment, see
     examples, or as many words of any requests.
 
     Deterministic for a seed. Answers are written compactly, as labelled ones are; an example whose request
-    says a value twice, or not at all, keeps that value.
+    says a value twice, or not at all, keeps that value. So does one whose answer, or whose other messages,
+    say it once more.
     """
     slots, draw, made = open_slots(records, settings.by), random.Random(seed), []
-    said_words = {word for r in (*records, *unlabelled) for word in _plain_words(r.text)}
-    pool = sorted(said_words - closed_words(records, settings.by, slots))
+    pools = word_pools(records, unlabelled, settings.by, slots)
     # Where all labels are in lower case, so is what is copied into new ones.
     lower = {slot for slot, values in slots.items() if all(value == value.lower() for _, value in values)}
     for record in records:
         said_in = slots_of(record.answer, settings.by)
         found = [
-            (slot, at) for slot, value in said_in if slot in slots and (at := find_once(record.text, value))
+            (slot, at)
+            for slot, value in said_in
+            if slot in slots
+            and (at := find_once(record.text, value))
+            and not stands_elsewhere(record, slot[1], value)
         ]
         found.sort(key=lambda pair: pair[1].start())
         if not found or any(a[1].end() > b[1].start() for a, b in itertools.pairwise(found)):
             continue
-        asked = max(i for i, m in enumerate(record.prompt) if m["role"] == "user")
+        asked = _asked(record)
         for number in range(settings.variations):
             request, new = record.text, json.loads(record.answer)
             for slot, at in reversed(found):
                 said, value = draw.choice(slots[slot])
-                if pool and draw.random() < UNSEEN:
-                    said = _replaced(said, pool, draw)
+                if pools[slot] and draw.random() < UNSEEN:
+                    said = _replaced(said, pools[slot], draw)
                     value = said.lower() if slot in lower else said
                 request = request[: at.start()] + said + request[at.end() :]
                 put(new, slot[1], value)
