@@ -10,7 +10,7 @@ from test_filters import GOOD, OFF
 from slm.config.synthesis import Filters
 from slm.files import write_json
 from slm.quality.expectations import explain_failures, validate
-from slm.quality.frame import frame
+from slm.quality.frame import frame, hidden_leaks
 from slm.quality.leaks import Leaks
 from slm.quality.similarity import NEAR, Index, typos
 from slm.task.answers import schema_error
@@ -122,7 +122,10 @@ def test_a_hidden_leak_has_a_column_of_its_own():
     table = frame(task, rows, LEAKS)
     assert table["leak"].notna().tolist() == [True, False, False]
     assert table["hidden_leak"].notna().tolist() == [False, True, False]
-    assert table["hidden_leak"][1].startswith("has the words of test:2 in another order: on Monday")
+    said = hidden_leaks("task/train.jsonl", rows, table)
+    assert said == [
+        "task/train.jsonl:0: has the words of test:2 in another order: on Monday at seven wake me"
+    ]
 
 
 def test_hidden_leaks_beyond_chance_are_refused_with_file_and_line(tmp_path: Path):

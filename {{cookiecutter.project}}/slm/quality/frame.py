@@ -39,6 +39,12 @@ def frame(task: Task, records: list[Record], held_out: Leaks | None) -> pd.DataF
     return pd.DataFrame(rows).astype(dict.fromkeys(("schema_error", "leak", "hidden_leak"), object))
 
 
+def hidden_leaks(file: str, records: list[Record], table: pd.DataFrame) -> list[str]:
+    """Each record that may hide a held-out one, as "file:line: what: request"."""
+    found = table["hidden_leak"]
+    return [f"{file}:{r.line}: {leak}" for r, leak in zip(records, found, strict=True) if pd.notna(leak)]
+
+
 def _answer_error(task: Task, record: Record) -> str | None:
     """What is wrong with the answer, or with what the assistant said before it."""
     for message in record.messages:

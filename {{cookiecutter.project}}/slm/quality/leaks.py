@@ -24,7 +24,7 @@ from slm.task.text import units
 
 # A word of 1 in 1024 or fewer counts 10 bits: a held-out set of some hundred requests cannot tell rarer ones.
 RAREST = 1024
-SHARE = 0.9  # of a request's bits that must be there
+COVERED = 0.9  # of a request's bits that must be there
 IN_ORDER = 0.9  # of its words that must stand in its order, unless there is nothing between them
 CLOSE = 0.4  # words of the request for each word where it stands; one filler after each word gives 0.5
 DENSE = 0.9  # the same for a request in another order
@@ -37,7 +37,7 @@ CERTAIN = 60  # where it stands whole in a longer message, and chance is no expl
 class Leak(NamedTuple):
     """
     name: the held-out record, as file:line.
-    kind: a key of KINDS.
+    kind: a key of LEAK_KINDS.
     certain: whether a single one must be refused. The others happen by chance, in less than 1% of honest
         requests.
     """
@@ -48,10 +48,10 @@ class Leak(NamedTuple):
 
     @property
     def said(self) -> str:
-        return KINDS[self.kind].format(self.name)
+        return LEAK_KINDS[self.kind].format(self.name)
 
 
-KINDS = {
+LEAK_KINDS = {
     "near": "a near copy of {}",
     "spaced": "the letters of {} with other blanks",
     "alone": "says {} and nothing else",
@@ -114,8 +114,8 @@ class Leaks:
         self._spaced = {"".join(said): i for i, said in reversed(list(enumerate(self._units)))}
         self._where: dict[str, list[int]] = {}
         for i, bag in enumerate(self._bags):
-            # Without all of these, less than SHARE of the request is there
-            left = (1 - SHARE) * self._all_bits[i]
+            # Without all of these, less than COVERED of the request is there
+            left = (1 - COVERED) * self._all_bits[i]
             for unit in sorted(bag, key=lambda unit: (-self._bits[unit], unit)):
                 self._where.setdefault(unit, []).append(i)
                 left -= self._bits[unit] * bag[unit]
@@ -140,7 +140,7 @@ class Leaks:
             return Leak(self._names[same], "spaced", True)
         uncertain = None
         for i in sorted({i for unit in bag for i in self._where.get(unit, ())}):
-            if self._all_bits[i] < least or self._shared(i, bag) < SHARE * self._all_bits[i]:
+            if self._all_bits[i] < least or self._shared(i, bag) < COVERED * self._all_bits[i]:
                 continue
             kind, certain = self._kind(i, said)
             if kind and certain:
@@ -173,8 +173,8 @@ class Leaks:
         return ("order" if close >= DENSE else ""), False
 
     def _narrowest(self, i: int, said: list[str]) -> tuple[int, int]:
-        """The shortest part of a text that has SHARE of the request's bits: first and behind the last."""
-        wanted, goal = self._bags[i], SHARE * self._all_bits[i] - 1e-9
+        """The shortest part of a text that has COVERED of the request's bits: first and behind the last."""
+        wanted, goal = self._bags[i], COVERED * self._all_bits[i] - 1e-9
         have: Counter[str] = Counter()
         bits, first, best = 0.0, 0, (0, len(said))
         for last, unit in enumerate(said, 1):
