@@ -97,7 +97,11 @@ def wrong_answer(copy: Path) -> None:
 
 
 PLACE = f"task/train.jsonl:{SIZES['train'] + 1}: "
-BAD_DATA = {"leak": (leak, PLACE), "hidden leak": (hidden_leak, f'{PLACE}"contains task/test.jsonl:1 whole'), "answer against schema": (wrong_answer, PLACE)}
+BAD_DATA = {
+    "leak": (leak, PLACE),
+    "hidden leak": (hidden_leak, f'{PLACE}"contains task/test.jsonl:1 whole'),
+    "answer against schema": (wrong_answer, PLACE),
+}
 
 
 @pytest.mark.parametrize("name", BAD_DATA)
