@@ -172,7 +172,8 @@ class TestNamespaces:
     def test_it_ends_with_who_started_it(self):
         """Whatever it ignores: the kernel ends it."""
         code = "import time; from slm.inference.sandbox import *\n"
-        code += "child = Child(['-c', 'print(1, flush=True)\\nwhile True: pass'], ChildLimits(), [], 'namespaces')\n"
+        code += "endless = ['-c', 'print(1, flush=True)\\nwhile True: pass']\n"
+        code += "child = Child(endless, ChildLimits(), [], 'namespaces')\n"
         code += "print(child.hear(), child._process.pid, flush=True)\ntime.sleep(60)"
         command = [sys.executable, "-c", code]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
