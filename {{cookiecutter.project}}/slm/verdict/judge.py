@@ -34,7 +34,7 @@ from slm.files import (
     write_jsonl,
     write_text,
 )
-from slm.git import file_at
+from slm.git import file_at, merged
 from slm.inference.asking import ask_singly
 from slm.inference.sandbox import Kind, chosen_sandbox
 from slm.progress import track
@@ -104,10 +104,13 @@ def costs(
     }, judge_rounds(measured)
 
 
-def of_commit(folder: Path, head: str, shipped: str) -> Row:
-    """Whether dvc.lock of the judged commit names these bytes."""
+def of_commit(folder: Path, base: str, head: str, shipped: str) -> Row:
+    """Whether dvc.lock of the merged change names these bytes. A change that brings a lock of its own must
+    bring the bytes that it names; else the run makes them again, and there is nothing to hold them against.
+    """
+    written = file_at(merged(base, head).tree, "dvc.lock") or ""
     try:
-        lock = foreign_yaml(file_at(head, "dvc.lock") or "")
+        lock = foreign_yaml(written)
         named = next(
             o["md5"]
             for o in lock["stages"]["convert@onnx" if shipped == "onnx" else f"quantize@{shipped}"]["outs"]
@@ -115,20 +118,28 @@ def of_commit(folder: Path, head: str, shipped: str) -> Row:
         )
     except (YAMLError, KeyError, TypeError, StopIteration):
         named = None
-    found = dvc_md5(folder)
-    why = "dvc.lock of this commit names these bytes"
-    if named != found:
-        why = (
-            "dvc.lock of this commit names other bytes: these were made again by its run; "
-            "main makes them once more and judges in full"
-        )
-    return BYTES_OF_COMMIT.row(named == found, found[:12], str(named)[:12], why)
+    found, sha256 = dvc_md5(folder), folder_sha256(folder)
+    row = BYTES_OF_COMMIT.row(named == found, found[:12], str(named)[:12], f"SHA-256 {sha256}: dvc.lock names it")
+    if row.passed:
+        return row
+    if written == file_at(base, "dvc.lock"):
+        why = "its run made them again, and main makes them once more and judges in full"
+        return replace(row, why=f"SHA-256 {sha256}: dvc.lock names other bytes; {why}")
+    why = (
+        "this change has a dvc.lock of its own, which names other bytes; commit the dvc.lock that its run "
+        "made (artifact `lock`), or `slm push` the bytes that it names"
+    )
+    return replace(row, severity="block", why=f"SHA-256 {sha256}: {why}")
 
 
 def judge_package(
-    folder: Path, head: str | None, params: Params, task: Task, sandbox: Kind
+    folder: Path, change: tuple[str, str] | None, params: Params, task: Task, sandbox: Kind
 ) -> tuple[Verdict, Shown]:
-    """The verdict, and what the comment shows beside it."""
+    """The verdict, and what the comment shows beside it.
+
+    Args:
+        change: commit of the default branch, and the one that is judged; None: the package of a checkout.
+    """
     contract, shipped = load_contract(), params.package.variant
     waivers = load_waivers(contract)
     inspect(folder, sandbox)
@@ -145,9 +156,10 @@ def judge_package(
     ]
     rows += judge_baseline(contract, task, predictions, known)
     rows += [*judge_cost(contract, cost["candidate"], cost.get("released")), rounds_agree]
-    rows = blame(rows, parameters_diff(entry["revision"], head) if entry else [])
-    if head is not None:
-        rows.append(of_commit(folder, head, shipped))
+    tree = merged(*change).tree if change else None
+    rows = blame(rows, parameters_diff(entry["revision"], tree) if entry else [])
+    if change:
+        rows.append(of_commit(folder, *change, shipped))
     rows = waive(rows, waivers, datetime.now(UTC).date())
     hashes = {"weights_sha256": weights_sha256(folder), "folder_sha256": folder_sha256(folder)}
     changed = flips(task, known["released"] or [], predictions)
@@ -233,7 +245,8 @@ def judge_change(package: Path | None, base: str | None, head: str | None) -> bo
     else:
         sandbox = chosen_sandbox()  # without one there is no verdict
         try:
-            result, shown = judge_package(package, head, params, task, sandbox)
+            change = (base, head) if base and head else None
+            result, shown = judge_package(package, change, params, task, sandbox)
         except UserError as error:
             result = refused_verdict(str(error))
         except Exception as error:  # a package that breaks the runtime is a bad package, not a bad judge
