@@ -399,6 +399,7 @@ ODD: dict[str, Any] = {
     "reasoning_details": said(None, reasoning_details=[{"type": "reasoning.text", "text": "hm"}]),
     "ended_model_length": said("{}", "model_length"),
     "ended_by_number": said("{}", 1),
+    "ended_mute": said("", "sensitive"),
     "page": lambda r, a, n, k: f"<!DOCTYPE html><title>Sign in</title>{'-' * 34}{k}".encode(),
     "proxy": lambda r, a, n, k: f"upstream connect error or disconnect/reset before headers {k}".encode(),
     "stream_error": lambda r, a, n, k: b'data: {"error":{"message":"model overloaded","code":503}}\n\n',

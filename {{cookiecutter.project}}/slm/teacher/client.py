@@ -375,7 +375,7 @@ class Teacher(Session):
                 "{enable_thinking: false}"
             )
         if status in OF_THE_REQUEST and complaint.streams_only:
-            return self._only_streams(f"answers in streams alone ({said})")
+            return self._only_streams(f"answers in streams alone ({said})", refused=True)
         # What is said of a field, or of the schema, may hold any word
         formed = complaint.about_format and "response_format" in request and status in (400, 422)
         if formed or complaint.refused_field(fields_of(request)):
@@ -422,19 +422,24 @@ class Teacher(Session):
             return Again(f"{status}: {said}", congested=True)
         if field and not self.pace.ever_answered:
             return UserError(
-                f"{where}: does not take {field} ({status}: {said}); set {complaint.remedy(field, tokens)}"
+                f"{where}: does not take {'this ' if complaint.out_of_range else ''}{field} "
+                f"({status}: {said}); set {complaint.remedy(field, tokens)}"
             )
         mute = "response_format" in request and self._formatted is None and complaint.says_nothing
         hint = "; if it takes no JSON schema, set synthesize.endpoint.response_format: none" if mute else ""
         return Failure(complaint.as_failure(said, names, tokens) + hint)
 
-    def _only_streams(self, what: str) -> UserError:
+    def _only_streams(self, what: str, refused: bool = False) -> UserError:
+        """
+        Args:
+            refused: the server has said that it gives no whole answer.
+        """
         asked = self._settings.extra.get("stream")
         remedy = (
             "take `stream` out of synthesize.endpoint.extra"
             if asked
-            else "use a server that answers whole"
-            if asked is False
+            else "use a server, or a model, that answers whole"
+            if asked is False or refused
             else "set synthesize.endpoint.extra: {stream: false}, or use a server that answers whole"
         )
         return UserError(f"{self._settings.base_url}: {what}; {remedy}; answers so far are kept")

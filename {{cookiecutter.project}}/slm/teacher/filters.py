@@ -166,7 +166,8 @@ class Sieve:
             schema_says = ", which is no answer by the task's schema" if self._task.kind == "json" else ""
             return f"the server answered with a tool call ({names}){schema_says}"
         ending = ending_of(answer.get("finish_reason"))
-        return None if ending in ("stop", "length") else f"by {ending[:60]!r} (finish_reason): {text[:60]}"
+        said = f": {text[:60]}" if text.strip() else ""
+        return None if ending in ("stop", "length") else f"by {ending[:60]!r} (finish_reason){said}"
 
     def _cut(self, prompt: Record, answer: dict[str, Any], text: str) -> str | None:
         if not answer["cut"]:

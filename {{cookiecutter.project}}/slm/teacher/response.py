@@ -58,7 +58,7 @@ class NotAnAnswer(Exception):
         Args:
             redacted: takes our key out of a text.
         """
-        if not self.begins.strip():
+        if self.begins.lstrip()[:1] in ("", "{", "["):  # an answer that broke off
             return ""
         # A web page came in place of the API
         remedy = "; correct synthesize.endpoint.base_url" if HTML.match(self.begins) else ""
@@ -235,7 +235,8 @@ def _completion(body: bytes) -> Completion:
         errors = error.errors(include_input=False, include_url=False)
         # Of a content that is neither text nor parts, the last says most
         said = [each for each in errors if each["loc"][:4] == errors[0]["loc"][:4]][-1]
-        raise NotAnAnswer(f"not an answer: {'.'.join(map(str, said['loc']))} {said['msg']}"[:200]) from None
+        place = ".".join(str(part).partition("[")[0] for part in said["loc"])  # without names of our own
+        raise NotAnAnswer(f"not an answer: {place} {said['msg']}"[:200]) from None
 
 
 def _stop_at_complaint(stream: bytes) -> None:

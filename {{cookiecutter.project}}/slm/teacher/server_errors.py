@@ -41,7 +41,7 @@ STATUS_OF_WORDS = (
 FILTERED = re.compile(
     r"content.?filter|content.?management.?policy|content.?policy|responsible.?ai|moderation|flagged"
     r"|data.?inspection|content exists risk|safety.(system|policy|filter|setting)|inappropriate content"
-    r"|usage polic(y|ies)|prohibited.content",
+    r"|usage polic(y|ies)|prohibited.content|敏感内容|不安全",
     re.IGNORECASE,
 )
 ABOUT_FORMAT = re.compile(
