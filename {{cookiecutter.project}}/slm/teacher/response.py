@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from slm.quality.markers import THOUGHT_CLOSES, THOUGHT_OPENS
 from slm.task.answers import schema_error
 from slm.task.definition import Task
-from slm.task.strict import Unreadable, answer_of_calls, unique_keys
+from slm.task.strict import BYTE_ORDER_MARK, Unreadable, answer_of_calls, unique_keys
 from slm.teacher.server_errors import HTML, Complaint, complaint_inside
 
 # How servers say that an answer ended by itself, that its tokens were used up, that it is a tool call, that
@@ -39,7 +39,6 @@ STREAM = re.compile(rb"\s*(data|event|id|retry)?:")  # lines of server-sent even
 KEPT_ALIVE = re.compile(
     rb"\A(\s*:[^\n]*\n)+"
 )  # their comments, which some servers send before a whole answer
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MOST_QUOTED, MOST_OF_KEY = 80, 4000  # characters
 
 
