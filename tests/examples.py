@@ -21,11 +21,11 @@ PARAMS: dict[str, dict[str, Any]] = {
 }
 
 
-def with_task(kind: str, target: Path, source: Path) -> Path:
-    """A fresh bake whose task/ is the example, with the environment and the base model of the project `source`."""
+def with_task(task: str | Path, target: Path, source: Path) -> Path:
+    """A fresh bake whose task/ is the example of this name, or this folder, with the environment and the base model of the project `source`."""
     bake(target)
     shutil.rmtree(target / "task")
-    shutil.copytree(EXAMPLES / kind, target / "task")
+    shutil.copytree(EXAMPLES / task, target / "task")
     os.symlink((source / ".venv").resolve(), target / ".venv")
     (target / ".cache").mkdir()
     for path in (source / ".cache").iterdir():
@@ -33,18 +33,24 @@ def with_task(kind: str, target: Path, source: Path) -> Path:
     return target
 
 
-def made(kind: str, target: Path, source: Path) -> Path:
-    """The same after the whole pipeline, on the quick profile's stub of a model.
+def prepared(task: str | Path, target: Path, source: Path, params: dict[str, dict[str, Any]]) -> Path:
+    """The same with the quick profile and these parameters, ready to run.
 
     What a stub of a teacher says to a new request is mostly of no use: the share that may be dropped, and that its answers differ, is not asked of it.
     """
-    with_task(kind, target, source)
+    with_task(task, target, source)
     must(target, "python", "-m", "slm", "profile", "quick")
-    edit_params(target, **PARAMS)
+    edit_params(target, **params)
     suite = target / "task" / "expectations" / "synthetic.json"
     spec = json.loads(suite.read_text(encoding="utf-8"))
     spec["expectations"] = [e for e in spec["expectations"] if e["kwargs"]["column"] not in ("dropped", "answer", "answer_class")]
     suite.write_text(json.dumps(spec), encoding="utf-8", newline="\n")
+    return target
+
+
+def made(kind: str, target: Path, source: Path) -> Path:
+    """An example after the whole pipeline, on the quick profile's stub of a model."""
+    prepared(kind, target, source, PARAMS)
     must(target, "dvc", "repro")
     return target
 
