@@ -2,6 +2,7 @@
 
 import copy
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,15 @@ def test_a_call_keeps_the_phrases_that_survive(tiny):
     assert '{"name":"退款","arguments":{"订单":"一百","原因":"坏了"}}' in phrases
     assert not any(letter in p for p in phrases for letter in ("café", "señal", "Küche", "pièce"))
     assert '","arguments":{"' in phrases  # what stands between such words is still one token
+
+
+def test_a_phrase_begins_and_ends_outside_of_words(tiny):
+    """A vowel sign is no letter, but it stands inside a word: बजार is not cut into बज and `ार"`."""
+    stops = ("बजार", "कारखाना", "रङ्गशाला", "सङ्ग्रहालय", "पुस्तकालय", "ba\u0301r", "ca\u0301r")
+    answers = [f'{{"stop":"{stop}","seats":{i}}}' for i in range(30) for stop in stops]
+    _, phrases = taught(tiny, recorded(answers)[: len(answers)])
+    assert any('","seats":' in p for p in phrases)
+    assert not [c for p in phrases for c in (p[0], p[-1]) if unicodedata.category(c)[0] in "LMN"]
 
 
 def test_a_phrase_takes_nothing_from_a_control_token(tiny):

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import regex
 import torch
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE
@@ -224,7 +225,7 @@ def learn_phrases(tokenizer: PreTrainedTokenizerBase, records: Iterable[Record],
         for p in found
         if p in answered
         and p not in asked
-        and not any(c.isalnum() or c.isspace() for c in (p[0], p[-1]))
+        and not any(regex.match(r"[\p{L}\p{M}\p{N}\s]", c) for c in (p[0], p[-1]))
         and decoder.decode([p]) == p
         and not any(_takes_from(p, token) for token in controls)
     ]
