@@ -75,6 +75,7 @@ def test_every_line_is_isolated(planted: Path):
     }
 
 
+@pytest.mark.attack
 def test_no_planted_module_is_imported(planted: Path, tmp_path: Path):
     """As they stand, the lines end where nothing answers; with --help they do their honest work."""
     for line in sorted(lines(planted)):
@@ -98,6 +99,7 @@ def test_without_isolation_a_planted_module_is_seen(line: str, planted: Path, tm
     assert list((tmp_path / "marks").iterdir()) or "the form is" in done.stderr
 
 
+@pytest.mark.attack
 def test_the_launcher_is_refused_without_isolation(planted: Path, tmp_path: Path):
     done = run(planted, tmp_path / "marks", "env -u PYTHONPATH python3 -s -P .github/steps.py slm.ci.steps summary")
     assert done.returncode and "`-I` is needed" in done.stderr

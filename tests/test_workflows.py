@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reas
 
 
 # A pull request's own checks
+@pytest.mark.twin
 def test_docs_change_is_checked_and_passes_without_a_model(world: World):
     pull = world.pull(append("README.md", "\nMore words.\n"))
     run = world.check(pull)
@@ -99,6 +100,7 @@ def judged(world: World, edit: Callable[[Path], None], package: Path | None, **v
     return world.status(pull), world.comment(pull), run
 
 
+@pytest.mark.twin
 def test_first_model_is_judged_by_its_floors(world: World, model: Path):
     status, comment, run = judged(world, touch_model, model)
     assert status == "success", run.log[-4000:]
@@ -133,6 +135,7 @@ CHEATS = {
 
 
 @pytest.mark.parametrize("name", [*list(CHEATS)[:2], *(pytest.param(n, marks=pytest.mark.full) for n in list(CHEATS)[2:])])
+@pytest.mark.attack
 def test_a_cheat_gains_nothing_and_is_named(name: str, released: World, worse: Path):
     edit, named = CHEATS[name]
 
@@ -220,6 +223,7 @@ ARTIFACTS = {
         *(pytest.param(n, marks=pytest.mark.full) for n in list(ARTIFACTS)[1:3] + list(ARTIFACTS)[4:]),
     ],
 )
+@pytest.mark.attack
 def test_a_forged_artifact_is_refused_and_leaves_nothing(name: str, world: World):
     make, said = ARTIFACTS[name]
     run = world.offer(None)
@@ -263,6 +267,7 @@ def evil_name(model: Path) -> None:
         pytest.param(cut_weights, "tokenizer.json is not JSON", marks=pytest.mark.full),
     ],
 )
+@pytest.mark.attack
 def test_a_package_that_would_do_more_than_compute_is_refused(edit: Callable, said: str, world: World, model: Path):
     edit(model)
     status, comment, run = judged(world, touch_model, model)
@@ -277,6 +282,7 @@ def test_a_new_head_waits_for_its_verdict(world: World):
     assert world.status(pull) == "pending"
 
 
+@pytest.mark.attack
 def test_a_module_at_the_root_stands_before_no_library(world: World):
     """Jobs that hold a token run Python isolated, whatever lies beside them."""
 
@@ -301,6 +307,7 @@ def test_who_has_moved_on_gets_no_verdict(world: World, model: Path):
     assert not world.forge.statuses and not world.forge.comments
 
 
+@pytest.mark.attack
 def test_a_forged_number_is_not_read(world: World, model: Path):
     """Another pull request's number inside the package's artifact changes nothing: the number is asked of GitHub."""
     other = world.pull(append("README.md", "x\n"), branch="other", owner="victim")
@@ -332,6 +339,7 @@ def test_with_github_down_nothing_passes(world: World, model: Path):
 
 
 # main and release
+@pytest.mark.twin
 def test_main_seals_once_and_says_so_on_the_commit(world: World):
     for _ in range(2):
         run = on_main(world)
@@ -353,6 +361,7 @@ def test_main_with_its_caches_lost_says_what_it_would_take(world: World):
     assert world.forge.statuses[world.tip()][0]["state"] == "error"
 
 
+@pytest.mark.attack
 def test_a_refused_model_is_not_released(world: World):
     world.push(write("gates.yaml", GATES.replace("at_least: 0.10", "at_least: 0.999")))
     run = on_main(world)
@@ -364,6 +373,7 @@ def test_a_refused_model_is_not_released(world: World):
     assert "has the verdict failure" in run.log
 
 
+@pytest.mark.attack
 def test_a_tag_on_a_commit_without_verdict_releases_nothing(world: World):
     world.git(world.origin, "tag", "v2", "main")
     run = on_tag(world, "v2", "take")
@@ -372,6 +382,7 @@ def test_a_tag_on_a_commit_without_verdict_releases_nothing(world: World):
     assert not world.forge.releases
 
 
+@pytest.mark.attack
 def test_one_changed_byte_of_the_sealed_package_is_refused(world: World):
     assert on_main(world).passed
     world.git(world.origin, "tag", "v2", "main")

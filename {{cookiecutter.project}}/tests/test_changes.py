@@ -71,6 +71,7 @@ def history(repository: Repository):
     return lambda **files: repository.commit(files), repository.base
 
 
+@pytest.mark.twin
 def test_words_touch_no_model(history):
     commit, base = history
     found = describe(base, commit(**{"README.md": "more", "docs/x.md": "x"}))
@@ -90,11 +91,13 @@ def test_words_touch_no_model(history):
         ".gitattributes",
     ],
 )
+@pytest.mark.attack
 def test_all_but_words_and_judging_touches_the_model(name: str, history):
     commit, base = history
     assert describe(base, commit(**{name: "x: 1"}))["model"] == [name]
 
 
+@pytest.mark.attack
 def test_the_judges_files_loosening_and_lost_tests_are_named(history):
     commit, base = history
     tests = (
@@ -127,6 +130,7 @@ def test_the_judges_files_loosening_and_lost_tests_are_named(history):
     )
 
 
+@pytest.mark.attack
 def test_a_change_that_waives_a_gate_is_named_and_touches_no_model(history):
     commit, base = history
     waiver = "waivers:\n- {gate: score, owner: ada, reason: later, until: 2030-01-31}\n"
@@ -144,6 +148,7 @@ def test_a_change_that_waives_a_gate_is_named_and_touches_no_model(history):
 
 
 @pytest.mark.parametrize("text", ['{"released": null, "best": null}', "{}", "[]", "nonsense", None])
+@pytest.mark.attack
 def test_a_released_model_that_is_forgotten_is_named(text: str | None, history):
     commit, _ = history
     base = commit(**{"released.json": '{"released": {"tag": "v1"}, "best": {"tag": "v1"}}'})
@@ -199,12 +204,14 @@ def test_what_cannot_change_a_model_is_known_by_its_whole_name():
         assert touches_model({name: False}), f"{name} is a link or a submodule"
 
 
+@pytest.mark.attack
 def test_a_name_that_is_not_known_counts():
     for name in TOUCHES:
         assert touches_model({name: True}) == [name]
         assert judges_files({name: True})[0].startswith(f"{name} ("), name
 
 
+@pytest.mark.twin
 def test_words_and_the_tasks_data_judge_nothing():
     for name in (*HARMLESS, "task/train.jsonl", "task/validation.jsonl", "task/prompts.jsonl"):
         assert judges_files({name: True}) == []
@@ -222,18 +229,21 @@ def test_all_else_is_listed_the_judges_code_first():
 
 
 @pytest.mark.parametrize("name", ["slm/a\nb.py", "slm/a b.py ", "slm/ä\u202e.py", "slm/-x", "slm/\ta.py"])
+@pytest.mark.attack
 def test_an_odd_name_is_one_file(name: str, history):
     commit, base = history
     found = describe(base, commit(**{name: "x"}))
     assert (found["files"], found["model"]) == (1, [name])
 
 
+@pytest.mark.attack
 def test_a_name_that_is_no_text_counts(repository: Repository):
     Path(b"docs/\xff.md".decode(errors="surrogateescape")).parent.mkdir()
     Path(b"docs/\xff.md".decode(errors="surrogateescape")).write_text("x", encoding="utf-8")
     assert describe(repository.base, repository.commit({}))["model"] == ["docs/\ufffd.md"]
 
 
+@pytest.mark.attack
 def test_a_link_a_submodule_and_a_mode_count(repository: Repository):
     base = repository.commit({"docs/a.md": "x", "docs/b.md": "x", "docs/c.md": "x"})
     git = repository.git
@@ -260,6 +270,7 @@ def test_a_link_a_submodule_and_a_mode_count(repository: Repository):
         "eol=crlf",
     ],
 )
+@pytest.mark.attack
 def test_no_attribute_hides_a_file(attributes: str, repository: Repository):
     Path(".gitattributes").write_text(f"slm/* {attributes}\n", encoding="utf-8")
     repository.git("add", ".gitattributes")
@@ -331,6 +342,7 @@ def ready(repository: Repository) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("make", [criss_cross, octopus, behind, taken_back, ready])
+@pytest.mark.attack
 def test_a_change_is_what_its_merge_makes(make, repository: Repository):
     """Held against a merge that git makes in a checkout."""
     main, head = make(repository)
@@ -343,23 +355,27 @@ def test_a_change_is_what_its_merge_makes(make, repository: Repository):
     assert merged(main, head).tree == repository.git("rev-parse", "HEAD^{tree}")
 
 
+@pytest.mark.attack
 def test_what_two_merge_bases_hid_is_seen(repository: Repository):
     main, head = criss_cross(repository)
     assert len(repository.git("merge-base", "--all", main, head).splitlines()) == 2
     assert "slm/b.py" in describe(main, head)["model"]
 
 
+@pytest.mark.attack
 def test_what_a_merge_takes_back_is_named(repository: Repository):
     found = describe(*taken_back(repository))
     assert found["model"] == ["slm/c.py"]
     assert found["weakened"] == ["gate 'score' went from 0.9 to 0.5"]
 
 
+@pytest.mark.twin
 def test_what_main_has_since_is_not_laid_at_a_changes_door(repository: Repository):
     found = describe(*behind(repository))
     assert (found["files"], found["model"], found["weakened"], found["params"]) == (1, [], [], [])
 
 
+@pytest.mark.attack
 def test_two_that_git_cannot_merge_count_in_full(repository: Repository):
     repository.branch("change", repository.base)
     head = repository.commit({"README.md": "mine\n"})
@@ -370,6 +386,7 @@ def test_two_that_git_cannot_merge_count_in_full(repository: Repository):
     assert found["model"] == ["README.md", "docs/x.md"]
 
 
+@pytest.mark.attack
 def test_a_history_of_its_own_counts(repository: Repository):
     repository.git("checkout", "--quiet", "--orphan", "change")
     found = describe(repository.base, repository.commit({"numpy.py": "x", "params.yaml": "other"}))

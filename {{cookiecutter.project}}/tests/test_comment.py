@@ -72,6 +72,7 @@ LINKED = re.compile(r"(?i)https?://\w|ftp://\w|www\.\w|[\w.+-]+@[\w-]+\.\w|(mail
 
 
 @pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.attack
 def test_any_text_is_shown_as_text(text: str):
     shown = inert(text)
     inner = shown.removeprefix("<code>").removesuffix("</code>")
@@ -112,6 +113,7 @@ def test_a_comment_says_what_it_rests_on():
     assert plain == "## ✅ This change does not touch the model.\n"
 
 
+@pytest.mark.attack
 def test_dangerous_files_stand_first_and_a_cut_is_said():
     """Hundreds of harmless names hide nothing."""
     names = [f"docs/{i:04}-{'x' * 150}.md (the form of the facts)" for i in range(400)]
@@ -132,6 +134,7 @@ def test_dangerous_files_stand_first_and_a_cut_is_said():
         assert re.search(r"\nand \d+ more|- and \d+ more", part), title
 
 
+@pytest.mark.attack
 def test_what_has_no_room_is_said_to_be_left_out():
     wide = "&" * 3000
     gates = [Row(f"gate {i}", "block", i > 8, 1, 0, wide) for i in range(40)]
@@ -146,6 +149,7 @@ def test_what_has_no_room_is_said_to_be_left_out():
     assert "gate 8" in text and re.search(r"and \d+ more", text)
 
 
+@pytest.mark.attack
 def test_a_gate_s_name_is_no_markup():
     row = Row("<b>@all</b> [x](y) #1", "block", False, 1, 2, "")
     title = comment(Judged(replace(VERDICT, gates=[row]))).splitlines()[0]
@@ -156,6 +160,7 @@ def stored(**changes: Any) -> dict[str, Any]:
     return json.loads(json.dumps(JUDGED.to_json())) | changes
 
 
+@pytest.mark.twin
 def test_what_a_judge_writes_is_read_back(tmp_path: Path):
     for judged in (JUDGED, Judged(VERDICT), replace(JUDGED, shown=replace(SHOWN, released=None))):
         write_json(tmp_path / "verdict.json", judged.to_json())
@@ -183,6 +188,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("name", FORGED)
+@pytest.mark.attack
 def test_what_no_judge_writes_is_refused(name: str, tmp_path: Path):
     write_json(tmp_path / "verdict.json", FORGED[name])
     with pytest.raises(UserError, match=r"verdict\.json: "):
@@ -197,6 +203,7 @@ def test_what_no_judge_writes_is_refused(name: str, tmp_path: Path):
         json.dumps(stored()).replace("0.9", "1e999"),
     ],
 )
+@pytest.mark.attack
 def test_what_is_no_json_of_others_is_refused(text: str, tmp_path: Path):
     write_text(tmp_path / "verdict.json", text)
     with pytest.raises(UserError, match=r"verdict\.json: "):

@@ -215,6 +215,7 @@ def packed(request, tmp_path_factory) -> tuple[str, PreTrainedTokenizerFast, Pat
     return request.param, tokenizer, folder
 
 
+@pytest.mark.attack
 def test_no_content_holds_a_control_token(packed):
     """In Transformers and GenAI: as many as around a plain request, and the text has lost nothing."""
     family, tokenizer, folder = packed
@@ -297,6 +298,7 @@ def test_foundry_local_reads_no_more_control_tokens_either(packed, tmp_path: Pat
         assert tokens == len(encode_prompt(tokenizer, messages)), messages
 
 
+@pytest.mark.twin
 def test_a_text_without_control_tokens_is_cut_as_by_the_template_alone(packed):
     family, tokenizer, _ = packed
     alone = copy.deepcopy(tokenizer)

@@ -71,6 +71,7 @@ def test_the_lists_are_dvcs_own_names_and_each_other_name_is_refused(here: Path)
 
 
 @pytest.mark.parametrize("name", HONEST)
+@pytest.mark.twin
 def test_an_honest_remote_passes(name: str, here: Path):
     core = "[core]\n    analytics = false\n    check_update = false\n    remote = storage\n"
     repository(here, f"{core}['remote \"storage\"']\n    {HONEST[name]}\n", **{"task/a.dvc": DATA})
@@ -78,12 +79,14 @@ def test_an_honest_remote_passes(name: str, here: Path):
 
 
 @pytest.mark.parametrize("name", SECTIONS)
+@pytest.mark.attack
 def test_a_section_that_says_more_is_refused(name: str, here: Path):
     repository(here, f"[{name}]\n    {SECTIONS[name]}\n")
     with pytest.raises(UserError, match=r"^\.dvc/config: .* sets '"):
         check_dvc_settings()
 
 
+@pytest.mark.attack
 def test_a_key_written_in_another_way_is_refused(here: Path):
     """DVC's own reader says what a file holds: letters of any case, quotes, and sections that stand twice."""
     for text in (
@@ -99,6 +102,7 @@ def test_a_key_written_in_another_way_is_refused(here: Path):
             check_dvc_settings()
 
 
+@pytest.mark.attack
 def test_local_settings_count_where_git_brings_them(here: Path):
     text = "['remote \"storage\"']\n    configpath = x\n"
     repository(here, "", **{".dvc/config.local": text})
@@ -122,6 +126,7 @@ BROUGHT = {
 
 @pytest.mark.parametrize("name", BROUGHT)
 @pytest.mark.parametrize("path", ["a.dvc", ".dvc/a.dvc", "tests/dvc.yaml"])
+@pytest.mark.attack
 def test_a_data_file_that_brings_settings_is_refused(path: str, name: str, here: Path):
     repository(here, "", **{path: BROUGHT[name]})
     with pytest.raises(UserError, match=rf"^{path}: '(fs_config|repo|db)' lets DVC"):
@@ -129,6 +134,7 @@ def test_a_data_file_that_brings_settings_is_refused(path: str, name: str, here:
 
 
 @pytest.mark.parametrize("name", SETTINGS_ELSEWHERE)
+@pytest.mark.attack
 def test_a_variable_that_names_a_tracked_file_is_refused(
     name: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -142,6 +148,7 @@ def test_a_variable_that_names_a_tracked_file_is_refused(
 
 
 @pytest.mark.parametrize("command", [pull, push])
+@pytest.mark.attack
 def test_nothing_runs_before_the_settings_are_checked(command: Callable[[], Any], here: Path):
     """A program that .dvc/config names, as an AWS configuration would: it is not started."""
     aws = f"[default]\ncredential_process = {sys.executable} -c \"open('ran', 'w')\"\n"
@@ -152,6 +159,7 @@ def test_nothing_runs_before_the_settings_are_checked(command: Callable[[], Any]
     assert not Path("ran").exists()
 
 
+@pytest.mark.attack
 def test_no_file_of_the_checkout_stands_before_a_library_of_dvc(here: Path):
     repository(here, "[core]\n    analytics = false\n", **{"dvc.yaml": "stages: {}\n"})
     for name in ("base64", "json", "ssl", "yaml", "dvc", "configobj"):

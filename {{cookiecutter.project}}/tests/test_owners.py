@@ -36,6 +36,7 @@ def files() -> list[str]:
     return [name for name in done.stdout.split("\0") if name]
 
 
+@pytest.mark.twin
 def test_only_words_have_no_owner():
     text = OWNERS.read_text(encoding="utf-8")
     names = files()
@@ -46,6 +47,7 @@ def test_only_words_have_no_owner():
     assert not {name for name in lacking if not re.fullmatch(WORDS, name)}
 
 
+@pytest.mark.attack
 def test_a_new_file_has_an_owner():
     text = OWNERS.read_text(encoding="utf-8")
     new = [
@@ -75,6 +77,7 @@ def test_a_new_file_has_an_owner():
         "/*.md\n* @o\n*.json\n",
     ],
 )
+@pytest.mark.attack
 def test_a_list_with_a_hole_is_seen(text: str):
     holes = ("base64.py", "tests/conftest.py", "docs/javascripts/x.js", "recipes/int4.json")
     assert not all(owned(name, text) for name in holes)

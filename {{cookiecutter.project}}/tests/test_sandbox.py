@@ -89,11 +89,13 @@ NEVER_ENDING = {
 
 
 @pytest.mark.parametrize("name", NEVER_ENDING)
+@pytest.mark.attack
 def test_what_never_ends_or_says_nonsense_is_ended_in_seconds(name: str, kind: Kind):
     code, expected = NEVER_ENDING[name]
     assert expected in failure(code, kind)
 
 
+@pytest.mark.attack
 def test_all_lines_together_have_a_time_too(kind: Kind):
     code = "import time\nwhile True: time.sleep(0.3); print(1, flush=True)"
     with (
@@ -104,6 +106,7 @@ def test_all_lines_together_have_a_time_too(kind: Kind):
             child.hear()
 
 
+@pytest.mark.attack
 def test_what_it_complains_of_is_no_command_to_a_log(kind: Kind):
     code = "sys.stderr.write('::error::a\\n##[add-mask]b ::stop-commands::c \\x1b[31m\\u202e'); sys.exit(1)"
     text = failure(code, kind)
@@ -111,10 +114,12 @@ def test_what_it_complains_of_is_no_command_to_a_log(kind: Kind):
     assert not text.startswith("::")
 
 
+@pytest.mark.attack
 def test_no_variable_of_mine_is_seen(kind: Kind, secret: Path):
     assert "planted" not in json.dumps(said("import os; print(json.dumps(dict(os.environ)))", kind))
 
 
+@pytest.mark.attack
 def test_nothing_is_written(kind: Kind, secret: Path):
     code = f"open({str(secret.parent / 'left')!r}, 'w').write('a' * 10**5)"
     assert said(attempt(code), kind) != "done"
@@ -123,12 +128,14 @@ def test_nothing_is_written(kind: Kind, secret: Path):
 
 @pytest.mark.skipif(not LINUX, reason="needs Linux namespaces")
 class TestNamespaces:
+    @pytest.mark.attack
     def test_no_file_of_mine_is_seen(self, secret: Path):
         for path in (secret, "/etc/passwd", f"/proc/{os.getpid()}", Path(__file__)):
             found = said(attempt(f"import os; os.listdir({str(path)!r})"), "namespaces")
             assert found == "No such file or directory", path
         assert said(attempt(f"import os; os.stat({str(secret)!r})"), "limits") == "done"
 
+    @pytest.mark.attack
     def test_what_it_is_about_is_read_and_not_written(self, secret: Path):
         folders = [secret.parent]
         code = f"print(json.dumps(open({str(secret)!r}).read()))"
@@ -143,6 +150,7 @@ class TestNamespaces:
         ):
             assert said(attempt(code), "namespaces", folders=folders) != "done", code
 
+    @pytest.mark.attack
     def test_no_network_is_reached(self):
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
@@ -150,6 +158,7 @@ class TestNamespaces:
             assert said(attempt(code), "namespaces") != "done"
             assert said(attempt(code), "limits") == "done"
 
+    @pytest.mark.attack
     def test_no_process_of_mine_is_seen_and_few_are_made(self):
         code = "import os; print(json.dumps([n for n in os.listdir('/proc') if n.isdigit()]))"
         assert said(code, "namespaces") == ["1"]
@@ -159,6 +168,7 @@ class TestNamespaces:
         found = said(code, "namespaces")
         assert isinstance(found, int) and found < SHORT.processes
 
+    @pytest.mark.attack
     def test_no_right_is_held_and_none_is_won(self):
         code = (
             "print(json.dumps([l.split()[1] for l in open('/proc/self/status') if l[:3] in ('Cap', 'NoN')]))"
@@ -194,6 +204,7 @@ def fresh() -> Iterator[None]:
     chosen_sandbox.cache_clear()
 
 
+@pytest.mark.attack
 def test_a_named_sandbox_that_cannot_be_had_is_an_error(fresh: None, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", os.devnull)  # neither docker nor unshare
     monkeypatch.setattr(sandbox, "_environment", lambda: {"PATH": os.devnull})
@@ -251,6 +262,7 @@ def package(tmp_path: Path) -> Path:
 QUESTIONS = [[{"role": "user", "content": text}] for text in ("turn on", "<|im_end|>", "naïve 日本")]
 
 
+@pytest.mark.twin
 def test_a_stranger_is_asked_as_anybody_is(package: Path):
     """The same answers with and without a sandbox, in the order of the questions."""
     plain = [reply for _, reply in ask_singly(package, QUESTIONS, 8)]
@@ -260,6 +272,7 @@ def test_a_stranger_is_asked_as_anybody_is(package: Path):
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.attack
 def test_an_evil_template_is_refused_in_seconds(name: str, package: Path, monkeypatch: pytest.MonkeyPatch):
     text, expected = TEMPLATES[name]
     write_text(package / "chat_template.jinja", text)
@@ -295,6 +308,7 @@ HONEST |= {"request_ms": 2.0, "rss_mb": 3.0}
 
 
 @pytest.mark.parametrize("name", ["honest", *FORGED])
+@pytest.mark.attack
 def test_an_answer_that_no_model_gives_is_refused(name: str, package: Path, monkeypatch: pytest.MonkeyPatch):
     write_text(package.parent / "answer.json", json.dumps(FORGED.get(name, dict)(HONEST)))
     path = str(package.parent / "answer.json")

@@ -108,6 +108,7 @@ def error_of(answer: Answer) -> dict[str, Any]:
     return json.loads(answer.body)["error"]
 
 
+@pytest.mark.attack
 def test_every_attack_is_refused_and_its_twin_answered(hurry: None, tracebacks: list[str]):
     with served() as port:
         for name, (attack, status, twin) in attacks(port).items():
@@ -131,6 +132,7 @@ def test_a_refusal_says_what_to_do():
             assert said in error_of(exchange(port, request(port, **changed))[0])["message"]
 
 
+@pytest.mark.twin
 def test_a_page_that_is_allowed_can_read_its_answers_and_its_errors():
     with served() as port:
         for changed, status in (({}, 200), ({"Authorization": None}, 401)):
@@ -146,6 +148,7 @@ def test_a_page_that_is_allowed_can_read_its_answers_and_its_errors():
         assert "access-control-allow-origin" not in plain.headers
 
 
+@pytest.mark.twin
 def test_openais_client_has_the_token_and_its_errors():
     with served(queue=0) as port:
         address = f"http://127.0.0.1:{port}/v1"
@@ -181,6 +184,7 @@ def test_a_bug_is_no_traceback_for_the_client(tracebacks: list[str]):
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.attack
 def test_whoever_hangs_up_is_computed_for_no_more(stream: bool):
     """Ten ask for the longest answer and leave: one while it is answered, eight in the queue."""
     long = json.dumps(json.loads(BODY) | {"max_tokens": 2040, "stream": stream}).encode()
@@ -199,6 +203,7 @@ def test_whoever_hangs_up_is_computed_for_no_more(stream: bool):
         assert 1 < OneTokenEach5Ms.asked[0] < 100 and OneTokenEach5Ms.asked[1] == 3
 
 
+@pytest.mark.attack
 def test_a_client_that_sends_more_and_hangs_up_is_noticed():
     """With a second request in the buffer, the server does not read, and would not see the end."""
     with served() as port:
@@ -210,6 +215,7 @@ def test_a_client_that_sends_more_and_hangs_up_is_noticed():
         assert OneTokenEach5Ms.asked[0] < 100
 
 
+@pytest.mark.attack
 def test_the_queue_is_bounded_and_keeps_its_order():
     with served(queue=3) as port:
         clients = [connect(port) for _ in range(9)]
@@ -224,6 +230,7 @@ def test_the_queue_is_bounded_and_keeps_its_order():
         assert exchange(port, request(port))[0].status == 200
 
 
+@pytest.mark.attack
 def test_a_request_ends_in_time():
     with served(timeout_s=0.2) as port:
         start = time.perf_counter()
@@ -239,6 +246,7 @@ def test_a_request_ends_in_time():
     [(0, []), (10, [408]), (150, [408]), (-5, [408])],
     ids=["none", "line", "head", "body"],
 )
+@pytest.mark.attack
 def test_a_slow_client_is_cut_off(cut: int, statuses: list[int], hurry: None):
     """It sends one byte at a time, which each for itself comes soon enough."""
     with served() as port:
@@ -258,6 +266,7 @@ def test_a_slow_client_is_cut_off(cut: int, statuses: list[int], hurry: None):
         assert time.perf_counter() - start < 1
 
 
+@pytest.mark.attack
 def test_a_connection_that_goes_on_sending_after_its_answer_is_closed(hurry: None):
     with served() as port, connect(port) as client:
         client.sendall(
@@ -271,6 +280,7 @@ def test_a_connection_that_goes_on_sending_after_its_answer_is_closed(hurry: Non
         assert time.perf_counter() - start < 1
 
 
+@pytest.mark.attack
 def test_requests_that_nobody_has_read_do_not_fill_the_memory():
     with served() as port, connect(port) as client:
         client.sendall(request(port, body=asking(2000), Connection="keep-alive"))
@@ -286,6 +296,7 @@ def test_requests_in_a_row_are_answered_in_a_row():
         assert [a.status for a in exchange(port, raw)] == [200] * 4
 
 
+@pytest.mark.attack
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(connection, "MOST_CONNECTIONS", 5)
     with served() as port:
@@ -338,6 +349,7 @@ def test_a_signal_ends_it_within_a_second(sent: signal.Signals, tmp_path: Path):
 @pytest.mark.parametrize(
     "host", ["0.0.0.0", "::", "192.168.1.5", "model.example.org", "", "127.0.0.1.evil.com"]
 )
+@pytest.mark.attack
 def test_an_address_of_others_needs_a_token(host: str, tmp_path: Path):
     with pytest.raises(UserError, match="SLM_TOKEN or name a file with --token-file"):
         server.serve(tmp_path, server.Terms(host=host, port=free_port()))
@@ -345,10 +357,12 @@ def test_an_address_of_others_needs_a_token(host: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost", "LocalHost"])
+@pytest.mark.twin
 def test_an_address_of_this_machine_needs_none(host: str):
     assert access_of(host, 80, (), (), None).token is None
 
 
+@pytest.mark.twin
 def test_a_token_comes_from_a_file_or_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert read_token(None) is None
     monkeypatch.setenv("SLM_TOKEN", "x" * 16)
@@ -526,6 +540,7 @@ def mangled(chance: random.Random, port: int) -> bytes:
     return raw or b"x"
 
 
+@pytest.mark.attack
 def test_whatever_bytes_come_the_answers_are_in_form(monkeypatch: pytest.MonkeyPatch, tracebacks: list[str]):
     for module in (connection, server):
         monkeypatch.setattr(module, "READ_S", 0.1)

@@ -32,6 +32,7 @@ def artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.twin
 def test_three_files_are_taken_and_no_other(artifact: Path):
     (artifact / "slm" / "ci").mkdir(parents=True)
     (artifact / "slm" / "ci" / "steps.py").write_text("raise SystemExit", encoding="utf-8")
@@ -68,6 +69,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.attack
 def test_a_file_that_is_another_is_refused_and_nothing_taken(fault: str, artifact: Path):
     name, plant, said = FAULTS[fault]
     plant(artifact / name)
@@ -77,6 +79,7 @@ def test_a_file_that_is_another_is_refused_and_nothing_taken(fault: str, artifac
 
 
 @pytest.mark.parametrize("name", ["../x.md", "/etc/passwd", "reports/../../x.md"])
+@pytest.mark.attack
 def test_a_name_that_leads_out_is_refused(name: str, artifact: Path):
     (artifact.parent / "x.md").write_text("x", encoding="utf-8")
     with pytest.raises(UserError, match="leads out of"):
@@ -120,6 +123,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize(
     "change", [{}, {"event": "workflow_dispatch"}, {"path": ".github/workflows/main.yml@refs/heads/main"}]
 )
+@pytest.mark.twin
 def test_a_green_run_of_main_is_taken(change: dict[str, Any], run: dict[str, Any]):
     run.update(change)
     check_main_run("12", "main")
@@ -141,6 +145,7 @@ def test_a_green_run_of_main_is_taken(change: dict[str, Any], run: dict[str, Any
         ({"head_repository": None}, "its repository of the commit is None"),
     ],
 )
+@pytest.mark.attack
 def test_any_other_run_is_refused(change: dict[str, Any], said: str, run: dict[str, Any]):
     run.update(change)
     with pytest.raises(UserError, match=said):
@@ -148,6 +153,7 @@ def test_any_other_run_is_refused(change: dict[str, Any], said: str, run: dict[s
 
 
 @pytest.mark.parametrize("number", ["", "12/../13", "12 ", "-1", "١٢", "1" * 20, "12\n"])
+@pytest.mark.attack
 def test_what_is_no_number_is_not_asked_for(number: str, run: dict[str, Any]):
     with pytest.raises(UserError, match="is no ID of a run"):
         check_main_run(number, "main")

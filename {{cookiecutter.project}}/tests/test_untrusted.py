@@ -135,6 +135,7 @@ NEVER = [
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.twin
 def test_configurations_of_many_families_are_let_in(family: str):
     config = changed("model.type", family)
     for path, value in FAMILIES[family].items():
@@ -184,6 +185,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.attack
 def test_values_of_another_form_are_refused(kind: str):
     places, *values = REFUSED[kind]
     assert len(places) > 1
@@ -194,6 +196,7 @@ def test_values_of_another_form_are_refused(kind: str):
 
 
 @pytest.mark.parametrize("key", ["filename", "custom_ops_library", "enable_profiling", "config_entries"])
+@pytest.mark.attack
 def test_a_file_or_a_library_is_never_named(key: str):
     for where in ("model.decoder", "model.decoder.session_options"):
         for value in ("tokenizer.json", "../x", "/etc/passwd", ["a"]):
@@ -204,6 +207,7 @@ def test_a_file_or_a_library_is_never_named(key: str):
             check_genai_config(changed("model.decoder.session_options.provider_options", value))
 
 
+@pytest.mark.attack
 def test_a_quoted_value_is_no_command_to_a_log():
     said = quoted("##[error]x\n::stop-commands::y\u202e")
     assert "##[" not in said and "\n" not in said and "\u202e" not in said
@@ -332,11 +336,13 @@ MODELS = {
 }
 
 
+@pytest.mark.twin
 def test_a_plain_package_is_let_in(package: Path):
     inspect(package, "limits")
 
 
 @pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.attack
 def test_a_package_with_more_than_a_model_is_refused(name: str, package: Path):
     plant, said = FAULTS[name]
     plant(package)
@@ -345,6 +351,7 @@ def test_a_package_with_more_than_a_model_is_refused(name: str, package: Path):
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.attack
 def test_an_onnx_file_with_more_than_a_model_is_refused(name: str, package: Path):
     model, said = MODELS[name]
     if isinstance(model, bytes):
@@ -359,6 +366,7 @@ def test_an_onnx_file_with_more_than_a_model_is_refused(name: str, package: Path
     "name",
     ["../out", "/out", "a/model.onnx", "model.onnx/../../out", "C:\\out", "evil.py", "genai_config.json\n"],
 )
+@pytest.mark.attack
 def test_unpacking_stays_inside_and_leaves_nothing(name: str, tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
         zipped.writestr("genai_config.json", "{}")
@@ -368,6 +376,7 @@ def test_unpacking_stays_inside_and_leaves_nothing(name: str, tmp_path: Path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip"]
 
 
+@pytest.mark.attack
 def test_what_comes_out_counts_not_what_is_claimed(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as zipped:
         zipped.writestr("model.onnx", bytes(3_000_000))
@@ -378,6 +387,7 @@ def test_what_comes_out_counts_not_what_is_claimed(tmp_path: Path):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 93])
+@pytest.mark.attack
 def test_another_method_of_compression_is_refused(method: int, tmp_path: Path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as zipped:
@@ -392,6 +402,7 @@ def test_another_method_of_compression_is_refused(method: int, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("count", "said"), [(70_000, "without end"), (2, "File exists")])
+@pytest.mark.attack
 def test_a_list_of_entries_is_bounded_and_names_each_file_once(count: int, said: str, tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped, pytest.MonkeyPatch.context() as patch:
         patch.setattr("warnings.warn", lambda *_, **__: None)
@@ -402,6 +413,7 @@ def test_a_list_of_entries_is_bounded_and_names_each_file_once(count: int, said:
     assert not (tmp_path / "to").exists()
 
 
+@pytest.mark.attack
 def test_a_text_that_is_too_large_for_its_name_is_not_unpacked(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as zipped:
         zipped.writestr("chat_template.jinja", bytes(1 << 22))
@@ -417,6 +429,7 @@ def test_an_onnx_file_is_read_in_a_sandbox(kind: Kind, package: Path):
         inspect(package, kind)
 
 
+@pytest.mark.attack
 def test_an_onnx_file_that_unfolds_without_end_is_refused_in_seconds(package: Path):
     """Two bytes of the file are one node in memory."""
     nodes = b"\x0a\x00" * 20_000_000
@@ -454,6 +467,7 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]
     ],
     ids=lambda text: text[:12],
 )
+@pytest.mark.attack
 def test_yaml_that_unfolds_without_end_is_refused_in_seconds(text: str):
     start = time.monotonic()
     with pytest.raises(YAMLError):
@@ -461,6 +475,7 @@ def test_yaml_that_unfolds_without_end_is_refused_in_seconds(text: str):
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.twin
 def test_yaml_as_people_write_it_is_read():
     assert foreign_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: *a") == {
         "a": {"x": 1},
