@@ -11,7 +11,7 @@ DEMO := build/my-slm
 UV := {{cookiecutter.project}}/requirements/uv.txt
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-find-links
 
-.PHONY: help setup tools demo test test-fast test-full update-test lint lock pictures bench-house bench-right bench-proof bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict bench-synthesis bench-student bench-ablations bench-adapters bench-data
+.PHONY: help setup tools demo test test-fast test-full update-test lint lock pictures bench-house bench-right bench-trust bench-chains bench-proof bench-demo bench-workflows bench-task bench-rounding bench-devices bench-verdict bench-synthesis bench-student bench-ablations bench-adapters bench-data
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -107,6 +107,12 @@ bench-house: ## can an adopter find the way, and read what is said of it? (after
 
 bench-right: ## is every language, every answer and every door right? (after make demo; five minutes)
 	$(DEMO)/$(BIN)/python benchmarks/right.py $(DEMO)
+
+bench-trust: tools ## does anything ship that nobody asked? attacks and their twins (after make demo; a quarter of an hour)
+	$(DEMO)/$(BIN)/python -m benchmarks.trust $(DEMO)
+
+bench-chains: tools ## one small task in English, Nepali and Chinese, each through the whole chain (after make demo; half an hour, goes on where it was)
+	$(BIN)/python -m benchmarks.chains $(DEMO)
 
 BEFORE := 43d9da1
 AFTER := HEAD

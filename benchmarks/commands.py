@@ -64,6 +64,7 @@ UNTESTED = {
     "pip install": "the system's own installer",
     "tensorboard": "a server of its own, to look at",
     "make pictures": "needs Chromium",
+    "python -m benchmarks.contamination": "`make bench-trust` runs it every night",
     "python -m benchmarks.peer": "makes another project's model for comparison, in an environment of its own",
 }
 # Jobs of workflows that the scenarios leave out (tests/test_release.py).

@@ -25,13 +25,12 @@ from tests import bake
 from tests.conftest import install_extra, python, run
 from tests.test_bake import BODY
 
+STEPS = ("python3", "-I", ".github/steps.py", "slm.ci.steps")
 BINARIES = "Scripts" if sys.platform == "win32" else "bin"
 # What begins a command that needs Python or a tool of Python.
 COMMAND = re.compile(r"(?:^|[|;&({]|\$\()\s*((?:python3?|pip3?|uv|make|slm|\.venv/bin/\S+)(?=\s|$)[^|;&\n]*)", re.MULTILINE)
 # Packages that the code imports only where a parameter asks for them, and the lock that brings each.
 EXTRAS = {"azure": "entra", "bitsandbytes": "qlora", "deepspeed": "deepspeed", "mkdocs": "docs", "ray": "ray"}
-# What a bare command reaches by name and never by a call: `steps.candidate` is the step of `slm ci candidate` alone.
-UNREACHED = {"onnx"}
 MISSING = re.compile(r"ModuleNotFoundError|ImportError|No module named|cannot import name")
 
 
@@ -161,18 +160,18 @@ def environment_of(folder: Path, lock: Path) -> Path:
 def test_every_command_has_its_environment():
     kinds = {kind: of(kind) for kind in ("bare", "serve", "locked")}
     assert len(kinds["bare"]) > 8 and len(kinds["serve"]) == 1 and len(kinds["locked"]) > 12
-    assert ("python", "bootstrap.py") in kinds["bare"] and ("python3", "-m", "slm.ci.steps", "sign") in kinds["bare"]
+    assert ("python", "-I", "bootstrap.py") in kinds["bare"] and (*STEPS, "sign") in kinds["bare"]
 
 
 @pytest.mark.attack
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("python3 -m slm.ci.steps seal", "slm release seal", "runs before its environment is made|whose is"),
-        ("python3 -m slm.ci.steps seal", "make seal", "runs before its environment is made"),
-        ("python3 -m slm.ci.steps seal", ".venv/bin/python -m slm", "runs before its environment is made"),
-        ("python3 -m slm.ci.steps seal", "python3 -m pip install requests", "installs without hashes"),
-        ("python3 -m slm.ci.steps seal", "echo a && pip install requests", "installs without hashes"),
+        (f"{' '.join(STEPS)} seal", "slm release seal", "runs before its environment is made|whose is"),
+        (f"{' '.join(STEPS)} seal", "make seal", "runs before its environment is made"),
+        (f"{' '.join(STEPS)} seal", ".venv/bin/python -m slm", "runs before its environment is made"),
+        (f"{' '.join(STEPS)} seal", "python3 -m pip install requests", "installs without hashes"),
+        (f"{' '.join(STEPS)} seal", "echo a && pip install requests", "installs without hashes"),
     ],
 )
 def test_a_command_without_its_environment_is_found(old: str, new: str, said: str, tmp_path: Path):
@@ -186,15 +185,16 @@ def test_a_command_without_its_environment_is_found(old: str, new: str, said: st
 
 
 def modules_of(words: tuple[str, ...]) -> list[str]:
-    return [words[words.index("-m") + 1]] if "-m" in words else []
+    """The module that a command runs, by `-m` or by the launcher of the workflows."""
+    return [words[i + 1] for i, word in enumerate(words) if word in ("-m", STEPS[2])][:1]
 
 
 @pytest.mark.parametrize("words", of("bare"), ids=" ".join)
 def test_jobs_without_packages_import_the_standard_library_alone(words: tuple[str, ...]):
     names = outside(BODY, *modules_of(words))
-    if words[1:] == ("bootstrap.py",):
+    if words[-1] == "bootstrap.py":
         names = {name.partition(".")[0] for name in imported(ast.parse((BODY / "bootstrap.py").read_text(encoding="utf-8")))}
-    assert names and not names - sys.stdlib_module_names - UNREACHED
+    assert names and not names - sys.stdlib_module_names
 
 
 @pytest.mark.attack
@@ -203,7 +203,7 @@ def test_a_package_in_a_bare_job_is_found(line: str, tmp_path: Path):
     shutil.copytree(BODY / "slm", tmp_path / "slm")
     with (tmp_path / "slm" / "github.py").open("a", encoding="utf-8") as stream:
         stream.write(f"\n{line}\n")
-    assert outside(tmp_path, "slm.ci.steps") - sys.stdlib_module_names - UNREACHED
+    assert outside(tmp_path, "slm.ci.steps") - sys.stdlib_module_names
 
 
 @pytest.mark.twin
@@ -212,7 +212,7 @@ def test_the_standard_library_in_a_bare_job_passes(line: str, tmp_path: Path):
     shutil.copytree(BODY / "slm", tmp_path / "slm")
     with (tmp_path / "slm" / "github.py").open("a", encoding="utf-8") as stream:
         stream.write(f"\n{line}\n")
-    assert not outside(tmp_path, "slm.ci.steps") - sys.stdlib_module_names - UNREACHED
+    assert not outside(tmp_path, "slm.ci.steps") - sys.stdlib_module_names
 
 
 # Signing and set-up make environments of their own: they have tests of their own.
@@ -296,7 +296,7 @@ class Recipe:
     def __init__(self, project: Path) -> None:
         text = (project / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
         self.lines = [line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#")]
-        unknown = {word for word, _ in self.lines} - {"FROM", "WORKDIR", "COPY", "RUN", "USER", "EXPOSE", "HEALTHCHECK", "CMD"}
+        unknown = {word for word, _ in self.lines} - {"FROM", "WORKDIR", "COPY", "RUN", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT"}
         assert not unknown, f"Dockerfile: {unknown} is not carried out here"
 
     def all(self, word: str) -> list[str]:
@@ -315,7 +315,7 @@ class Recipe:
                     shutil.copy(path, place)
 
     def command(self) -> list[str]:
-        (rest,) = self.all("CMD")
+        (rest,) = self.all("ENTRYPOINT")
         return json.loads(rest)
 
 
@@ -396,13 +396,14 @@ def test_the_container_answers(serve_programs: Path, sealed: Path, tmp_path: Pat
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program, *words = recipe.command()
-    variables = {"PATH": f"{serve_programs}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
+    variables = {"PATH": f"{serve_programs}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path), "SLM_TOKEN": "a-token-of-the-tests"}
     log = tmp_path / "server.log"
     with log.open("w", encoding="utf-8") as stream:
         command = [str(serve_programs / program), "-B", *words, "--port", str(port)]
         server = subprocess.Popen(command, cwd=app, env=variables, stdout=stream, stderr=stream)
     try:
-        told = bare(context, "-c", f"from slm.ci.container import ask_container; print(ask_container('http://127.0.0.1:{port}'))")
+        asked = f"ask_container('http://127.0.0.1:{port}', '{variables['SLM_TOKEN']}')"
+        told = bare(context, "-c", f"from slm.ci.container import ask_container; print({asked})")
         assert told.returncode == 0, told.stderr + log.read_text(encoding="utf-8")
         (health,) = recipe.all("HEALTHCHECK")
         check = json.loads(health.removeprefix("CMD ").replace(":8000", f":{port}"))
@@ -417,6 +418,8 @@ def test_a_device_asks_the_package_with_the_lock_of_devices_alone(serve_programs
     for name in ("slm", "requirements"):
         shutil.copytree(BODY / name, tmp_path / name)
     (words,) = of("serve")
+    (tmp_path / ".github").mkdir()
+    shutil.copy(BODY / ".github" / "steps.py", tmp_path / ".github")
     shutil.copytree(sealed, tmp_path / words[-1])
     done = run(tmp_path, str(serve_programs / "python"), "-B", *words[1:], "--examples", "5", check=False)
     assert not MISSING.search(done.stderr) and json.loads(done.stdout.splitlines()[0])["asked"] == 5, done.stderr

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from pydantic import BaseModel
 from transformers import AutoConfig
 
@@ -98,6 +99,44 @@ def warn_of_hidden(hidden: dict[str, list[str]]) -> None:
             )
 
 
+def run_suites(frames: dict[str, pd.DataFrame], splits: dict[str, list[Record]]) -> list[dict[str, Any]]:
+    """The reports of the suites, which have passed. What is wrong with any of them is said in one run.
+
+    Raises:
+        UserError: an expectation failed, or a suite cannot be run.
+    """
+    reports: list[dict[str, Any]] = []
+    failed: list[str] = []
+    whole: list[str] = []
+    for suite, names in {"labelled": ("train", "validation", "test"), "prompts": ("prompts",)}.items():
+        path = TASK / "expectations" / f"{suite}.json"
+        files = {f"{TASK}/{name}.jsonl": name for name in names if name in frames}
+        try:
+            report = validate(
+                path,
+                {f: frames[n] for f, n in files.items()},
+                {f: [r.line for r in splits[n]] for f, n in files.items()},
+                required_columns() if suite == "labelled" else [],
+            )
+        except UserError as error:
+            failed.append(str(error))
+            whole.append(str(error))
+            continue
+        reports.append(report)
+        if not report["passed"]:
+            failed.append(explain_failures(report, path))
+            whole.append(explain_failures(report, path, None))
+    try:
+        # Its data comes later, after hours of training: what cannot be run is said now
+        later = [*map(str, frames["train"].columns), "dropped"]
+        validate(TASK / "expectations" / "synthetic.json", {}, {}, columns=later)
+    except UserError as error:
+        failed.append(str(error))
+        whole.append(str(error))
+    refuse(failed, whole)
+    return reports
+
+
 @stage
 def main() -> None:
     # Read all data of the task
@@ -127,36 +166,7 @@ def main() -> None:
     warn_of_hidden(hidden)
 
     # Run the suites of Great Expectations
-    reports: list[dict[str, Any]] = []
-    failed: list[str] = []
-    whole: list[str] = []
-    for suite, names in {"labelled": ("train", "validation", "test"), "prompts": ("prompts",)}.items():
-        path = TASK / "expectations" / f"{suite}.json"
-        files = {f"{TASK}/{name}.jsonl": name for name in names if name in frames}
-        try:
-            report = validate(
-                path,
-                {f: frames[n] for f, n in files.items()},
-                {f: [r.line for r in splits[n]] for f, n in files.items()},
-                required_columns() if suite == "labelled" else [],
-            )
-        except UserError as error:
-            # So that what is wrong with the other suite is said in the same run
-            failed.append(str(error))
-            whole.append(str(error))
-            continue
-        reports.append(report)
-        if not report["passed"]:
-            failed.append(explain_failures(report, path))
-            whole.append(explain_failures(report, path, None))
-    try:
-        # Its data comes later, after hours of training: what cannot be run is said now
-        later = [*map(str, frames["train"].columns), "dropped"]
-        validate(TASK / "expectations" / "synthetic.json", {}, {}, columns=later)
-    except UserError as error:
-        failed.append(str(error))
-        whole.append(str(error))
-    refuse(failed, whole)
+    reports = run_suites(frames, splits)
 
     # Write the facts
     facts = {

@@ -69,7 +69,7 @@ class Merged:
     conflicts: list[str]
 
 
-def merged(base: str, head: str) -> Merged:
+def merge_of(base: str, head: str) -> Merged:
     """Merge `head` into `base` as GitHub does, without a checkout; commits without a common history too."""
     command = ("merge-tree", "--write-tree", "--name-only", "--no-messages", "-z")
     done = run_git(*command, "--allow-unrelated-histories", base, head)

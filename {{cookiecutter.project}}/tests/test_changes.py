@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from slm.errors import UserError
-from slm.git import merged
+from slm.git import merge_of
 from slm.verdict.changes import describe, judges_files, touches_model
 from tests.test_pipeline import used
 
@@ -352,7 +352,7 @@ def test_a_change_is_what_its_merge_makes(make, repository: Repository):
     truth = repository.git("diff", "--name-only", "--no-renames", main, "HEAD").splitlines()
     assert found["files"] == len(truth) and not found["conflicts"]
     assert sorted(touches_model(dict.fromkeys(truth, True))) == sorted(found["model"])
-    assert merged(main, head).tree == repository.git("rev-parse", "HEAD^{tree}")
+    assert merge_of(main, head).tree == repository.git("rev-parse", "HEAD^{tree}")
 
 
 @pytest.mark.attack
@@ -402,7 +402,7 @@ def test_the_judges_code_is_known_by_name():
     """All that the judge, its workers and the workflows' steps import of slm/ is named as the judge's."""
     root = Path(__file__).parents[1]
     starts = [*(root / "slm/verdict").rglob("*.py"), *(root / "slm/ci").glob("*.py")]
-    starts.append(root / "slm/evaluation/cost_worker.py")
+    starts.append(root / "slm/inference/asker.py")
     files = {start.relative_to(root).as_posix() for start in starts}
     files |= {file for start in starts for file in used(start)}
     # The command that starts them imports nothing else before it runs.

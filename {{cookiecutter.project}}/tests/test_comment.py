@@ -208,7 +208,7 @@ def test_what_is_no_json_of_others_is_refused(text: str, tmp_path: Path):
     write_text(tmp_path / "verdict.json", text)
     with pytest.raises(UserError, match=r"verdict\.json: "):
         read_judged(tmp_path / "verdict.json", HEAD)
-    with pytest.raises(UserError, match="has left no verdict"):
+    with pytest.raises(UserError, match="no plain file"):
         read_judged(tmp_path / "none.json", HEAD)
 
 

@@ -22,12 +22,9 @@ from slm.modeling.encoding import (
 from slm.modeling.generation import generate
 from slm.task.records import DATA_ERRORS, Record
 
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-    "{% endfor %}<|im_start|>assistant\n"
-)
-NO_SYSTEM = (
-    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+CHATML, NO_SYSTEM = (
+    (Path(__file__).parent / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
+    for name in ("chatml", "no_system")
 )
 
 

@@ -29,8 +29,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_text(Path("gates.yaml"), (source / "gates.yaml").read_text(encoding="utf-8"))
     write_jsonl(Path("hidden.jsonl"), [row(f"e{i}", f"hidden request {i}", "ab"[i % 2]) for i in range(60)])
     exam.make_exam(Path("hidden.jsonl"))
-    for part in (exam.REQUESTS, exam.ANSWERS):
-        monkeypatch.setenv(exam.key_variable(part), (exam.KEYS / f"{part}.key").read_text())
+    for part in (exam.REQUESTS, exam.EXPECTED):
+        monkeypatch.setenv(exam.key_variable(part), (exam.EXAM_KEYS / f"{part}.key").read_text())
     return tmp_path
 
 
@@ -38,18 +38,20 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_nothing_of_the_exam_can_be_read_without_its_keys(project: Path, monkeypatch: pytest.MonkeyPatch):
     for path in exam.EXAM_FOLDER.iterdir():
         assert b"hidden request" not in path.read_bytes()
-    assert {p.stat().st_mode & 0o77 for p in exam.KEYS.iterdir()} == {0}
+    assert {p.stat().st_mode & 0o77 for p in exam.EXAM_KEYS.iterdir()} == {0}
     exam.open_requests(Path("requests.jsonl"))
     rows = [json.loads(line) for line in Path("requests.jsonl").read_text().splitlines()]
     assert len(rows) == 60 and all(set(r) == {"id", "messages"} for r in rows)
     assert all(m["role"] == "user" for r in rows for m in r["messages"]), "no expected answer"
     # The key of the requests does not open the answers.
-    monkeypatch.setenv(exam.key_variable(exam.ANSWERS), (exam.KEYS / f"{exam.REQUESTS}.key").read_text())
+    monkeypatch.setenv(
+        exam.key_variable(exam.EXPECTED), (exam.EXAM_KEYS / f"{exam.REQUESTS}.key").read_text()
+    )
     with pytest.raises(UserError, match="was not encrypted with the key"):
-        exam._opened(exam.encrypted(exam.ANSWERS), exam.ANSWERS)
-    monkeypatch.setenv(exam.key_variable(exam.ANSWERS), "no key")
+        exam._opened(exam.encrypted(exam.EXPECTED), exam.EXPECTED)
+    monkeypatch.setenv(exam.key_variable(exam.EXPECTED), "no key")
     with pytest.raises(UserError, match="holds no key of the exam"):
-        exam._opened(exam.encrypted(exam.ANSWERS), exam.ANSWERS)
+        exam._opened(exam.encrypted(exam.EXPECTED), exam.EXPECTED)
 
 
 @pytest.mark.attack

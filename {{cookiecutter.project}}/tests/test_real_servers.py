@@ -571,7 +571,7 @@ SPOKEN = [
 
 @pytest.mark.parametrize(("status", "words", "says", "hides"), SPOKEN)
 def test_a_refusal_names_its_own_remedy(status: int, words: str, says: str, hides: str):
-    chosen = settings("http://x", top_logprobs=2)
+    chosen = settings("https://x", top_logprobs=2)
     ((_, request),) = requests_of(chosen, TASK, prompts(1))
     teacher = Teacher(chosen, Budget(chosen.endpoint, NOTHING_SPENT))
     for body in ({"error": {"message": words}}, {"detail": words}, words):

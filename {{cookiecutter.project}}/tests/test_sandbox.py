@@ -243,15 +243,20 @@ def test_a_container_is_shut_in_by_its_command_line(tmp_path: Path, monkeypatch:
 
 
 # Real packages, of a model without weights that counts what it is asked
-LOOP = "{% for i in range(100000) %}{% for j in range(100000) %}{{ i }}{% endfor %}{% endfor %}"
+LOOP = "[% for i in range(100000) %][% for j in range(100000) %]{{ i }}[% endfor %][% endfor %]"
 TEMPLATES = {
     "a loop without end": (LOOP, "no answer in time"),
     "a text without end": (
-        "{% set x = namespace(a='a') %}" + "{% set x.a = x.a ~ x.a %}" * 40 + "{{ x.a }}",
+        "[% set x = namespace(a='a') %]" + "[% set x.a = x.a ~ x.a %]" * 40 + "{{ x.a }}",
         "",
     ),
-    "no template": ("{% for", ""),
+    "no template": ("[% for", ""),
 }
+
+
+def jinja(text: str) -> str:
+    """The body's code holds no tag of Jinja, since the project itself is baked by Jinja."""
+    return text.replace("[%", "{" + "%").replace("%]", "%" + "}")
 
 
 @pytest.fixture
@@ -275,7 +280,7 @@ def test_a_stranger_is_asked_as_anybody_is(package: Path):
 @pytest.mark.attack
 def test_an_evil_template_is_refused_in_seconds(name: str, package: Path, monkeypatch: pytest.MonkeyPatch):
     text, expected = TEMPLATES[name]
-    write_text(package / "chat_template.jinja", text)
+    write_text(package / "chat_template.jinja", jinja(text))
     settings = read_json(package / "tokenizer_config.json")
     write_json(package / "tokenizer_config.json", {k: v for k, v in settings.items() if k != "chat_template"})
     monkeypatch.setattr(asking, "limits_for", lambda *_, **__: ChildLimits(line_s=3, memory_mb=2000))

@@ -124,7 +124,7 @@ LIES: dict[str, tuple[Edit, str]] = {
 
 @pytest.mark.twin
 def test_an_honest_offer_is_sealed_with_what_was_heard(offered: Path):
-    content = sealing.seal(COMMIT, exam=True)
+    content = sealing.seal_offer(COMMIT, exam=True)
     assert content["passed"] is True
     assert (SEALED / "predictions.jsonl").read_text(encoding="utf-8") == "heard\n"
     assert read_seal(SEALED) == content
@@ -138,7 +138,7 @@ def test_a_lie_is_not_sealed(name: str, offered: Path):
     edit, said = LIES[name]
     edit(offered)
     with pytest.raises(UserError, match=said):
-        sealing.seal(COMMIT, exam=True)
+        sealing.seal_offer(COMMIT, exam=True)
     assert not SEALED.exists()
 
 
@@ -146,14 +146,14 @@ def test_a_lie_is_not_sealed(name: str, offered: Path):
 @pytest.mark.parametrize("path", [OFFER, FOUND, sealing.EXAM_RESULT], ids=["offer", "recheck", "exam"])
 def test_one_refusal_of_three_refuses(path: Path, offered: Path):
     in_json(path, passed=False)(offered)
-    assert sealing.seal(COMMIT, exam=True)["passed"] is False
+    assert sealing.seal_offer(COMMIT, exam=True)["passed"] is False
 
 
 @pytest.mark.attack
 def test_what_a_gate_is_called_stays_one_line_of_a_status(offered: Path):
     gates = [{"name": "a\n::add-mask::b\x1b[2J" * 9, "mark": "FAIL", "why": ""}]
     in_json(FOUND, passed=False, gates=gates)(offered)
-    assert sealing.seal(COMMIT, exam=True)["passed"] is False
+    assert sealing.seal_offer(COMMIT, exam=True)["passed"] is False
     said = sealing.refused_by()
     assert said.isprintable() and len(said) <= 101
 
@@ -161,7 +161,7 @@ def test_what_a_gate_is_called_stays_one_line_of_a_status(offered: Path):
 @pytest.mark.twin
 def test_without_an_exam_no_result_is_needed(offered: Path):
     sealing.EXAM_RESULT.unlink()
-    content = sealing.seal(COMMIT, exam=False)
+    content = sealing.seal_offer(COMMIT, exam=False)
     assert content["passed"] is True and content["exam"] is None
 
 
@@ -258,5 +258,5 @@ def test_an_honest_archive_comes_out_whole(tmp_path: Path):
 
 
 def test_the_seal_is_named_by_its_whole_hash(offered: Path):
-    sealing.seal(COMMIT, exam=True)
+    sealing.seal_offer(COMMIT, exam=True)
     assert len(sha256_file(SEALED / SEAL)) == 64

@@ -43,7 +43,7 @@ from slm.verdict.registry import RECHECK
 from slm.verdict.rows import Row, Verdict, rows_of
 
 
-def tolerance() -> float:
+def allowed_share() -> float:
     """Share of the answers that may differ on another machine."""
     return read_json(TOLERANCE)["tolerance"] if TOLERANCE.exists() else ASSUMED
 
@@ -70,7 +70,7 @@ def time_as_claimed(claimed: float | None, found: float | None) -> Row:
     return RECHECK["time"].row(within, round(found, 3), round(claimed * SPREAD, 3), why)
 
 
-def time_share(model: Path, reference: Path, params: Params, sandbox: Kind) -> float:
+def share_of_time(model: Path, reference: Path, params: Params, sandbox: Kind) -> float:
     """Median time of a request as a share of the reference's, both asked in turn on this machine."""
     prompts = [r.prompt for r in fixed_sample(read_records(TEST, True), params.measure.prompts, params.seed)]
     settings = params.measure.model_copy(update={"threads": params.measure.threads[:1]})
@@ -113,10 +113,10 @@ def recheck(exam: Path | None = None) -> Verdict:
         if offer.reference:
             claimed = offer.reference.share
             unpack(OFFERED / "reference.tar.gz", Path(scratch), LARGEST_ASSET_MB)
-            share = time_share(model, Path(scratch) / offer.reference.rung, params, sandbox)
+            share = share_of_time(model, Path(scratch) / offer.reference.rung, params, sandbox)
         rows = [
             *verdict.gates,
-            answers_as_claimed(read_jsonl(OFFERED / PREDICTIONS_FILE)[1:], heard, tolerance()),
+            answers_as_claimed(read_jsonl(OFFERED / PREDICTIONS_FILE)[1:], heard, allowed_share()),
             time_as_claimed(claimed, share),
         ]
         verdict = replace(verdict, gates=rows)

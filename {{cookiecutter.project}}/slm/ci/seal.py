@@ -88,7 +88,7 @@ def read_offer(folder: Path = OFFERED) -> Offer:
     return offer
 
 
-def seal(commit: str, exam: bool) -> Json:
+def seal_offer(commit: str, exam: bool) -> Json:
     """Put the offered files into sealed/, with the predictions and figures that the recheck heard.
 
     Args:

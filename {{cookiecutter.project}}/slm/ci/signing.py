@@ -35,7 +35,7 @@ def signing_program() -> list[str]:
     return [python, "-I", "-m", "model_signing"]
 
 
-def sign(folder: Path, signature: Path, key: Path | None) -> None:
+def sign_folder(folder: Path, signature: Path, key: Path | None) -> None:
     """Sign every file of a folder, with the identity of this workflow (sigstore) or with a private key."""
     signer = ["key", "--private_key", str(key)] if key else ["sigstore", "--use_ambient_credentials"]
     signature.parent.mkdir(parents=True, exist_ok=True)

@@ -157,7 +157,7 @@ def report_verdict() -> None:
 def seal() -> None:
     """Compare what is offered with what was asked, and put it into sealed/; output: whether it passed."""
     exam = any(Path("exam").glob("*.enc"))
-    content = sealing.seal(os.environ["GITHUB_SHA"], exam)
+    content = sealing.seal_offer(os.environ["GITHUB_SHA"], exam)
     output(passed="true" if content["passed"] else "false")
 
 
@@ -339,7 +339,7 @@ def show_verdict() -> None:
 
 
 def sign() -> None:
-    signing.sign(SEALED, SIGNATURE, None)
+    signing.sign_folder(SEALED, SIGNATURE, None)
 
 
 @exit_on_user_error()

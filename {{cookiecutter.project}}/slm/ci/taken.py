@@ -15,7 +15,7 @@ from slm.files import Json, write_text
 LARGEST_BYTES = {".md": 60_000}  # GitHub takes 65,536 characters as the text of a pull request
 LARGEST_OTHER_BYTES = 5_000_000
 LOCK_HEADS = {"schema: '2.0'", "stages:", "datasets:"}  # the lines that DVC does not indent
-SECTION = re.compile(r"^([^\s#:][^:\n]*):", re.MULTILINE)
+YAML_SECTION = re.compile(r"^([^\s#:][^:\n]*):", re.MULTILINE)
 MAIN = ".github/workflows/main.yml"
 
 
@@ -26,8 +26,8 @@ def take(folder: Path, names: list[str]) -> None:
         if name == "dvc.lock":
             _check_lock(text)
         elif name == "params.yaml":
-            here = SECTION.findall(Path(name).read_text(encoding="utf-8"))
-            if SECTION.findall(text) != here:
+            here = YAML_SECTION.findall(Path(name).read_text(encoding="utf-8"))
+            if YAML_SECTION.findall(text) != here:
                 raise UserError(
                     f"{folder / name}: its sections are not those of {name} here ({', '.join(here)}); it is "
                     "not taken"

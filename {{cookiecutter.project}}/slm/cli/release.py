@@ -51,12 +51,12 @@ def release_seal() -> None:
     """
     from slm.ci.offer import offer_package
     from slm.ci.recheck import recheck
-    from slm.ci.seal import seal
+    from slm.ci.seal import seal_offer
     from slm.git import git
 
     offer_package()
     recheck()
-    content = seal(git("rev-parse", "HEAD").strip(), exam=False)
+    content = seal_offer(git("rev-parse", "HEAD").strip(), exam=False)
     print(f"sealed/: {content['name']}, {'passed' if content['passed'] else 'refused'}")
 
 
@@ -170,8 +170,8 @@ def release_sign(
     Reads sealed/ and requirements/signing.txt. Writes release/sealed.sig, and installs the signing program
     into .signing/. Takes as long as that installation. Without a key it works in a workflow alone.
     """
-    from slm.ci.signing import sign
+    from slm.ci.signing import sign_folder
     from slm.ci.steps import SIGNATURE
     from slm.verdict.released import SEALED
 
-    sign(SEALED, SIGNATURE, key)
+    sign_folder(SEALED, SIGNATURE, key)

@@ -17,8 +17,8 @@ INSIDE = 16  # characters from its middle that do
 # Line breaks with the blanks around them, as such or as `\n`; characters that nobody sees.
 # The look-behinds let a search begin where blanks or backslashes begin: its time stays linear.
 BREAK = r"(?:\r?\n|(?<!\\)(?:\\+r)?\\+n)[ \t]*"
-UNSEEN = r"[\u00ad\u200b-\u200f\u2060\ufeff]"
-WRAP = rf"(?<![ \t])[ \t]*(?:{BREAK})+|{UNSEEN}+"
+UNSEEN_SIGNS = r"[\u00ad\u200b-\u200f\u2060\ufeff]"
+WRAP = rf"(?<![ \t])[ \t]*(?:{BREAK})+|{UNSEEN_SIGNS}+"
 ESCAPED = re.compile(
     rf"(?P<wrap>{WRAP})"
     r"|(?<!\\)\\+(?:u(?P<u>[0-9a-f]{4})|x(?P<x>[0-9a-f]{2})|(?P<itself>[/\"']))|\\(?P<slash>\\)"
@@ -59,7 +59,7 @@ def character_of(match: re.Match[str]) -> str:
         character = chr(int(code, 16) if code else int(match["decimal"]))
     else:
         character = match["itself"] or match["slash"] or ""
-    return "" if character in "\r\n" or re.match(UNSEEN, character) else character
+    return "" if character in "\r\n" or re.match(UNSEEN_SIGNS, character) else character
 
 
 def forms_of(secret: str) -> Iterator[tuple[str, int, int]]:

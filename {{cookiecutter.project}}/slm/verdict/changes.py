@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml.error import YAMLError
 
-from slm.git import changed_files, differing, file_at, merged
+from slm.git import changed_files, differing, file_at, merge_of
 from slm.task.strict import json_rows
 from slm.verdict.contract import CONTRACT, Contract, loosened
 from slm.verdict.foreign_yaml import foreign_yaml
@@ -31,7 +31,7 @@ WORDS = rf"(?:docs/{FOLDERS})?{SEGMENT}\.md"
 
 # What cannot change a model, though it may change a verdict. A new file at the root is not among them: it
 # could stand before a library of the same name. Nor is what DVC reads in any folder, such as tests/dvc.yaml.
-NO_MODEL = "|".join(
+BESIDE_MODEL = "|".join(
     (
         WORDS,
         rf"docs/{FOLDERS}{SEGMENT}\.(?:svg|png|css|js)",
@@ -118,7 +118,7 @@ OTHER = "neither words nor data of the task"
 
 def touches_model(files: dict[str, bool]) -> list[str]:
     """Those of the changed files that can change the model: all but a few kinds that surely cannot."""
-    return [f for f, plain in files.items() if not (plain and re.fullmatch(NO_MODEL, f))]
+    return [f for f, plain in files.items() if not (plain and re.fullmatch(BESIDE_MODEL, f))]
 
 
 def judges_files(files: dict[str, bool]) -> list[str]:
@@ -245,7 +245,7 @@ def describe(base: str, head: str) -> dict[str, Any]:
     """What a merge of `head` into `base` would change: it is read in the merged files, not in those of
     `head`, which may lack what `base` has since. Where git cannot merge the two, all that differs counts.
     """
-    after = merged(base, head)
+    after = merge_of(base, head)
     files = changed_files(base, after.tree)
     if after.conflicts:
         files |= changed_files(base, head) | dict.fromkeys(after.conflicts, False)

@@ -30,9 +30,9 @@ from slm.verdict.rows import Row
 from slm.verdict.statistics import CONFIDENCE
 
 EXAM_FOLDER = Path("exam")
-KEYS = Path(".exam")  # never committed: .gitignore names it
-REQUESTS, ANSWERS = "requests", "answers"
-SMALLEST = 50  # requests; of fewer the score says too little
+EXAM_KEYS = Path(".exam")  # never committed: .gitignore names it
+REQUESTS, EXPECTED = "requests", "answers"
+SMALLEST_EXAM = 50  # requests; of fewer the score says too little
 HEARD = Path("rechecked/exam.jsonl")
 
 
@@ -52,7 +52,7 @@ def _cipher(part: str) -> Fernet:
     except ValueError:
         raise UserError(
             f"{key_variable(part)} holds no key of the exam; set the secret to the text of "
-            f"{KEYS / part}.key, which `slm exam new` wrote"
+            f"{EXAM_KEYS / part}.key, which `slm exam new` wrote"
         ) from None
 
 
@@ -93,8 +93,8 @@ def make_exam(file: Path) -> None:
         UserError: records that are faulty, too few, or known to the public files.
     """
     records = read_records(file, answered=True)
-    if len(records) < SMALLEST:
-        raise UserError(f"{file}: {len(records)} records; an exam needs at least {SMALLEST}")
+    if len(records) < SMALLEST_EXAM:
+        raise UserError(f"{file}: {len(records)} records; an exam needs at least {SMALLEST_EXAM}")
     known = known_elsewhere(records)
     if known:
         raise UserError(
@@ -103,9 +103,9 @@ def make_exam(file: Path) -> None:
         )
     parts = {
         REQUESTS: [{"id": r.id, "messages": r.prompt} for r in records],
-        ANSWERS: [{"id": r.id, "messages": r.messages, "tags": r.tags} for r in records],
+        EXPECTED: [{"id": r.id, "messages": r.messages, "tags": r.tags} for r in records],
     }
-    with replacing(KEYS) as folder:
+    with replacing(EXAM_KEYS) as folder:
         folder.mkdir()
         for part, rows in parts.items():
             key = Fernet.generate_key()
@@ -115,8 +115,8 @@ def make_exam(file: Path) -> None:
             _close(encrypted(part), Fernet(key), rows)
     print(
         f"{EXAM_FOLDER}/: {len(records)} requests, encrypted. Commit it, and give main's workflow the keys:\n"
-        + "".join(f"  gh secret set {key_variable(p)} < {KEYS / p}.key\n" for p in parts)
-        + f"Then keep {file} and {KEYS}/ where nobody trains, and delete them here."
+        + "".join(f"  gh secret set {key_variable(p)} < {EXAM_KEYS / p}.key\n" for p in parts)
+        + f"Then keep {file} and {EXAM_KEYS}/ where nobody trains, and delete them here."
     )
 
 
@@ -169,7 +169,7 @@ def score_exam(rechecked: Path, target: Path) -> Row:
     findings = read_json(rechecked / "findings.json")  # the job that seals compares what is taken from it
     replies = {row["id"]: row for row in _opened(rechecked / "exam.enc", REQUESTS)}
     records = [
-        Record(row["id"], row["messages"], row["tags"]) for row in _opened(encrypted(ANSWERS), ANSWERS)
+        Record(row["id"], row["messages"], row["tags"]) for row in _opened(encrypted(EXPECTED), EXPECTED)
     ]
     if {r.id for r in records} != set(replies):
         raise UserError(

@@ -11,7 +11,7 @@ from slm.verdict.genai_config import check_genai_config
 from slm.verdict.untrusted import MODEL_FILES, quoted
 
 DEEPEST = 32  # objects and lists in one another; a tokenizer has up to ten
-NEEDED = ("model.onnx", "genai_config.json", "tokenizer.json", "tokenizer_config.json")
+NEEDED_FILES = ("model.onnx", "genai_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def inspect(folder: Path, sandbox: Kind) -> None:
@@ -30,7 +30,7 @@ def inspect(folder: Path, sandbox: Kind) -> None:
         most = MODEL_FILES[name]
         if most is not None and path.stat().st_size > most:
             raise UserError(f"{name} has {path.stat().st_size} bytes; a package may have {most} there")
-    for name in NEEDED:
+    for name in NEEDED_FILES:
         if not (folder / name).is_file():
             raise UserError(f"{name} is missing: this is not a package")
     for path in sorted(folder.glob("*.json")):

@@ -34,7 +34,7 @@ from slm.files import (
     write_jsonl,
     write_text,
 )
-from slm.git import file_at, merged
+from slm.git import file_at, merge_of
 from slm.inference.asking import ask_singly
 from slm.inference.sandbox import Kind, chosen_sandbox
 from slm.progress import track
@@ -108,7 +108,7 @@ def of_commit(folder: Path, base: str, head: str, shipped: str) -> Row:
     """Whether dvc.lock of the merged change names these bytes. A change that brings a lock of its own must
     bring the bytes that it names; else the run makes them again, and there is nothing to hold them against.
     """
-    written = file_at(merged(base, head).tree, "dvc.lock") or ""
+    written = file_at(merge_of(base, head).tree, "dvc.lock") or ""
     try:
         lock = foreign_yaml(written)
         named = next(
@@ -119,7 +119,9 @@ def of_commit(folder: Path, base: str, head: str, shipped: str) -> Row:
     except (YAMLError, KeyError, TypeError, StopIteration):
         named = None
     found, sha256 = dvc_md5(folder), folder_sha256(folder)
-    row = BYTES_OF_COMMIT.row(named == found, found[:12], str(named)[:12], f"SHA-256 {sha256}: dvc.lock names it")
+    row = BYTES_OF_COMMIT.row(
+        named == found, found[:12], str(named)[:12], f"SHA-256 {sha256}: dvc.lock names it"
+    )
     if row.passed:
         return row
     if written == file_at(base, "dvc.lock"):
@@ -156,7 +158,7 @@ def judge_package(
     ]
     rows += judge_baseline(contract, task, predictions, known)
     rows += [*judge_cost(contract, cost["candidate"], cost.get("released")), rounds_agree]
-    tree = merged(*change).tree if change else None
+    tree = merge_of(*change).tree if change else None
     rows = blame(rows, parameters_diff(entry["revision"], tree) if entry else [])
     if change:
         rows.append(of_commit(folder, *change, shipped))
