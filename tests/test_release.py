@@ -12,42 +12,80 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import python
+from tests.bake import TEMPLATE
+from tests.conftest import once, python
 from tests.world import SECRET, Run, World
 from tests.worlds import GATES, append, on_main, on_tag, python_at, say_yourself, write
 
 pytestmark = pytest.mark.slow
 
 
-def publish(world: World, tag: str) -> None:
-    """What release.yml does, job by job, but for the container: docker is not everywhere."""
+@pytest.fixture(scope="session")
+def signer(made: Path, testrun_uid: str) -> Path:
+    """The signing program in the environment of its lock, and a key in place of the workflow's identity."""
+    folder = made.parent / "signer"
+
+    def make() -> None:
+        folder.mkdir(exist_ok=True)
+        lock = TEMPLATE / "{{cookiecutter.project}}" / "requirements" / "signing.txt"
+        environment = folder / "environment"
+        for command in (
+            [sys.executable, "-m", "uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(environment)],
+            [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(environment), "--require-hashes", "-r", str(lock)],
+            ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(folder / "key.pem")],
+            ["openssl", "ec", "-in", str(folder / "key.pem"), "-pubout", "-out", str(folder / "key.pub")],
+        ):
+            subprocess.run(command, check=True, capture_output=True)
+
+    once("signer", testrun_uid, make)
+    return folder
+
+
+def publish(world: World, tag: str, signer: Path) -> None:
+    """What release.yml does, job by job, but for the container and the devices: docker and Windows are not here."""
+    key = f"'sealed'), Path('release/sealed.sig'), Path('{signer / 'key.pem'}'"
+    sign = f'python3 -c "from pathlib import Path; from slm.ci.signing import sign_folder; sign_folder(Path({key}))"'
     for job in ("publish", "announce"):
         folder = world.clone("tag", tag)
         path = folder / ".github" / "workflows" / "release.yml"
         text = path.read_text(encoding="utf-8")
-        text = text.replace("needs: [verify, container]", "needs: [verify]").replace(
-            "run: python3 -I .github/steps.py slm.ci.steps sign", "run: echo unsigned"
-        )
+        for old, new in {
+            "needs: [verify, container, devices]": "needs: [verify]",
+            "run: python3 -I .github/steps.py slm.ci.steps sign": f"run: ln -s {signer / 'environment'} .signing && {sign}",
+        }.items():
+            assert text.count(old) == 1
+            text = text.replace(old, new)
         path.write_text(text, encoding="utf-8")
         run = world.act("release.yml", "push", {"ref": f"refs/tags/{tag}", "after": world.tip(tag)}, folder, job)
         assert run.passed, run.log[-4000:]
 
 
-def test_a_good_tag_is_released_named_and_taken_back(world: World):
+def test_a_good_tag_is_released_named_and_taken_back(world: World, signer: Path):
     assert on_main(world).passed
     world.git(world.origin, "tag", "v1", "main")
-    publish(world, "v1")
+    publish(world, "v1", signer)
     release = world.forge.release("v1")
     assert release and not release["draft"]
     names = {a["name"] for a in release["assets"]}
-    assert {"SEAL.json", "facts.tar.gz", "predictions.jsonl", "sbom.cdx.json", "SHA256SUMS"} <= names
+    assert {"SEAL.json", "findings.json", "facts.tar.gz", "predictions.jsonl", "sbom.cdx.json", "SHA256SUMS", "sealed.sig"} <= names
     # released.json moves by a pull request.
     assert [p["head"]["ref"] for p in world.forge.pulls] == ["released"]
     folder = world.clone("read", "released")
     entry = json.loads((folder / "released.json").read_text(encoding="utf-8"))["released"]
     assert entry["tag"] == "v1" and entry["revision"] == world.tip("v1")
-    # The bytes come back, and are those of the tagged commit.
-    python_at(world, folder, "-m", "slm", "release", "verify", "v1")
+    # The bytes come back, are those of the tagged commit, and main sealed and the release signed them.
+    (folder / ".signing").symlink_to(signer / "environment")
+    verify = ("-m", "slm", "release", "verify", "v1", "--public-key", str(signer / "key.pub"))
+    python_at(world, folder, *verify)
+    # Signed by another, or not attested: an error.
+    asset = next(a for a in release["assets"] if a["name"] == "sealed.sig")
+    signature = json.loads(world.forge.files[asset["id"]])
+    world.forge.files[asset["id"]] = json.dumps(signature | {"dsseEnvelope": None}).encode()
+    with pytest.raises(AssertionError, match="no valid signature"):
+        python_at(world, folder, *verify)
+    (world.folder / "attestations").unlink()
+    with pytest.raises(AssertionError, match="has not attested these bytes"):
+        python_at(world, folder, *verify)
     # A second release, then the first again.
     world.git(folder, "push", "--quiet", "origin", "HEAD:refs/heads/main")
     python_at(world, folder, "-m", "slm.verdict.released")

@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import can_isolate
 from tests.world import SECRET, Run, World
-from tests.worlds import GATES, MAIN_JOBS, append, on_main, on_tag, say_yourself, touch_model, write
+from tests.worlds import GATES, MAIN_JOBS, append, invent_predictions, on_main, on_tag, python_at, say_yourself, touch_model, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="act runs on Linux here")]
 
@@ -350,6 +350,50 @@ def test_main_seals_once_and_says_so_on_the_commit(world: World):
     for release in world.forge.releases:
         assert release["draft"] and re.fullmatch("sealed-[0-9a-f]{64}", release["tag_name"])
         assert {"SEAL.json", "facts.tar.gz", "findings.json", "predictions.jsonl"} < {a["name"] for a in release["assets"]}
+
+
+@pytest.mark.attack
+def test_what_nobody_asked_is_not_sealed(world: World):
+    """Lock, remote and reports agree, every gate of the run passes without running a stage, and the package never said so."""
+    commit = invent_predictions(world)
+    run = on_main(world)
+    assert run.jobs == MAIN_JOBS | {"Recheck": False}, run.log[-4000:]
+    assert not run.stages and "The model passes its gates" in run.log
+    (status, *_) = world.forge.statuses[commit]
+    assert status["state"] == "failure" and "answers as offered" in status["description"]
+    assert not world.forge.releases
+    world.git(world.origin, "tag", "v2", "main")
+    assert "has the verdict failure" in on_tag(world, "v2", "take").log
+
+
+@pytest.mark.full
+@pytest.mark.twin
+def test_main_asks_the_hidden_exam(world: World):
+    """Encrypted in the repository, asked without its answers, scored in a job of its own; no artifact holds a text of it."""
+    folder = world.clone("exam")
+    shutil.copy(folder / "task" / "validation.jsonl", folder / "hidden.jsonl")
+    lines = (folder / "hidden.jsonl").read_text(encoding="utf-8").splitlines()[:60]
+    texts = [json.loads(line)["messages"] for line in lines]
+    rows = [{"id": f"e{i}", "messages": [{**m[0], "content": f"{m[0]['content']} now"}, *m[1:]]} for i, m in enumerate(texts)]
+    (folder / "hidden.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    python_at(world, folder, "-m", "slm", "exam", "new", "hidden.jsonl")
+    secrets = {f"EXAM_{part.upper()}_KEY": (folder / ".exam" / f"{part}.key").read_text() for part in ("requests", "answers")}
+    (folder / "hidden.jsonl").unlink()
+    world.git(folder, "add", "exam")
+    world.git(folder, "commit", "--quiet", "--message", "A hidden exam")
+    world.git(folder, "push", "--quiet", "origin", "HEAD:refs/heads/main")
+    # Without the keys nothing good is sealed.
+    assert on_main(world).jobs["Seal"] is False
+    assert world.forge.statuses[world.tip()][0]["state"] == "error"
+    run = on_main(world, secrets=secrets)
+    assert run.jobs == MAIN_JOBS | {"Exam": True}, run.log[-4000:]
+    assert world.forge.statuses[world.tip()][0]["state"] == "success"
+    said = [row["messages"][0]["content"] for row in rows]
+    for archive in (world.artifacts / str(run.number)).glob("*.zip"):
+        with zipfile.ZipFile(archive) as zipped:
+            held = b"".join(zipped.read(name) for name in zipped.namelist()).decode("utf-8", "replace")
+        assert not [text for text in said if text in held], archive
+    assert not [text for text in said if text in run.log]
 
 
 def test_main_with_its_caches_lost_says_what_it_would_take(world: World):

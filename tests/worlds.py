@@ -1,5 +1,6 @@
 """What the tests of the workflows start from: repositories on a small GitHub, with and without a release, and packages to offer."""
 
+import hashlib
 import shutil
 import subprocess
 import tempfile
@@ -140,6 +141,35 @@ def say_yourself(folder: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert "## Try it\n" in text
     path.write_text(text.replace("## Try it\n", "## Try it yourself\n"), encoding="utf-8")
+
+
+INVENT = """
+from pathlib import Path
+from slm.files import read_json, read_jsonl, write_json, write_jsonl
+from slm.task.definition import load_task
+from slm.task.metrics import summarise
+path, report = Path("predictions/int4.jsonl"), Path("reports/quality/int4.json")
+header, *rows = read_jsonl(path)
+rows = [row | {"answer": row["expected"], "cut": False} for row in rows]
+write_jsonl(path, [header, *rows])
+write_json(report, read_json(report) | summarise(load_task(), rows))
+"""
+
+
+def invent_predictions(world: World) -> str:
+    """Whoever may write to the remote and gets one change of dvc.lock approved: predictions that nobody made, committed by DVC."""
+    folder = world.clone("invented")
+    (cache,) = (world.folder / "cache").glob("dvc-*")
+    shutil.copytree(cache, folder / ".dvc" / "cache")
+    python_at(world, folder, "-m", "dvc", "checkout", "--quiet")
+    python_at(world, folder, "-c", INVENT)
+    python_at(world, folder, "-m", "pipeline.package")
+    python_at(world, folder, "-m", "dvc", "commit", "--force", "--quiet")
+    world.git(folder, "commit", "--quiet", "--all", "--message", "A better model")
+    world.git(folder, "push", "--quiet", "origin", "HEAD:refs/heads/main")
+    key = hashlib.sha256((folder / "dvc.lock").read_bytes()).hexdigest()[:16]
+    shutil.copytree(folder / ".dvc" / "cache", world.folder / "cache" / f"dvc-{key}")
+    return world.tip()
 
 
 touch_model = append("recipes/int4.json", "\n")  # needs a verdict on a package

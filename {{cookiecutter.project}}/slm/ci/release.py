@@ -80,7 +80,6 @@ def verify(tag: str, public_key: Path | None) -> None:
     github.download_asset(tag, SEAL, folder / SEAL)
     for name in read_json(folder / SEAL)["files"]:
         github.download_asset(tag, Path(name).name, folder / Path(name).name)
-    github.download_asset(tag, "sealed.sig", signature)
     with tempfile.TemporaryDirectory() as scratch:
         clone = Path(scratch) / "clone"
         git("clone", "--quiet", "--shared", ".", str(clone))
@@ -91,5 +90,6 @@ def verify(tag: str, public_key: Path | None) -> None:
         raise UserError(f"{folder / SEAL} is the seal of another commit than {tag}; do not use this release")
     print(f"{folder}: every byte is as it was sealed, and made from what {tag} holds")
     verify_attestation(folder / SEAL, commit)
+    github.download_asset(tag, "sealed.sig", signature)
     verify_signature(folder, signature, tag, public_key)
     print(f"{tag}: main's workflow attested the seal, and the signature is the release's")
