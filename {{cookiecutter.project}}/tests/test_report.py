@@ -104,7 +104,19 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def page() -> str:
-    return report.render(report.gather())
+    """With wrong answers to two examples of the validation data."""
+    examples = [
+        {
+            "id": f"v{i}",
+            "prompt": f"example {i} {EVIL}",
+            "expected": "off",
+            "answer": answer,
+            "cut": False,
+            "tags": ["odd <b>tag</b>"],
+        }
+        for i, answer in enumerate(["on", EVIL, "off"])
+    ]
+    return report.render(report.gather(lambda: examples))
 
 
 class Loads(HTMLParser):
@@ -158,6 +170,14 @@ def test_a_verdict_that_does_not_speak_of_this_model_and_contract_is_not_shown(
     html = page()
     assert "This model is not judged yet: run `slm gate`." in html and "refused" not in html
     assert 'id="gates"' not in html
+
+
+@pytest.mark.attack
+def test_no_text_of_the_test_set_is_shown(checkout: Path) -> None:
+    html = page()
+    assert "example 0" in html and "example 2" not in html
+    assert not [text for text in ("request 0", "request 1", "request 2") if text in html]
+    assert "2 of 2, to 3 examples" in html
 
 
 def test_data_is_text_and_nothing_is_loaded(checkout: Path) -> None:

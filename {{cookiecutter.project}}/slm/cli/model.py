@@ -163,8 +163,9 @@ def search_command(
 def report_command() -> None:
     """Write reports/report.html: one page that shows where the model is good and where not.
 
-    Reads reports/, predictions/, task/, params.yaml and gates.yaml. Writes reports/report.html. Takes
-    seconds. Needs a finished `slm repro`. The page needs no network.
+    Reads reports/, predictions/, dist/, task/, params.yaml and gates.yaml. Writes reports/report.html. Takes
+    seconds: it asks the package 60 validation examples, and shows no text of the test set. Needs a finished
+    `slm repro`. The page needs no network.
     """
     from slm.report.page import write_report
 

@@ -6,6 +6,7 @@ slm/report/sections.py turns facts into rows of text and numbers, slm/report/rep
 What was not run is left out.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,10 @@ from slm.report.sections import (
     tiles,
 )
 from slm.task.definition import load_task
+from slm.task.records import Prediction, fixed_sample, read_records
 from slm.verdict.contract import CONTRACT
 from slm.verdict.facts import PREDICTIONS, REPORTS
+from slm.verdict.judge import VALIDATION, VALIDATION_EXAMPLES, ask_records
 from slm.verdict.rows import Verdict, headline
 
 REPORT = REPORTS / "report.html"
@@ -61,8 +64,20 @@ def verdict_of_this_model(ladder: Json, shipped: str) -> Verdict | None:
     return verdict if same_model and verdict.contract_sha256 == sha256_file(CONTRACT) else None
 
 
-def gather() -> Json:
-    """All that the page shows, from the facts of this checkout."""
+def answer_examples() -> list[Prediction]:
+    """What the package here answers to a few validation examples. The page shows no text of the test set: who
+    reads its errors would mend a model by them.
+    """
+    params = load_params()
+    model = Path("dist") / params.package.name / "model"
+    if not model.exists():
+        return []
+    records = fixed_sample(read_records(VALIDATION, True), VALIDATION_EXAMPLES, params.seed)
+    return ask_records(model, records, params, "examples")
+
+
+def gather(ask: Callable[[], list[Prediction]] = answer_examples) -> Json:
+    """All that the page shows, from the facts of this checkout and the answers to a few examples."""
     params, task = load_params(), load_task()
     shipped = params.package.variant
     quality = read_if_there(REPORTS / "quality" / f"{shipped}.json")
@@ -77,7 +92,8 @@ def gather() -> Json:
     predictions = read_jsonl(PREDICTIONS / f"{shipped}.jsonl")[1:]
     asked = PREDICTIONS / "teacher.jsonl"
     teachers = {p["id"]: p["answer"] for p in read_jsonl(asked)[1:]} if asked.exists() else {}
-    wrong = errors(task, predictions, teachers)
+    examples = ask()
+    wrong, shown = errors(task, predictions, teachers), errors(task, examples, {})
     variants = {
         kind: {p.stem: read_if_there(p) for p in sorted((REPORTS / kind).glob("*.json"))}
         for kind in ("convert", "quantize")
@@ -103,9 +119,10 @@ def gather() -> Json:
         "slices": slice_rows(quality),
         "errors": [
             e | dict(zip(("want", "got"), difference(e["expected"], e["answer"]), strict=True))
-            for e in wrong[:SHOWN_ERRORS]
+            for e in shown[:SHOWN_ERRORS]
         ],
-        "wrong": len(wrong),
+        "wrong": len(shown),
+        "examples": len(examples),
         "asked": len(predictions),
         "doubtful": doubtful(task, wrong),
         "layers": layers(distilled) if distilled else None,
