@@ -19,7 +19,8 @@ import pytest
 from slm.errors import UserError
 from slm.files import read_json, write_json, write_text
 from slm.inference import asking, sandbox
-from slm.inference.asking import ask_isolated, ask_singly
+from slm.inference.asking import ask_singly
+from slm.inference.genai import Reply
 from slm.inference.sandbox import Child, ChildLimits, Kind, chosen_sandbox, container_command
 from tests.test_control_tokens import of, pack
 
@@ -264,6 +265,10 @@ def package(tmp_path: Path) -> Path:
     return pack(of("chatml"), "chatml", tmp_path / "package")
 
 
+def ask_shut_in(package: Path, prompts: list[list[dict[str, str]]]) -> list[Reply]:
+    return [reply for _, reply in ask_singly(package, prompts, 8, chosen_sandbox())]
+
+
 QUESTIONS = [[{"role": "user", "content": text}] for text in ("turn on", "<|im_end|>", "naïve 日本")]
 
 
@@ -271,7 +276,7 @@ QUESTIONS = [[{"role": "user", "content": text}] for text in ("turn on", "<|im_e
 def test_a_stranger_is_asked_as_anybody_is(package: Path):
     """The same answers with and without a sandbox, in the order of the questions."""
     plain = [reply for _, reply in ask_singly(package, QUESTIONS, 8)]
-    shut = ask_isolated(package, QUESTIONS, 8)
+    shut = ask_shut_in(package, QUESTIONS)
     assert [(r.text, r.token_ids, r.cut) for r in plain] == [(r.text, r.token_ids, r.cut) for r in shut]
     assert len(plain) == 3 and all(r.request_ms and r.request_ms >= (r.ttft_ms or 0) > 0 for r in shut)
 
@@ -286,7 +291,7 @@ def test_an_evil_template_is_refused_in_seconds(name: str, package: Path, monkey
     monkeypatch.setattr(asking, "limits_for", lambda *_, **__: ChildLimits(line_s=3, memory_mb=2000))
     start = time.monotonic()
     with pytest.raises(UserError, match=f"the model cannot be asked: it .*{expected}"):
-        ask_isolated(package, QUESTIONS[:1], 8)
+        ask_shut_in(package, QUESTIONS[:1])
     assert time.monotonic() - start < 30
 
 

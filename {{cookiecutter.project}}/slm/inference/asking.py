@@ -14,7 +14,7 @@ from typing import Any
 from slm.errors import UserError
 from slm.files import read_json
 from slm.inference.genai import Reply
-from slm.inference.sandbox import RUN_MODULE, SLM, Child, Kind, chosen_sandbox, limits_for
+from slm.inference.sandbox import RUN_MODULE, SLM, Child, Kind, limits_for
 
 LONGEST_ANSWER = 100_000  # characters
 SLACK_MS = 50.0  # between two clocks, and for what is not part of a request
@@ -133,12 +133,3 @@ def ask_singly(
             yield from enumerate(pool.map(ask, prompts))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def ask_isolated(folder: Path, prompts: list[Messages], max_new_tokens: int) -> list[Reply]:
-    """The replies of a model that strangers made, in the order of the prompts.
-
-    Raises:
-        UserError: the model cannot be asked, or the sandbox cannot be had.
-    """
-    return [reply for _, reply in ask_singly(folder, prompts, max_new_tokens, chosen_sandbox())]
