@@ -16,6 +16,8 @@ from typing import Any
 
 import regex
 
+from slm.errors import brief
+
 DEEPEST_JSON = 64
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # `developer` is what the role system is called for newer models.
@@ -43,7 +45,8 @@ class Unreadable(ValueError):
 
     def __init__(self, what: str, remedy: str, where: str = "") -> None:
         super().__init__(what)
-        self.what, self.remedy, self.where = what, remedy, where
+        # A key may hold anything, and a message is one line of text.
+        self.what, self.remedy, self.where = what, remedy, brief(where, 100)
 
 
 def shortly(value: Any) -> str:
