@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from slm.errors import UserError
 from slm.files import folder_sha256
-from slm.ci.seal import read_seal
+from slm.verdict.released import read_seal
 seal = read_seal(Path(sys.argv[1]))
 for line in sys.stdin:
     kind, name, offset, bit = line.split()
