@@ -94,8 +94,9 @@ def test_a_good_tag_is_released_named_and_taken_back(world: World, signer: Path)
 
 
 def test_a_changed_byte_of_a_release_is_found(released: World):
-    asset = next(a for a in released.forge.release("v1")["assets"] if a["name"] == "predictions.jsonl")
-    released.forge.files[asset["id"]] += b" "
+    assets = {a["name"]: a["id"] for a in released.forge.release("v1")["assets"]}
+    released.attest(released.forge.files[assets["SEAL.json"]], released.tip("v1"))
+    released.forge.files[assets["predictions.jsonl"]] += b" "
     with pytest.raises(AssertionError, match="is not the file that was sealed"):
         python_at(released, released.clone("read"), "-m", "slm", "release", "verify", "v1")
 

@@ -95,6 +95,12 @@ class World:
         assert done.returncode == 0, f"{arguments}: {done.stderr}"
         return done.stdout.strip()
 
+    def attest(self, seal: bytes, sha: str) -> None:
+        """Say that main.yml sealed these bytes for this commit, as the action does it."""
+        row = {"sha256": hashlib.sha256(seal).hexdigest(), "workflow": "main", "ref": "refs/heads/main", "sha": sha}
+        with (self.folder / "attestations").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row | {"repository": "acme/slm"}) + "\n")
+
     def clone(self, name: str, revision: str = "main") -> Path:
         folder = self.folder / name
         shutil.rmtree(folder, ignore_errors=True)

@@ -42,7 +42,7 @@ VENV, CACHE, REQUIREMENTS = ROOT / ".venv", ROOT / ".cache", ROOT / "requirement
 WINDOWS = os.name == "nt"
 BIN = VENV / ("Scripts" if WINDOWS else "bin")
 PYTHON, UV = (BIN / (f"{name}.exe" if WINDOWS else name) for name in ("python", "uv"))
-PIP = [PYTHON, "-m", "pip", "--disable-pip-version-check"]
+PIP = [PYTHON, "-I", "-m", "pip", "--disable-pip-version-check"]
 
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 AGAIN = "run `python bootstrap.py` again; it goes on where it stopped"
@@ -141,7 +141,7 @@ def make_environment() -> None:
             getattr(sys, "_base_executable", None) or sys.executable
         )  # .venv's own Python may have just been deleted
         run(
-            [base, "-m", "venv", VENV],
+            [base, "-I", "-m", "venv", VENV],
             f".venv could not be made; on Debian and Ubuntu run `apt install python3-venv`. Then {AGAIN}",
         )
     run(

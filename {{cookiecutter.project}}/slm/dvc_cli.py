@@ -44,6 +44,8 @@ SETTINGS_ELSEWHERE = (
 )
 # What an entry of a data file says when it brings settings of its own, or those of another repository.
 ELSEWHERE = ("fs_config", "repo", "db")
+# Where a .dvc file may put data.
+DATA_FOLDERS = ("task", "answers", "data", "models", "predictions", "reports", "dist")
 
 
 def dvc_status(checkout: Path = Path()) -> dict[str, list[Any]]:
@@ -165,3 +167,22 @@ def _check_data_file(path: Path) -> None:
             waiting += [(inner, in_entry or key in ("deps", "outs")) for key, inner in value.items()]
         elif isinstance(value, list):
             waiting += [(inner, in_entry) for inner in value]
+    if path.suffix == ".dvc":
+        _check_places(path, YAML(typ="safe").load(text))
+
+
+def _check_places(path: Path, content: Any) -> None:
+    """A .dvc file may write into the folders of data alone: elsewhere it could lay a file beside code that
+    runs next.
+    """
+    here = Path.cwd().resolve()
+    outs = content.get("outs") if isinstance(content, dict) else None
+    for out in outs if isinstance(outs, list) else []:
+        name = str(out.get("path")) if isinstance(out, dict) else str(out)
+        place = (here / path.parent / name).resolve()
+        inside = place.relative_to(here).parts if place.is_relative_to(here) else ()
+        if "wdir" in content or not inside or inside[0] not in DATA_FOLDERS:
+            raise UserError(
+                f"{path}: it writes {name[:80]!r}, which is not inside one of {', '.join(DATA_FOLDERS)}; "
+                "move the data there, and `dvc add` it"
+            )

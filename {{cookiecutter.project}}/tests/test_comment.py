@@ -15,6 +15,7 @@ import pytest
 
 from slm.errors import UserError
 from slm.files import write_json, write_text
+from slm.verdict.changes import judges_files
 from slm.verdict.comment import LONGEST_COMMENT, comment, inert, status_text
 from slm.verdict.judged import Changes, Figures, Flip, Judged, Shown, read_judged
 from slm.verdict.rows import Row, Verdict
@@ -116,19 +117,19 @@ def test_a_comment_says_what_it_rests_on():
 @pytest.mark.attack
 def test_dangerous_files_stand_first_and_a_cut_is_said():
     """Hundreds of harmless names hide nothing."""
-    names = [f"docs/{i:04}-{'x' * 150}.md (the form of the facts)" for i in range(400)]
+    harmless = [f"aaa/{i:04}-{'x' * 150}.txt" for i in range(400)]
     danger = [
-        "slm/verdict/judge.py (the judge's code)",
-        "gates.yaml (the contract)",
-        ".github/a.yml (workflows)",
+        *("gates.yaml", "slm/verdict/judge.py", ".github/workflows/a.yml", "slm/github.py", "slm/files.py"),
+        *("slm/task/metrics.py", "bootstrap.py", "requirements/locked.txt", "pyproject.toml", "base64.py"),
+        *("exam/answers.enc", "task/data.dvc"),
     ]
+    listed = judges_files(dict.fromkeys([*harmless, *danger], True))
     weakened = [f"gate {i} went from 0.5 to 0.1 {'y' * 300}" for i in range(400)]
-    judged = replace(JUDGED, changes=Changes(True, [*names, *danger], [["p", "1", "2"]] * 3000))
+    judged = replace(JUDGED, changes=Changes(True, listed, [["p", "1", "2"]] * 3000))
     judged = replace(judged, verdict=replace(VERDICT, weakened=weakened))
     text = comment(judged)
     assert len(text) < LONGEST_COMMENT
-    places = [text.index(f"<code>{name}") for name in ("gates&#46;yaml", "&#46;github", "slm&#47;verdict")]
-    assert places == sorted(places) and places[-1] < text.index("docs&#47;")
+    assert max(text.index(inert(name).removesuffix("</code>")) for name in danger) < text.index("aaa&#47;")
     for title in ("Parameters", "contract is loosened", "judged by"):
         part = text[text.index(title) :]
         assert re.search(r"\nand \d+ more|- and \d+ more", part), title

@@ -17,7 +17,7 @@ from slm.verdict.exam import judge_gap
 from slm.verdict.released import SEAL, SEALED, read_seal
 
 COMMIT = "a" * 40
-PARTS = ("p.tar.gz", "facts.tar.gz", "predictions.jsonl", "dvc.lock")
+PARTS = ("p.tar.gz", "facts.tar.gz", "predictions.jsonl", "dvc.lock", "reference.tar.gz")
 ROOM = {"n": 100} | dict.fromkeys(
     ("score", "score_low", "score_high", "valid_rate", "request_ms_p50", "rss_mb", "weights_mb"), 0.5
 )
@@ -72,6 +72,21 @@ LIES: dict[str, tuple[Edit, str]] = {
     "facts swapped": (in_bytes(sealing.OFFERED / "facts.tar.gz"), "is not the file that was offered"),
     "lock swapped": (in_bytes(sealing.OFFERED / "dvc.lock"), "is not the file that was offered"),
     "a file beside": (in_bytes(sealing.OFFERED / "more.sh"), "was not offered"),
+    "another seal, offered and named": (
+        lambda f: (
+            in_bytes(sealing.OFFERED / "notes", b'{"passed": true}')(f),
+            in_json(OFFER, files=hashes_now() | {"notes": sha256_file(sealing.OFFERED / "notes")})(f),
+        ),
+        "notes is missing, or does not belong there",
+    ),
+    "passed, and a gate that failed": (
+        in_json(FOUND, gates=[{"name": "score", "mark": "FAIL", "why": ""}]),
+        "is not what its gates say",
+    ),
+    "an integer without end": (
+        lambda _: FOUND.write_text(FOUND.read_text().replace('"seconds": 60.0', '"seconds": ' + "9" * 500)),
+        "run the job that makes it again",
+    ),
     "a file missing": (lambda _: (sealing.OFFERED / "dvc.lock").unlink(), "is missing"),
     "a link in place of a manifest": (
         lambda f: (OFFER.rename(f / "x"), OFFER.symlink_to(f / "x")),
@@ -145,7 +160,8 @@ def test_a_lie_is_not_sealed(name: str, offered: Path):
 @pytest.mark.attack
 @pytest.mark.parametrize("path", [OFFER, FOUND, sealing.EXAM_RESULT], ids=["offer", "recheck", "exam"])
 def test_one_refusal_of_three_refuses(path: Path, offered: Path):
-    in_json(path, passed=False)(offered)
+    failed = [{"name": "score", "mark": "FAIL", "why": ""}]
+    in_json(path, passed=False, **({"gates": failed} if path == FOUND else {}))(offered)
     assert sealing.seal_offer(COMMIT, exam=True)["passed"] is False
 
 

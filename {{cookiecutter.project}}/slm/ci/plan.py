@@ -74,6 +74,7 @@ def pull() -> str | None:
     why = unreadable()
     if not why and try_dvc("pull", "--quiet", "--allow-missing"):
         why = "DVC's output in the log says why"
+    hold_cache()
     if why:
         print(f"the DVC remote could not be read; what the cache lacks is made anew: {why}")
     return why

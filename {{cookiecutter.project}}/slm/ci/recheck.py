@@ -38,6 +38,7 @@ from slm.inference.asking import ask_singly
 from slm.inference.sandbox import Kind, chosen_sandbox
 from slm.task.definition import load_task
 from slm.task.records import Prediction, fixed_sample, read_records
+from slm.verdict.inspection import inspect
 from slm.verdict.judge import HEARD_FILE, TEST, judge_package
 from slm.verdict.registry import RECHECK
 from slm.verdict.rows import Row, Verdict, rows_of
@@ -84,7 +85,10 @@ def ask_exam(model: Path, requests: Path, params: Params, sandbox: Kind) -> list
     """What the model says to each request of the hidden exam: id, answer, cut."""
     rows = read_jsonl(requests)
     prompts = [r["messages"] for r in rows]
-    replies = dict(ask_singly(model, prompts, params.evaluate.max_new_tokens, sandbox))
+    try:
+        replies = dict(ask_singly(model, prompts, params.evaluate.max_new_tokens, sandbox))
+    except Exception:  # what a model makes its runtime say may be a hidden request, and this is printed
+        raise UserError("the package cannot be asked the hidden exam; nothing is sealed") from None
     return [{"id": r["id"], "answer": replies[i].text, "cut": replies[i].cut} for i, r in enumerate(rows)]
 
 
@@ -113,6 +117,7 @@ def recheck(exam: Path | None = None) -> Verdict:
         if offer.reference:
             claimed = offer.reference.share
             unpack(OFFERED / "reference.tar.gz", Path(scratch), LARGEST_ASSET_MB)
+            inspect(Path(scratch) / offer.reference.rung, sandbox)
             share = share_of_time(model, Path(scratch) / offer.reference.rung, params, sandbox)
         rows = [
             *verdict.gates,

@@ -64,7 +64,7 @@ def write_card() -> None:
         )
 
 
-def verify(tag: str, public_key: Path | None) -> None:
+def verify_release(tag: str, public_key: Path | None) -> None:
     """Fetch what a release holds. Refuse a byte that is not the sealed one or was not made from the tagged
     commit, a seal that main's workflow did not attest, and a signature that is not the release's.
 
@@ -78,6 +78,8 @@ def verify(tag: str, public_key: Path | None) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     github.download_asset(tag, SEAL, folder / SEAL)
+    commit = git("rev-list", "-n", "1", tag, "--").strip()
+    verify_attestation(folder / SEAL, commit)
     for name in read_json(folder / SEAL)["files"]:
         github.download_asset(tag, Path(name).name, folder / Path(name).name)
     with tempfile.TemporaryDirectory() as scratch:
@@ -85,11 +87,9 @@ def verify(tag: str, public_key: Path | None) -> None:
         git("clone", "--quiet", "--shared", ".", str(clone))
         git("-C", str(clone), "checkout", "--quiet", tag, "--")
         open_seal(folder, clone)
-    commit = git("rev-list", "-n", "1", tag, "--").strip()
     if read_json(folder / SEAL)["commit"] != commit:
         raise UserError(f"{folder / SEAL} is the seal of another commit than {tag}; do not use this release")
     print(f"{folder}: every byte is as it was sealed, and made from what {tag} holds")
-    verify_attestation(folder / SEAL, commit)
     github.download_asset(tag, "sealed.sig", signature)
     verify_signature(folder, signature, tag, public_key)
     print(f"{tag}: main's workflow attested the seal, and the signature is the release's")

@@ -84,6 +84,12 @@ def read_offer(folder: Path = OFFERED) -> Offer:
     for name in names:
         if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
             raise UserError(f"{folder / MANIFEST}: {brief(name, 60)!r} is no plain name; nothing is sealed")
+    wanted = {f"{offer.name}.tar.gz", PREDICTIONS_FILE, "dvc.lock", "facts.tar.gz"}
+    wanted |= {"reference.tar.gz"} if offer.reference else set()
+    if odd := sorted(wanted ^ set(offer.files)):
+        raise UserError(
+            f"{folder / MANIFEST}: {odd[0]} is missing, or does not belong there; nothing is sealed"
+        )
     hold_manifest(folder, MANIFEST, offer.files, "offered")
     return offer
 
@@ -109,6 +115,8 @@ def seal_offer(commit: str, exam: bool) -> Json:
     offer = read_offer()
     findings = read_typed(RECHECKED / FINDINGS, Findings)
     heard = RECHECKED / PREDICTIONS_FILE
+    if findings.passed == any(gate.mark == "FAIL" for gate in findings.gates):
+        raise UserError(f"{RECHECKED / FINDINGS}: what it says of the package is not what its gates say")
     result = read_typed(EXAM_RESULT, ExamResult) if exam else None
     claims: list[tuple[str, Any, Any]] = [
         ("commit", findings.commit, commit),

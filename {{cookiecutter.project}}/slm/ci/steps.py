@@ -7,6 +7,7 @@
     python3 -m slm.ci.steps seal          offered/ into sealed/, if rechecked/ speaks of the same bytes
     python3 -m slm.ci.steps keep          the status of a commit of main, and sealed/ as a draft release
     python3 -m slm.ci.steps sealed        the sealed package of this commit, if main sealed it as good
+    python3 -m slm.ci.steps verify        whether sealed/ is what main sealed for this commit
     python3 -m slm.ci.steps publish v1    sealed/ and release/ as the GitHub release v1
     python3 -m slm.ci.steps propose       a branch with the changed files as pull request
     python3 -m slm.ci.steps main-run 12   whether run 12 is a green one of main.yml on the default branch
@@ -44,6 +45,7 @@ CANDIDATE = Path("candidate")
 WAITING = "released"  # the branch whose pull request names a release
 MARKER = "<!-- model-verdict -->"
 SIGNATURE = Path("release/sealed.sig")
+RELEASED_BESIDE = ("SHA256SUMS", "sbom.cdx.json", "sealed.sig")  # the files of release/ that become assets
 WORKFLOW_ACCOUNT = "github-actions[bot]"
 
 
@@ -223,15 +225,20 @@ def sealed() -> None:
     verify_attestation(SEALED / SEAL, sha)
 
 
+def verify() -> None:
+    """sealed/ is what main's workflow sealed for this commit, whoever handed it on."""
+    released.read_seal(SEALED)
+    verify_attestation(SEALED / SEAL, os.environ["GITHUB_SHA"])
+
+
 def publish(tag: str) -> None:
     sha = os.environ["GITHUB_SHA"]
     card = Path("release/README.md").read_text(encoding="utf-8")
     # Other jobs of this run have loaded the package since it was verified: what they left is verified again.
-    released.read_seal(SEALED)
-    verify_attestation(SEALED / SEAL, sha)
+    verify()
     assets = [
         *sorted(SEALED.iterdir()),
-        *(p for p in sorted(Path("release").iterdir()) if p.name != "README.md"),
+        *(p for p in map(Path("release").joinpath, RELEASED_BESIDE) if p.exists()),
     ]
     github.create_release(tag, sha, tag, card, assets, draft=False)
     print(f"released {tag}")
@@ -355,6 +362,7 @@ def main() -> None:
         "report": report_verdict,
         "seal": seal,
         "keep": keep,
+        "verify": verify,
         "sealed": sealed,
         "summary": show_verdict,
         "sign": sign,

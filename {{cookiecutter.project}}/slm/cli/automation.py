@@ -95,6 +95,17 @@ def ci_sealed() -> None:
     steps.sealed()
 
 
+@ci_commands.command("verify")
+def ci_verify() -> None:
+    """Check that sealed/ is what main's workflow sealed for this commit.
+
+    Reads sealed/, and the attestation on GitHub. Writes nothing. Takes seconds. Needs GitHub's command `gh`.
+    """
+    from slm.ci import steps
+
+    steps.verify()
+
+
 @ci_commands.command("publish")
 def ci_publish(tag: Tag) -> None:
     """Publish sealed/ and release/ as a GitHub release.

@@ -99,9 +99,9 @@ def release_verify(
     into .signing/. Takes as long as the download. Needs GitHub's command `gh`. What cannot be checked is an
     error.
     """
-    from slm.ci.release import verify
+    from slm.ci.release import verify_release
 
-    verify(tag, public_key)
+    verify_release(tag, public_key)
 
 
 @release_commands.command("fetch")

@@ -17,6 +17,7 @@ from slm.errors import UserError
 from slm.evaluation.ladder import ladder_table
 from slm.files import Json, read_json, read_jsonl, sha256_file, write_text
 from slm.git import git_line
+from slm.inference.sandbox import chosen_sandbox
 from slm.report.sections import (
     confusion,
     conversions,
@@ -38,6 +39,7 @@ from slm.task.definition import load_task
 from slm.task.records import Prediction, fixed_sample, read_records
 from slm.verdict.contract import CONTRACT
 from slm.verdict.facts import PREDICTIONS, REPORTS
+from slm.verdict.inspection import inspect
 from slm.verdict.judge import VALIDATION, VALIDATION_EXAMPLES, ask_records
 from slm.verdict.rows import Verdict, headline
 
@@ -73,7 +75,9 @@ def answer_examples() -> list[Prediction]:
     if not model.exists():
         return []
     records = fixed_sample(read_records(VALIDATION, True), VALIDATION_EXAMPLES, params.seed)
-    return ask_records(model, records, params, "examples")
+    sandbox = chosen_sandbox()  # whoever filled a remote may have made this package
+    inspect(model, sandbox)
+    return ask_records(model, records, params, "examples", sandbox)
 
 
 def gather(ask: Callable[[], list[Prediction]] = answer_examples) -> Json:

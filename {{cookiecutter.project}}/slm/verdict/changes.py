@@ -77,6 +77,8 @@ JUDGE = dict.fromkeys(
     "gates.yaml": "the contract",
     "waivers.yaml": "which failed gates are let through",
     "released.json": "what a candidate is compared with",
+    "exam/*": "the hidden exam",
+    "*.dvc": "where DVC writes files",
     "devices.json": "how many answers may differ on a device",
     ".github/CODEOWNERS": "who must approve what",
     ".github/ruleset*": "what a merge needs",
@@ -135,11 +137,13 @@ def judges_files(files: dict[str, bool]) -> list[str]:
 
 def _purpose(file: str) -> tuple[int, str]:
     """Rank and text of a file."""
-    for first, known in ((0, JUDGE), (len(JUDGE) + 1, REST)):
+    for first, known in ((0, JUDGE), (len(JUDGE) + 2, REST)):
         for rank, (pattern, what) in enumerate(known.items()):
             if fnmatchcase(file, pattern):
                 return first + rank, what
-    return len(JUDGE), "code that Python can import" if file.endswith(".py") else OTHER
+    if file.endswith(".py"):
+        return len(JUDGE), "code that Python can import"
+    return len(JUDGE) + 1, OTHER
 
 
 def read_at(revision: str | None, path: Path, model: type[ReadModel]) -> ReadModel | None:
@@ -202,6 +206,19 @@ def forgotten_releases(base: str, head: str) -> list[str]:
     ]
 
 
+def easier_checks(base: str, head: str) -> list[str]:
+    """An exam that is gone or another, and a higher tolerance for answers that differ."""
+    lines = []
+    for part in ("requests", "answers"):
+        before, after = (file_at(revision, f"exam/{part}.enc") for revision in (base, head))
+        if before is not None and before != after:
+            lines.append(f"exam/{part}.enc was {'changed' if after else 'removed'}")
+    rows = params_diff(base, head, "devices.json")
+    for before, after in ((before, after) for name, before, after in rows if name == "tolerance"):
+        lines.append(f"the tolerance of devices.json went from {before} to {after}")
+    return lines
+
+
 def params_diff(base: str, head: str | None, path: str = "params.yaml") -> list[tuple[str, str, str]]:
     """Values of a YAML or JSON file that differ, of `head` or this checkout: (name, before, after)."""
 
@@ -257,7 +274,10 @@ def describe(base: str, head: str) -> dict[str, Any]:
         "conflicts": after.conflicts,
         "model": sorted(files) if after.conflicts else touches_model(files),
         "judge": judges_files(files),
-        "weakened": loosening(base, tree) + dropped_tests(base, tree) + forgotten_releases(base, tree),
+        "weakened": loosening(base, tree)
+        + dropped_tests(base, tree)
+        + forgotten_releases(base, tree)
+        + easier_checks(base, tree),
         "params": params_diff(base, tree),
     }
 

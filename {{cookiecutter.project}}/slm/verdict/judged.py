@@ -92,7 +92,7 @@ def read_judged(path: Path, head: str) -> Judged:
         stored = _object(path)
         passed, beside = stored.pop("passed"), {n: stored.pop(n, None) for n in ("changes", "shown")}
         judged = typed(Judged, {"verdict": stored} | {n: v for n, v in beside.items() if v is not None})
-    except (ValueError, KeyError, RecursionError) as error:
+    except (ValueError, KeyError, RecursionError, OverflowError) as error:
         raise UserError(f"{path}: this is no verdict: {brief(str(error), 200)}") from None
     if passed is not judged.verdict.passed:
         raise UserError(f"{path}: what it says of the verdict is not what its gates say")
@@ -109,7 +109,7 @@ def read_typed(path: Path, form: type[Form]) -> Form:
     """
     try:
         return typed(form, _object(path))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, OverflowError) as error:
         raise UserError(f"{path}: {brief(str(error), 200)}; run the job that makes it again") from None
 
 

@@ -35,6 +35,8 @@ def fetch(entry: Entry, what: str) -> Path:
             "a whole one"
         ) from None
     path = RELEASED_CACHE / sha256
+    if path.exists() and sha256_file(path) != sha256:
+        path.unlink()  # a cache says what to fetch, and not what is true
     if not path.exists():
         with replacing(path) as temporary:
             if address.startswith("release:"):
