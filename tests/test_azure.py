@@ -168,7 +168,7 @@ else:
 # The job's `slm`, whose commands other tests run: a model that changes the lock, or one that the gate refuses.
 COMMAND = """#!/bin/sh
 case "$1" in
-  restore) mkdir -p reports && printf '| rung |\\n' > reports/verdict.md && echo '# made on Azure' >> dvc.lock ;;
+  restore) mkdir -p reports && printf '| rung |\\n' > reports/verdict.md && echo '  # made on Azure' >> dvc.lock ;;
   gate) exit {code} ;;
 esac
 """
