@@ -156,8 +156,14 @@ def download_asset(tag: str, name: str, target: Path) -> None:
     download(f"repos/{repository()}/releases/assets/{asset['id']}", target, LARGEST_ASSET_MB)
 
 
-def create_release(tag: str, commit: str, title: str, body: str, assets: list[Path], draft: bool) -> None:
+def create_release(
+    tag: str, commit: str, title: str, body: str, assets: list[Path], draft: bool, renewed: str = ""
+) -> None:
     """A release with just these assets, or none: it is a draft until the last asset is up.
+
+    Args:
+        renewed: name of an asset that each run makes anew, a signature: a draft gets the new one, and what is
+            published keeps its own.
 
     Raises:
         UserError: a release of this name holds another asset, or another file under the name of one. Somebody
@@ -167,6 +173,12 @@ def create_release(tag: str, commit: str, title: str, body: str, assets: list[Pa
     if made is None:
         fields = {"tag_name": tag, "target_commitish": commit, "name": title, "body": body, "draft": True}
         made = call("POST", f"repos/{repository()}/releases", fields)
+    earlier = next((a for a in made["assets"] if a["name"] == renewed), None)
+    if earlier and made["draft"]:
+        call("DELETE", f"repos/{repository()}/releases/assets/{earlier['id']}")
+    if earlier:
+        made["assets"].remove(earlier)
+        assets = assets if made["draft"] else [path for path in assets if path.name != renewed]
     there = {a["name"]: a for a in made["assets"] if a["state"] == "uploaded"}
     _hold_assets(tag, there, {path.name: path for path in assets})
     for asset in made["assets"]:
@@ -178,7 +190,8 @@ def create_release(tag: str, commit: str, title: str, body: str, assets: list[Pa
             call("POST", f"{address}?name={urllib.parse.quote(path.name)}", path.read_bytes())
     # What is there now, and not what was there before the uploads.
     made = release_by_tag(tag) or made
-    _hold_assets(tag, {a["name"]: a for a in made["assets"]}, {path.name: path for path in assets})
+    kept = {a["name"]: a for a in made["assets"] if made["draft"] or a["name"] != renewed}
+    _hold_assets(tag, kept, {path.name: path for path in assets})
     if not draft:
         fields = {"draft": False, "body": body, "name": title}
         call("PATCH", f"repos/{repository()}/releases/{made['id']}", fields)

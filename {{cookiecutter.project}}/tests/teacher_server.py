@@ -379,6 +379,8 @@ ODD: dict[str, Any] = {
     "error_filter": told({"message": "flagged by moderation", "code": "content_filter"}),
     "error_invalid": told({"message": "your prompt is too long", "type": "invalid_request_error"}),
     "error_detail": lambda r, a, n, k: encoded({"detail": "the model is loading"}),
+    "key_twice": lambda r, a, n, k: encoded({k: 1})[:-1] + b", " + encoded({k: 2})[1:],
+    "key_as_ending": lambda r, a, n, k: encoded(completion(r, a, n, choice={"finish_reason": f"{k}.error"})),
     "error_object": lambda r, a, n, k: encoded({"object": "error", "message": f"bad {k}", "code": 400}),
     "error_in_choice": lambda r, a, n, k: encoded(
         completion(

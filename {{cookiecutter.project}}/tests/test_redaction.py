@@ -153,6 +153,17 @@ def test_no_form_in_a_batch_is_kept_or_shown(tmp_path: Path, serve, capfd, fault
 
 
 @pytest.mark.attack
+@pytest.mark.parametrize("fault", ["key_twice", "key_as_ending"])
+def test_what_is_no_answer_shows_no_key(tmp_path: Path, serve, capfd, fault: str):
+    """The key as a name of the reply that stands twice, or as how the answer ended."""
+    _, failures = ask(tmp_path, serve("--always", fault).url, count=1, attempts=1)
+    (why,) = failures.values()
+    assert REDACTED in why
+    no_trace(why + "".join(capfd.readouterr()))
+    no_trace(written(tmp_path))
+
+
+@pytest.mark.attack
 @pytest.mark.parametrize("fault", ["401", "402", "404", "413", "422", "429_day", "500", "503"])
 @pytest.mark.parametrize("form", ["JSON escapes", "base64 over lines, after 'Bearer '"])
 def test_no_kind_of_error_shows_the_key(tmp_path: Path, serve, capfd, fault: str, form: str):

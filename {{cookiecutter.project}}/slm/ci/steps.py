@@ -240,7 +240,7 @@ def publish(tag: str) -> None:
         *sorted(SEALED.iterdir()),
         *(p for p in map(Path("release").joinpath, RELEASED_BESIDE) if p.exists()),
     ]
-    github.create_release(tag, sha, tag, card, assets, draft=False)
+    github.create_release(tag, sha, tag, card, assets, draft=False, renewed=SIGNATURE.name)
     print(f"released {tag}")
 
 

@@ -15,7 +15,7 @@ from typing import IO, Any
 from pydantic import BaseModel, ValidationError
 
 from slm.config.synthesis import Synthesize
-from slm.errors import UserError
+from slm.errors import UserError, brief
 from slm.progress import bar
 from slm.teacher.batch_client import BATCH_ENDED, PATH, Batch, BatchApi, Fault, Faults, Refused
 from slm.teacher.budget import Budget, Cost, most_tokens, worst_case
@@ -224,7 +224,7 @@ class Files:
         return self._refused(complaint_of(line.response.body, line.response.status_code))
 
     def _refused(self, complaint: Complaint) -> str:
-        said = self._api.credential.redacted(complaint.said)[:200]
+        said = brief(self._api.credential.redacted(complaint.said), 200)
         return complaint.as_failure(said, (*ASKED_FIELDS, *self._api.settings.extra), self._tokens)
 
     def _answer(self, key: str, body: Any) -> Iterator[tuple[str, dict[str, Any] | None]]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import IO, Annotated, Any, TypeVar
 
+import aiohttp
 import httpx2
 import openai
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
@@ -200,7 +201,7 @@ class BatchApi(Session):
                 return await call()
             except openai.APIStatusError as error:
                 raise self._refused(error, remedy) from None
-            except (openai.APIConnectionError, httpx2.HTTPError, OSError) as error:
+            except (openai.APIConnectionError, httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
                 cause = root(error)
                 raise Again(
                     self.credential.redacted(f"cannot be reached ({type(cause).__name__}: {cause})")

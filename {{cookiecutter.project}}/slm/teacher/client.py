@@ -12,12 +12,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Self
 
+import aiohttp
 import httpx2
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from slm.config.synthesis import Endpoint, Synthesize
-from slm.errors import UserError
+from slm.errors import UserError, brief
 from slm.files import sha256_json
 from slm.task.definition import Task
 from slm.teacher.auth import Credential
@@ -313,7 +314,8 @@ class Teacher(Session):
                     )
                 reply = read_reply(response.content, request.get("model") or self._settings.model)
                 if broke_off(reply["finish_reason"]):
-                    raise Again(f"the server broke off its answer (finish_reason {reply['finish_reason']!r})")
+                    said = self.credential.redacted(repr(reply["finish_reason"]))
+                    raise Again(f"the server broke off its answer (finish_reason {said})")
                 settle = None
             except Complained as error:
                 settle = self._budget.no_answer if error.begun else self._budget.not_served
@@ -324,7 +326,8 @@ class Teacher(Session):
                     raise self._only_streams(
                         "sends its answer in pieces, though a whole one is asked for"
                     ) from None
-                raise Again(f"{error}{error.quoted(self.credential.redacted)}") from None
+                said = self.credential.redacted(str(error))
+                raise Again(f"{said}{error.quoted(self.credential.redacted)}") from None
             except UserError:  # nobody is signed in: nothing was sent
                 settle = self._budget.not_served
                 raise
@@ -343,7 +346,7 @@ class Teacher(Session):
                 raise Again(
                     self.credential.redacted(f"cannot be reached ({type(cause).__name__}: {cause})")
                 ) from None
-            except (OSError, httpx2.HTTPError) as error:
+            except (OSError, httpx2.HTTPError, aiohttp.ClientError) as error:
                 raise Again(
                     self.credential.redacted(f"the connection broke ({type(error).__name__})")
                 ) from None
@@ -366,7 +369,7 @@ class Teacher(Session):
     ) -> Exception:
         """What an error means: try again, give this request up, or stop the run."""
         status, where = complaint.status, self._settings.base_url
-        said = self.credential.redacted(complaint.said)[:200]
+        said = brief(self.credential.redacted(complaint.said), 200)
         if complaint.filtered:
             return Filtered(complaint.as_failure(said, request, 0))
         if status in OF_THE_REQUEST and complaint.thinks_in_streams:

@@ -200,7 +200,8 @@ def complaint_of(body: Any, status: int | None = None) -> Complaint:
     named = [body.get(name) for name in ("error", "errors", "base_resp")] if isinstance(body, dict) else []
     error = next((each for each in named if each), body)
     error = error[0] if isinstance(error, list) and error else error
-    words = " ".join(words_of(error)[:MOST_WORDS].split())
+    # Its lines stay until the key is out: it could be cut by their ends.
+    words = "\n".join(" ".join(line.split()) for line in words_of(error)[:MOST_WORDS].splitlines())
     said = MASKED.sub("[…]", words) or "no reason given"
     if not isinstance(error, dict):
         return Complaint(status or _status_of("", said), said, "")
