@@ -155,7 +155,8 @@ def announce(world: World, sealed: Path, tag: str, folder: Path | None = None) -
     store = world.artifacts / str(next(world.numbers) + 1)
     store.mkdir()
     shutil.make_archive(str(store / "sealed"), "zip", sealed)
-    world.attest((sealed / "SEAL.json").read_bytes(), world.tip(tag))
+    # The runner here takes the folder's commit for the event's.
+    world.attest((sealed / "SEAL.json").read_bytes(), world.git(folder, "rev-parse", "HEAD"))
     with zipfile.ZipFile(store / "card.zip", "w") as zipped:
         zipped.writestr("README.md", f"# Card of {tag}\n")
     return world.act("release.yml", "push", {"ref": f"refs/tags/{tag}", "after": world.tip(tag)}, folder, "announce")
