@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from slm.ci import seal as sealing
+from slm.ci.plan import hold_cache
 from slm.ci.recheck import answers_as_claimed, time_as_claimed
+from slm.dvc_cli import _check_data_file
 from slm.errors import UserError
 from slm.files import sha256_file, unpack, write_json
 from slm.verdict.exam import judge_gap
@@ -276,3 +278,31 @@ def test_an_honest_archive_comes_out_whole(tmp_path: Path):
 def test_the_seal_is_named_by_its_whole_hash(offered: Path):
     sealing.seal_offer(COMMIT, exam=True)
     assert len(sha256_file(SEALED / SEAL)) == 64
+
+
+def test_a_file_of_the_cache_is_what_its_name_says(tmp_path: Path):
+    good = tmp_path / "90" / "0150983cd24fb0d6963f7d28e17f72"  # MD5 of "abc"
+    good.parent.mkdir()
+    good.write_bytes(b"abc")
+    hold_cache(tmp_path)
+    good.write_bytes(b"abd")
+    with pytest.raises(UserError, match="holds other bytes than its name says"):
+        hold_cache(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["../.venv/x.pth", "../slm/x.py", "/tmp/x", "link/x", "../../x", "../.github/x"]
+)
+def test_a_data_file_writes_into_the_folders_of_data_alone(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("task", ".venv"):
+        Path(folder).mkdir()
+    Path("task/link").symlink_to("../.venv")
+    path = Path("task/x.dvc")
+    path.write_text("outs:\n- path: x\n  md5: a\n", encoding="utf-8")
+    _check_data_file(path)
+    path.write_text(f"outs:\n- path: {name}\n  md5: a\n", encoding="utf-8")
+    with pytest.raises(UserError, match="is not inside one of task"):
+        _check_data_file(path)

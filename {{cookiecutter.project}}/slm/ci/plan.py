@@ -107,7 +107,7 @@ def hold_cache(cache: Path = Path(".dvc/cache/files/md5")) -> None:
         with path.open("rb") as stream:
             found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         if found != (path.parent.name + path.name).removesuffix(".dir"):
-            raise UserError(f"{path} holds other bytes than its name says; nothing is pushed")
+            raise UserError(f"{path} holds other bytes than its name says; delete it, and take it again")
 
 
 def check_lock() -> None:
